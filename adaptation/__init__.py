@@ -1,0 +1,1 @@
+"""The mathematics of adaptation: networks, mixtures, losses, augmentation. Knows torch, numpy and scikit-learn only."""

@@ -1,0 +1,93 @@
+"""BatchNorm as a domain's own part: statistics re-estimated on a client's inputs, and what it keeps."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@torch.no_grad()
+def reestimate(
+    feature_extractor: nn.Module, inputs: Tensor, prior_examples: float, batch_size: int = 256
+) -> None:
+    """Re-estimate the running statistics of every BatchNorm layer on unlabelled inputs, in place.
+
+    Each layer sees what the layers before it give under the new statistics of the same batch (AdaBN, Li et
+    al. 2016); parameters stay as they are. Few examples give noisy statistics, so the result is shrunk
+    towards the statistics the module came with, the server's: new = (n client + prior server) / (n + prior).
+    The shrinkage is our choice.
+
+    Parameters
+    ----------
+    feature_extractor : nn.Module
+    inputs : Tensor, (n, ...)
+        The client's prepared inputs, float32.
+    prior_examples : float
+        How many examples the server's statistics count for; 0 forgets them.
+    batch_size : int
+        Examples a forward pass. Batches are of nearly equal size, and their statistics are averaged by size.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two inputs, which have no variance, or `prior_examples` is negative.
+    """
+    if len(inputs) < 2:
+        raise ValueError(f"{len(inputs)} inputs given; BatchNorm statistics need two at least")
+    if prior_examples < 0:
+        raise ValueError(f"prior_examples={prior_examples} must not be negative")
+    layers = [layer for layer in feature_extractor.modules() if isinstance(layer, _BatchNorm)]
+    server = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+    settings = [(layer.training, layer.momentum) for layer in layers]
+    seen = 0
+    for layer in layers:
+        layer.train()
+    for batch in inputs.tensor_split(-(-len(inputs) // batch_size)):
+        seen += len(batch)
+        for layer in layers:
+            layer.momentum = len(batch) / seen
+        feature_extractor(batch)
+    client_weight = len(inputs) / (len(inputs) + prior_examples)
+    for layer, (mean, variance), (training, momentum) in zip(layers, server, settings, strict=True):
+        layer.running_mean.copy_(mean.lerp(layer.running_mean, client_weight))
+        layer.running_var.copy_(variance.lerp(layer.running_var, client_weight))
+        layer.training, layer.momentum = training, momentum
+
+
+def batch_norm_state(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of the statistics, scales and shifts of every BatchNorm layer, by their names in the state dict.
+
+    Together they are a client's local part of the network (FedBN, Li et al. 2021).
+    """
+    state = module.state_dict()
+    return {name: state[name].detach().clone() for name in _batch_norm_names(module)}
+
+
+@torch.no_grad()
+def load_batch_norm_state(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Set what `batch_norm_state` returned.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes are not those of the module's BatchNorm layers.
+    """
+    own = module.state_dict()
+    names = _batch_norm_names(module)
+    if set(state) != set(names):
+        different = ", ".join(sorted(set(state) ^ set(names)))
+        raise ValueError(f"the BatchNorm state does not fit the network; only one of the two has {different}")
+    for name in names:
+        if state[name].shape != own[name].shape:
+            raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}")
+    for name in names:
+        own[name].copy_(state[name])
+
+
+def _batch_norm_names(module: nn.Module) -> list[str]:
+    """State dict names of statistics, scales and shifts, in the module's order."""
+    return [
+        f"{prefix}.{part}" if prefix else part
+        for prefix, layer in module.named_modules()
+        if isinstance(layer, _BatchNorm)
+        for part in ("weight", "bias", "running_mean", "running_var")
+    ]

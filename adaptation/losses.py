@@ -1,0 +1,147 @@
+"""What DualAdapt minimises: classifier discrepancy, Eq. 5 (client), Eq. 6 (server), and the extras' losses.
+
+Shapes: B examples of a batch, C classes, M clients. Nothing here keeps state or draws random numbers.
+
+Sources: FMTDA is Yao et al., "Federated multi-target domain adaptation", WACV 2022; MCD is Saito et al.,
+"Maximum classifier discrepancy for unsupervised domain adaptation", CVPR 2018.
+"""
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional
+
+
+class LocalClassifierLoss(NamedTuple):
+    """Eq. 5 and its two parts: ``total = cross_entropy - discrepancy_weight * discrepancy``."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    discrepancy: Tensor
+
+
+def discrepancy(p: Tensor, q: Tensor) -> Tensor:
+    """L1 distance of two classifiers' class probabilities, ``L_adv`` of the paper.
+
+    Parameters
+    ----------
+    p, q : Tensor, shape (..., B, C)
+        Class probabilities. They may broadcast against each other.
+
+    Returns
+    -------
+    Tensor, shape (...)
+        Mean over examples *and* classes, in [0, 2 / C].
+
+    Notes
+    -----
+    Taking the mean instead of the norm's sum over classes is our choice, as in MCD's official code. Where p
+    equals q the gradient is zero: a local classifier that starts as a copy of the global one departs from it
+    by Eq. 5's cross-entropy first.
+    """
+    return (p - q).abs().mean(dim=(-2, -1))
+
+
+def local_classifier_loss(
+    local_logits: Tensor, global_logits: Tensor, weights: Tensor, discrepancy_weight: float
+) -> LocalClassifierLoss:
+    """What client i minimises over its local classifier F_l (FMTDA, Eq. 5).
+
+    F_l keeps to F_g's decisions where an example looks like the source, and departs from F_g elsewhere::
+
+        E_x [ w_S(x) CE(F_l(z), argmax F_g(z)) ]  -  lambda E_x || p_g - p_l ||_1
+
+    Parameters
+    ----------
+    local_logits : Tensor, shape (B, C)
+        F_l(z).
+    global_logits : Tensor, shape (B, C)
+        F_g(z); no gradient flows into them.
+    weights : Tensor, shape (B,)
+        w_S(x) in [0, 1]: the typicality of each example under the source mixture.
+    discrepancy_weight : float
+        lambda.
+
+    Returns
+    -------
+    LocalClassifierLoss
+        The total, and its two parts before the weight and the sign.
+    """
+    global_logits = global_logits.detach()
+    cross_entropies = functional.cross_entropy(local_logits, global_logits.argmax(dim=-1), reduction="none")
+    cross_entropy = (weights * cross_entropies).mean()
+    distance = discrepancy(global_logits.softmax(dim=-1), local_logits.softmax(dim=-1))
+    return LocalClassifierLoss(cross_entropy - discrepancy_weight * distance, cross_entropy, distance)
+
+
+def alignment_loss(global_probabilities: Tensor, local_probabilities: Tensor, weights: Tensor) -> Tensor:
+    """What the server minimises over the feature extractor G (FMTDA, Eq. 6).
+
+    On mixed source examples x', F_g should agree with every client's classifier where x' looks like that
+    client's domain::
+
+        1/M sum_i E_x' [ w_T^i(x') || p_g(x') - p_l^i(x') ||_1 ]
+
+    Parameters
+    ----------
+    global_probabilities : Tensor, shape (B, C)
+        p_g(x').
+    local_probabilities : Tensor, shape (M, B, C)
+        p_l^i(x') of each client.
+    weights : Tensor, shape (M, B)
+        w_T^i(x') in [0, 1]: the typicality of x' under each client's mixture.
+
+    Returns
+    -------
+    Tensor, scalar
+        Plain mean over clients and examples of the weighted L1; the L1 is a mean over classes (our choice,
+        see `discrepancy`).
+    """
+    distances = (global_probabilities - local_probabilities).abs().mean(dim=-1)
+    return (weights * distances).mean()
+
+
+def information_maximisation(logits: Tensor) -> Tensor:
+    """Low where each prediction is certain and all classes get predicted: an extra, not part of FMTDA.
+
+    Source: Liang et al., "Do we really need to access the source data?" (SHOT), ICML 2020.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (B, C)
+
+    Returns
+    -------
+    Tensor, scalar
+        Mean entropy of the predictions minus the entropy of the mean prediction, in nats; in [-log C, 0].
+    """
+    log_probabilities = logits.log_softmax(dim=-1)
+    mean_entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()
+    # the mean prediction, in the log domain: no log(0) for a class that nobody predicts
+    log_mean = log_probabilities.logsumexp(dim=0) - math.log(len(logits))
+    return mean_entropy + (log_mean.exp() * log_mean).sum()
+
+
+def confident_cross_entropy(logits: Tensor, teacher_probabilities: Tensor, threshold: float) -> Tensor:
+    """Cross-entropy to the pseudo-labels of a confident teacher: an extra, not part of FMTDA.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (B, C)
+        The student's.
+    teacher_probabilities : Tensor, shape (B, C)
+        Their argmax is the pseudo-label; no gradient flows into them.
+    threshold : float
+        Only examples whose teacher maximum is greater than this count.
+
+    Returns
+    -------
+    Tensor, scalar
+        Averaged over the confident examples, so that a hesitant teacher does not shrink the step (our
+        choice; FixMatch averages over the whole batch). Zero with a zero gradient where none is confident.
+    """
+    confidence, pseudo_labels = teacher_probabilities.detach().max(dim=-1)
+    confident = (confidence > threshold).to(logits.dtype)
+    cross_entropies = functional.cross_entropy(logits, pseudo_labels, reduction="none")
+    return (confident * cross_entropies).sum() / confident.sum().clamp(min=1)

@@ -1,0 +1,181 @@
+"""The networks by name: a feature extractor G and a classifier F, and how a new one is listed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class Network(nn.Module):
+    """A feature extractor G followed by a classifier F.
+
+    Parameters
+    ----------
+    feature_extractor : nn.Module
+        G, from images (B, channels, height, width) to features z (B, D).
+    classifier : nn.Module
+        F, from features (B, D) to logits (B, C).
+    feature_size : int
+        D.
+    """
+
+    def __init__(self, feature_extractor: nn.Module, classifier: nn.Module, feature_size: int):
+        super().__init__()
+        self.feature_extractor = feature_extractor
+        self.classifier = classifier
+        self.feature_size = feature_size
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, C) = F(G(inputs))."""
+        return self.classifier(self.feature_extractor(inputs))
+
+
+def build(name: str, classes: int, input_shape: tuple[int, int, int], seed: int) -> Network:
+    """Build a network of the registry with seeded weights; torch's global generator is left as it was.
+
+    Parameters
+    ----------
+    name : str
+        A key of `NETWORKS`.
+    classes : int
+        C, the number of classes.
+    input_shape : tuple of int
+        (channels, height, width) of one input.
+    seed : int
+        Seed of the initial weights; equal seeds give equal weights.
+
+    Raises
+    ------
+    ValueError
+        If the name is not in `NETWORKS`, or the pictures are too small for the network.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"network={name!r} is unknown; allowed are {', '.join(NETWORKS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NETWORKS[name](classes, input_shape)
+
+
+def small_cnn(classes: int, input_shape: tuple[int, int, int]) -> Network:
+    """Three blocks of convolution, BatchNorm, ReLU and pooling, then 128 features; our choice, the default.
+
+    0.36 million parameters at 32x32, 1,290 of them in the classifier for ten classes.
+    """
+    channels, height, width = _at_least(8, input_shape)
+    blocks: list[nn.Module] = [ChannelsLast()]
+    for out_channels in (32, 64, 128):
+        blocks += [
+            nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=False),
+            BatchNorm2d(out_channels),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+        channels = out_channels
+    features = 128
+    feature_extractor = nn.Sequential(
+        *blocks,
+        nn.Flatten(),
+        nn.Linear(channels * (height // 8) * (width // 8), features, bias=False),
+        BatchNorm1d(features),
+        nn.ReLU(),
+    )
+    return Network(feature_extractor, nn.Linear(features, classes), features)
+
+
+def mcd_digits(classes: int, input_shape: tuple[int, int, int]) -> Network:
+    """The digit network of MCD (Saito et al. 2018, mil-tokyo/MCD_DA): 3,072 features, a two-layer classifier.
+
+    Its dropout is left out (our choice): it draws from torch's global generator, and equal seeds must give
+    equal results.
+    """
+    feature_extractor, features = _mcd_feature_extractor(input_shape)
+    hidden = 2048
+    classifier = nn.Sequential(
+        nn.Linear(features, hidden), BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes)
+    )
+    return Network(feature_extractor, classifier, features)
+
+
+def m3sda_digits(classes: int, input_shape: tuple[int, int, int]) -> Network:
+    """The digit network of M3SDA (Peng et al. 2019): MCD's with 2,048 features and one linear layer as F.
+
+    Without dropout, as `mcd_digits`.
+    """
+    mcd_feature_extractor, mcd_features = _mcd_feature_extractor(input_shape)
+    features = 2048
+    feature_extractor = nn.Sequential(
+        *mcd_feature_extractor, nn.Linear(mcd_features, features), BatchNorm1d(features), nn.ReLU()
+    )
+    return Network(feature_extractor, nn.Linear(features, classes), features)
+
+
+NETWORKS: dict[str, Callable[[int, tuple[int, int, int]], Network]] = {
+    "small-cnn": small_cnn,
+    "mcd-digits": mcd_digits,
+    "m3sda-digits": m3sda_digits,
+}
+
+
+class ChannelsLast(nn.Module):
+    """Hand images on in torch's channels-last memory format: 1.5 to 2 times faster on a CPU, equal values."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.contiguous(memory_format=torch.channels_last)
+
+
+class _WithoutCounter:
+    """BatchNorm whose state is the four float tensors alone, without the integer count of batches seen.
+
+    Federated averaging must not average a count, and nothing here reads it: the momentum is fixed.
+    """
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.num_batches_tracked = None
+
+    def _load_from_state_dict(self, *arguments):
+        # torch's own adds the missing count to a state dict without version metadata, as one off the wire is.
+        nn.Module._load_from_state_dict(self, *arguments)
+
+
+class BatchNorm1d(_WithoutCounter, nn.BatchNorm1d):
+    """torch's BatchNorm1d without `num_batches_tracked` in its state."""
+
+
+class BatchNorm2d(_WithoutCounter, nn.BatchNorm2d):
+    """torch's BatchNorm2d without `num_batches_tracked` in its state."""
+
+
+def _mcd_feature_extractor(input_shape: tuple[int, int, int]) -> tuple[nn.Sequential, int]:
+    """Convolutions 5x5 of 64, 64, 128 channels, two max-poolings 3 with stride 2, then 3,072 features."""
+    channels, height, width = _at_least(4, input_shape)
+    features = 3072
+    feature_extractor = nn.Sequential(
+        ChannelsLast(),
+        nn.Conv2d(channels, 64, kernel_size=5, padding=2),
+        BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.Conv2d(64, 64, kernel_size=5, padding=2),
+        BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.Conv2d(64, 128, kernel_size=5, padding=2),
+        BatchNorm2d(128),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128 * ((height + 3) // 4) * ((width + 3) // 4), features),
+        BatchNorm1d(features),
+        nn.ReLU(),
+    )
+    return feature_extractor, features
+
+
+def _at_least(side: int, input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Refuse pictures that the network's pooling would shrink to nothing."""
+    channels, height, width = input_shape
+    if channels < 1 or height < side or width < side:
+        raise ValueError(
+            f"input_shape={input_shape} must be (channels, height, width), sides {side} at least"
+        )
+    return channels, height, width

@@ -1,0 +1,267 @@
+"""DualAdapt's client side: Algorithm 1, lines 6-12, the extras that stay on the client, and evaluation.
+
+G and F_g come from the server and stay frozen. Only the local classifier F_l and the mixture W_T leave the client;
+labels are looked at in `_counts` alone, which counts how many predictions are right.
+"""
+
+import time
+
+import torch
+from flwr.app import Message
+from torch import Tensor
+
+from adaptation.augment import prepare
+from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, reestimate
+from adaptation.batches import shuffled_batches
+from adaptation.losses import local_classifier_loss
+from adaptation.mixture import Mixture, StepwiseEM, hold_out
+from adaptation.networks import Network, build
+from adaptation.self_training import adapt_head_and_scales, personalise
+from clients import local_part
+from clients.identity import Client
+from domains.examples import Examples
+from domains.registry import family
+from protocol.records import from_record, reply_to, to_record
+from protocol.runtime import choose_device
+from protocol.seeds import seed_for
+
+SCALE_SUFFIXES = (".weight", ".bias")
+FORWARD_BATCH = 256
+
+
+def train(message: Message, client: Client) -> Message:
+    """Fit F_l and W_T to the client's unlabelled examples, and upload these two."""
+    began = time.perf_counter()
+    settings = client.settings
+    network = received_network(message, client)
+    source_mixture = Mixture.from_arrays({n: a.numpy() for n, a in message.content["source_mixture"].items()})
+    inputs = client_inputs(client, client.train)
+    if settings.local_batch_norm and len(inputs) > 1:
+        reestimate(network.feature_extractor, inputs, settings.batch_norm_prior)
+
+    classifier, mixture, losses = _adapt(client, network, inputs, source_mixture.to(inputs.device))
+
+    scale_changes: dict[str, Tensor] = {}
+    if settings.self_train:
+        before = _scales(network)
+        adapted = Network(network.feature_extractor, classifier, network.feature_size)
+        losses |= {
+            f"self-training-{name}": value
+            for name, value in adapt_head_and_scales(
+                adapted,
+                inputs,
+                steps=settings.self_train_steps,
+                batch_size=settings.client_batch,
+                learning_rate=settings.self_train_learning_rate,
+                threshold=settings.confidence,
+                generator=client.generator("self-training"),
+            ).items()
+        }
+        scale_changes = {name: value - before[name] for name, value in _scales(network).items()}
+
+    mixture_arrays = mixture.arrays()
+    local_part.write(
+        client.folder,
+        local_part.ADAPTED,
+        local_part.prefixed("classifier", classifier.state_dict())
+        | local_part.prefixed("mixture", {name: torch.from_numpy(a) for name, a in mixture_arrays.items()})
+        | local_part.prefixed("scale-change", scale_changes),
+    )
+    metrics = {"num-examples": len(inputs), "seconds": time.perf_counter() - began, **losses}
+    return reply_to(
+        message,
+        client.name,
+        metrics,
+        classifier=to_record(classifier.state_dict()),
+        mixture=to_record(mixture_arrays),
+    )
+
+
+def _adapt(
+    client: Client, network: Network, inputs: Tensor, source_mixture: Mixture
+) -> tuple[torch.nn.Module, Mixture, dict[str, float]]:
+    """Algorithm 1, lines 7-11: R_c mini-batches of Eq. 5 on F_l and of the mixture's stepwise EM."""
+    settings = client.settings
+    global_classifier = network.classifier
+    features = extract(network, inputs)
+    # The server's weights are copied, not the module's: lines 7 and 8, F_l <- F_g and W_T <- W_S.
+    classifier = build_classifier(client).to(inputs.device)
+    classifier.load_state_dict(global_classifier.state_dict())
+    fitted, held_out = hold_out(
+        len(features), seed_for(settings.seed, client.name, "mixture hold-out") % 2**32
+    )
+    fitted = torch.from_numpy(fitted).to(inputs.device)
+    expectation_maximisation = StepwiseEM(source_mixture, features[fitted])
+    with torch.no_grad():
+        global_logits = global_classifier(features)
+        source_weights = source_mixture.typicality(features).float()  # w_S(x)
+
+    classifier.train(False)  # a classifier with BatchNorm keeps the server's statistics
+    optimiser = torch.optim.Adam(classifier.parameters(), lr=settings.client_learning_rate)
+    generator = client.generator("mini-batches")
+    sums = {"cross-entropy": 0.0, "discrepancy": 0.0}
+    for chosen in shuffled_batches(len(fitted), settings.client_batch, settings.client_steps, generator):
+        batch = fitted[chosen.to(fitted.device)]
+        z = features[batch] if settings.cache_features else extract(network, inputs[batch])
+        loss = local_classifier_loss(
+            classifier(z), global_logits[batch], source_weights[batch], settings.discrepancy_weight
+        )
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+        expectation_maximisation.update(z)
+        sums["cross-entropy"] += loss.cross_entropy.item() / settings.client_steps
+        sums["discrepancy"] += loss.discrepancy.item() / settings.client_steps
+    mixture = expectation_maximisation.finish(features[torch.from_numpy(held_out).to(inputs.device)])
+    return classifier, mixture, {**sums, "source-typicality": source_weights.mean().item()}
+
+
+def personalise_copy(message: Message, client: Client) -> Message:
+    """At the end: train the client's own copy of G and head on its examples, keep it, and report how good it is."""
+    began = time.perf_counter()
+    settings = client.settings
+    network, local_classifier, _ = localised_network(message, client)
+    copy = Network(network.feature_extractor, local_classifier or network.classifier, network.feature_size)
+    losses = personalise(
+        copy,
+        client.train.inputs.to(choose_device(settings.device)),
+        steps=settings.personalise_steps,
+        batch_size=settings.personalise_batch,
+        learning_rate=settings.personalise_learning_rate,
+        threshold=settings.confidence,
+        standardise=settings.standardise,
+        generator=client.generator("personalise"),
+    )
+    local_part.write(client.folder, local_part.PERSONAL, copy.state_dict())
+    probabilities = {"personal": predict(copy, client_inputs(client, client.test))}
+    metrics = {
+        "seconds": time.perf_counter() - began,
+        **losses,
+        **_counts(probabilities, client.test, "personal"),
+    }
+    return reply_to(message, client.name, metrics)
+
+
+def evaluate(message: Message, client: Client) -> Message:
+    """Predict the client's test examples by F_g, F_l and their mean (inference rule, design step 5), and count."""
+    began = time.perf_counter()
+    network, local_classifier, mixture = localised_network(message, client)
+    features = extract(network, client_inputs(client, client.test))
+    with torch.no_grad():
+        p_g = network.classifier(features).softmax(dim=1)
+        probabilities, decisive = {"global": p_g}, "global"
+        metrics: dict[str, float] = {}
+        if local_classifier is not None:
+            p_l = local_classifier(features).softmax(dim=1)
+            probabilities |= {"local": p_l, "mean": (p_g + p_l) / 2}
+            decisive = "mean"
+            if len(features):
+                metrics["agreement"] = (p_g.argmax(dim=1) == p_l.argmax(dim=1)).float().mean().item()
+                metrics["log-likelihood"] = mixture.log_likelihood(features).mean().item()
+    metrics |= _counts(probabilities, client.test, decisive)
+    return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **metrics})
+
+
+def localised_network(
+    message: Message, client: Client
+) -> tuple[Network, torch.nn.Module | None, Mixture | None]:
+    """The received G and F_g with this client's BatchNorm statistics and scales; its F_l and W_T if it has trained.
+
+    Strategies other than DualAdapt have no local part: they get the network as it came.
+    """
+    settings = client.settings
+    network = received_network(message, client)
+    if settings.strategy != "dualadapt":
+        return network, None, None
+    if settings.local_batch_norm and len(client.train) > 1:
+        reestimate(network.feature_extractor, client_inputs(client, client.train), settings.batch_norm_prior)
+    stored = local_part.read(client.folder, local_part.ADAPTED)
+    if stored is None:
+        return network, None, None
+    state = batch_norm_state(network.feature_extractor)
+    for name, change in local_part.group("scale-change", stored).items():
+        state[name] = state[name] + change.to(state[name].device)
+    load_batch_norm_state(network.feature_extractor, state)
+    if settings.local_batch_norm:
+        local_part.write(client.folder, local_part.BATCH_NORM, state)
+    device = next(network.parameters()).device
+    classifier = build_classifier(client).to(device)
+    classifier.load_state_dict(local_part.group("classifier", stored))
+    mixture = Mixture(**local_part.group("mixture", stored)).to(device)
+    return network, classifier.eval(), mixture
+
+
+def received_network(message: Message, client: Client) -> Network:
+    """G and F_g as the message brought them, frozen, in evaluation mode, on the client's device."""
+    network = build_network(client)
+    network.load_state_dict(from_record(message.content["model"]))
+    return network.to(choose_device(client.settings.device)).requires_grad_(False).eval()
+
+
+def build_network(client: Client) -> Network:
+    """A network of the run's architecture; its weights come later."""
+    data = family(client.settings.data)
+    return build(client.settings.network, len(data.classes), data.input_shape, seed=0)
+
+
+def build_classifier(client: Client) -> torch.nn.Module:
+    """A classifier of the run's architecture; its weights come later."""
+    return build_network(client).classifier
+
+
+def client_inputs(client: Client, examples: Examples) -> Tensor:
+    """Examples as network inputs, float32, on the client's device."""
+    return prepare(examples.inputs.to(choose_device(client.settings.device)), client.settings.standardise)
+
+
+@torch.no_grad()
+def extract(network: Network, inputs: Tensor) -> Tensor:
+    """Features z (N, D) of inputs (N, 3, H, W)."""
+    if len(inputs) == 0:
+        return torch.zeros(0, network.feature_size, device=inputs.device)
+    return torch.cat([network.feature_extractor(batch) for batch in inputs.split(FORWARD_BATCH)])
+
+
+@torch.no_grad()
+def predict(network: Network, inputs: Tensor) -> Tensor:
+    """Class probabilities (N, C)."""
+    return network.eval().classifier(extract(network, inputs)).softmax(dim=1)
+
+
+def _counts(
+    probabilities: dict[str, Tensor], examples: Examples, decisive: str
+) -> dict[str, int | float | list[int]]:
+    """What evaluation may tell: entropy always; where there are labels, how many predictions of each head are right.
+
+    Parameters
+    ----------
+    probabilities
+        (N, C) by head.
+    decisive
+        The head whose confusion counts (true class by predicted class, row-major) and entropy are reported.
+    """
+    p = probabilities[decisive]
+    known = examples.labels.to(p.device) >= 0
+    counts: dict[str, int | float | list[int]] = {
+        "num-examples": int(known.sum()) if examples.labelled else len(p)
+    }
+    if len(p):
+        counts["entropy"] = torch.special.entr(p).sum(dim=1).mean().item()
+    if not examples.labelled:
+        return counts
+    labels = examples.labels.to(p.device)[known]
+    for head, p_head in probabilities.items():
+        counts[f"correct-{head}"] = int((p_head[known].argmax(dim=1) == labels).sum())
+    classes = p.shape[1]
+    cells = labels * classes + p[known].argmax(dim=1)
+    counts["confusion"] = torch.bincount(cells, minlength=classes**2).tolist()
+    return counts
+
+
+def _scales(network: Network) -> dict[str, Tensor]:
+    """Copies of G's BatchNorm scales and shifts."""
+    return {
+        name: value
+        for name, value in batch_norm_state(network.feature_extractor).items()
+        if name.endswith(SCALE_SUFFIXES)
+    }

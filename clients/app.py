@@ -1,0 +1,48 @@
+"""The Flower ClientApp: what a client does with each kind of message."""
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from clients import adaptation, self_training
+from clients.identity import identify
+from protocol.records import reply_to
+from protocol.runtime import set_threads
+
+TRAINERS = {"dualadapt": adaptation.train, "fedavg-self-training": self_training.train}
+"""The training of each strategy that has one on its clients."""
+
+CLIENT_THREADS = 1
+"""Everywhere, so that simulation and deployment agree bit by bit."""
+
+app = ClientApp()
+
+
+@app.query()
+def introduce(message: Message, context: Context) -> Message:
+    """Say who this client is and how much it holds."""
+    client = identify(message, context)
+    return reply_to(
+        message, client.name, {"train-examples": len(client.train), "test-examples": len(client.test)}
+    )
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train as the run's strategy wants it."""
+    set_threads(CLIENT_THREADS)
+    client = identify(message, context)
+    return TRAINERS[client.settings.strategy](message, client)
+
+
+@app.train("personalise")
+def personalise(message: Message, context: Context) -> Message:
+    """Train and keep the client's own copy of the network, at the end of a run."""
+    set_threads(CLIENT_THREADS)
+    return adaptation.personalise_copy(message, identify(message, context))
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Count right predictions on the client's test examples, or report what can be told without labels."""
+    set_threads(CLIENT_THREADS)
+    return adaptation.evaluate(message, identify(message, context))

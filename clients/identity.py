@@ -1,0 +1,122 @@
+"""Who a client is: its name, its data and its folder, the same in simulation and in deployment."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context, Message
+
+from domains.examples import DataError, Examples
+from domains.partition import split_between
+from domains.registry import family
+from protocol.records import read_config
+from protocol.seeds import client_name, client_names, domain_of, generator_for, seed_for
+from protocol.settings import Settings
+
+
+@dataclass(frozen=True)
+class Client:
+    """One client as a message finds it: what it is called, what it holds, where it keeps its local part.
+
+    Attributes
+    ----------
+    name
+        ``domain/share``; seeds and order derive from it.
+    settings
+        The run's settings, out of the message.
+    round
+        The round the message belongs to, 0 before the first.
+    folder
+        Where what stays with the client is written.
+    train, test
+        The client's own examples. Labels serve evaluation only.
+    """
+
+    name: str
+    settings: Settings
+    round: int
+    folder: Path
+    train: Examples
+    test: Examples
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """The client's own random numbers for this round and purpose."""
+        return generator_for(self.settings.seed, self.name, self.round, purpose)
+
+
+def identify(message: Message, context: Context) -> Client:
+    """Find out from a message and the node's config who this client is, and load its examples.
+
+    In deployment the node config says what the node holds: ``domain``, ``data-dir``, ``folder`` and, where a
+    domain is split by hand, ``share`` and ``shares``. In simulation Flower's partition number stands for that.
+
+    Raises
+    ------
+    DataError
+        If the node config fits neither, or the data is missing or too small.
+    """
+    settings, server_round = read_config(message.content["config"])
+    node = context.node_config
+    if "domain" in node:
+        name = client_name(str(node["domain"]), int(node.get("share", 0)))
+        shares = int(node.get("shares", 1))
+        data_dir = str(node.get("data-dir", ""))
+        folder = Path(str(node.get("folder", Path.home() / ".fmtda" / "client"))) / name
+    elif "partition-id" in node:
+        names = client_names(settings.target_domains, int(node["num-partitions"]))
+        name = names[int(node["partition-id"])]
+        shares = sum(domain_of(other) == domain_of(name) for other in names)
+        data_dir = settings.data_dir
+        folder = Path(settings.output) / "clients" / name
+    else:
+        raise DataError(
+            'this node doesn\'t know its data: start it with --node-config \'domain="svhn" data-dir="/data"\''
+        )
+    train, test = load_share(settings, name, shares, data_dir)
+    return Client(name, settings, server_round, folder, train, test)
+
+
+def load_share(settings: Settings, name: str, shares: int, data_dir: str = "") -> tuple[Examples, Examples]:
+    """A client's training and test examples: its share of its domain's two parts.
+
+    Raises
+    ------
+    DataError
+        If the domain can't be loaded or the share is smaller than ``min-examples``.
+    """
+    share = int(name.rsplit("/", 1)[1])
+    train = _load_domain(settings.data, domain_of(name), "train", data_dir, settings.seed)
+    test = _load_domain(settings.data, domain_of(name), "test", data_dir, settings.seed)
+    key = (settings.target_limit, settings.partition, settings.alpha, settings.seed, settings.min_examples)
+    train_indices = _split(settings.data, domain_of(name), data_dir, shares, *key)[share]
+    return train.select(train_indices), test.select(np.arange(len(test))[share::shares])
+
+
+@functools.lru_cache(maxsize=32)
+def _load_domain(data: str, domain: str, part: str, data_dir: str, seed: int) -> Examples:
+    return family(data).load(domain, part, Path(data_dir) if data_dir else None, seed)
+
+
+@functools.lru_cache(maxsize=32)
+def _split(
+    data: str,
+    domain: str,
+    data_dir: str,
+    shares: int,
+    limit: int,
+    how: str,
+    alpha: float,
+    seed: int,
+    minimum: int,
+) -> list[np.ndarray]:
+    labels = _load_domain(data, domain, "train", data_dir, seed).labels.numpy()
+    kept = np.arange(len(labels))
+    if 0 < limit < len(labels):
+        draw = np.random.default_rng(seed_for(seed, domain, "target limit"))
+        kept = np.sort(draw.choice(len(labels), limit, replace=False))
+    parts = split_between(
+        labels[kept], shares, how, alpha, seed_for(seed, domain, "split") % 2**31, minimum, domain
+    )
+    return [kept[part] for part in parts]

@@ -1,0 +1,32 @@
+"""FedAvg self-training's client side: train the whole network on its own confident predictions, upload all of it."""
+
+import time
+
+import torch
+from flwr.app import Message
+
+from adaptation.self_training import personalise
+from clients.adaptation import received_network
+from clients.identity import Client
+from protocol.records import reply_to, to_record
+from protocol.runtime import choose_device
+
+
+def train(message: Message, client: Client) -> Message:
+    """Local steps on pseudo-labels; labels of the client are never looked at."""
+    began = time.perf_counter()
+    settings = client.settings
+    network = received_network(message, client).requires_grad_(True)
+    losses = personalise(
+        network,
+        client.train.inputs.to(choose_device(settings.device)),
+        steps=settings.local_steps,
+        batch_size=settings.client_batch,
+        learning_rate=settings.local_learning_rate,
+        threshold=settings.confidence,
+        standardise=settings.standardise,
+        generator=client.generator("self-training"),
+    )
+    metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began, **losses}
+    state: dict[str, torch.Tensor] = network.state_dict()
+    return reply_to(message, client.name, metrics, model=to_record(state))

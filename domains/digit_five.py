@@ -1,0 +1,108 @@
+"""Family `digit-five`: MNIST, USPS, SVHN and MNIST-M out of their official files, and rendered digits beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from domains import digit_files, rendered
+from domains.cache import cached, fingerprint
+from domains.examples import DataError, Examples
+from domains.family import Family, Part
+
+# Raised whenever a change here, in digit_files.py or in rendered.py changes a picture.
+RECIPE_VERSION = 2
+
+RENDERED_COUNTS: dict[Part, int] = {"train": 6000, "test": 2000}
+
+
+class DigitFive(Family):
+    """The digit domains of M3SDA (Peng et al. 2019, "Moment Matching for Multi-Source Domain Adaptation").
+
+    All are brought to 32x32 and three channels: MNIST's 28x28 get a margin of 2, USPS's 16x16 are enlarged to 28x28
+    first. `fonts`, rendered from a seed, stands in for SynthDigits, which cannot be had from a lasting address.
+    """
+
+    name = "digit-five"
+    classes = tuple("0123456789")
+    input_shape = (3, 32, 32)
+    domains = ("mnist", "usps", "svhn", "mnist-m", "fonts")
+    default_source = "mnist"
+    default_targets = ("mnist-m", "svhn", "usps")
+    training: ClassVar = {
+        "pretrain-steps": 2400,
+        "pretrain-batch": 128,
+        "plain-steps": 600,
+        "server-steps": 100,
+        "client-steps": 200,
+        "self-train-steps": 100,
+        "local-steps": 100,
+    }
+
+    def check(self, domains: Sequence[str], data_dir: Path | None) -> None:
+        super().check(domains, data_dir)
+        for domain in domains:
+            if domain == "fonts":
+                continue
+            if data_dir is None:
+                raise DataError(
+                    f"domain {domain!r} is read from files: give the folder they lie in with --data-dir"
+                )
+            if not data_dir.is_dir():
+                raise DataError(
+                    f"--data-dir {data_dir} is no folder; domain {domain!r} is read from files there"
+                )
+            digit_files.check(domain, data_dir)
+
+    def load(self, domain: str, part: Part, data_dir: Path | None, seed: int) -> Examples:
+        self.check([domain], data_dir)
+        key = {"family": self.name, "domain": domain, "part": part, "recipe": RECIPE_VERSION}
+        if domain == "fonts":
+            rng = self.generator(domain, part, seed)
+            return cached(key | {"seed": seed}, lambda: rendered.fonts(RENDERED_COUNTS[part], part, rng))
+        files = digit_files.located(domain, part, data_dir)
+        return cached(key | {"files": fingerprint(files)}, lambda: digit_files.read(domain, part, files))
+
+    def fetch(self, domain: str, data_dir: Path) -> None:
+        """Download a domain into `data_dir`, in torchvision's layout; nothing happens if it is there already.
+
+        Parameters
+        ----------
+        domain : {"mnist", "usps", "svhn"}
+            The domains that torchvision knows an address for.
+        data_dir : Path
+            Created if need be.
+
+        Raises
+        ------
+        DataError
+            If torchvision doesn't offer the domain, or the download fails.
+        """
+        super().check([domain], data_dir)
+        if domain not in ("mnist", "usps", "svhn"):
+            raise DataError(f"domain {domain!r} cannot be downloaded; allowed: mnist, usps, svhn")
+        try:
+            return self.check([domain], data_dir)
+        except DataError:
+            pass
+
+        from protocol.runtime import repair_torchvision
+
+        repair_torchvision()
+        from torchvision import datasets
+
+        try:
+            for train in (True, False):
+                if domain == "mnist":
+                    datasets.MNIST(data_dir, train=train, download=True)
+                elif domain == "usps":
+                    (data_dir / "USPS").mkdir(parents=True, exist_ok=True)
+                    datasets.USPS(data_dir / "USPS", train=train, download=True)
+                else:
+                    datasets.SVHN(data_dir / "SVHN", split="train" if train else "test", download=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"domain {domain!r} could not be downloaded into {data_dir} ({error}); "
+                "check the network, or copy its files there by hand"
+            ) from error

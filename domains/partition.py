@@ -1,0 +1,129 @@
+"""Splits one domain between the clients that hold a share of it, by flwr-datasets' partitioners."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import numpy as np
+
+from domains.examples import DataError
+
+
+def split_between(
+    labels: np.ndarray,
+    shares: int,
+    how: Literal["iid", "dirichlet"],
+    alpha: float,
+    seed: int,
+    minimum: int,
+    domain: str,
+) -> list[np.ndarray]:
+    """Which examples each share gets.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        int (N,), the examples' labels. An IID split does not look at them.
+    shares : int
+        Number of clients that the domain is split between, at least 1.
+    how : {"iid", "dirichlet"}
+        At random, into shares whose sizes differ by at most 1; or each class in proportions drawn from a Dirichlet
+        distribution (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution"), which a simulation
+        study can do and a real federation cannot, as it needs the labels.
+    alpha : float
+        Concentration of the Dirichlet distribution, above 0: small ones give each client few classes.
+    seed : int
+        Fixes the split. Two parts of a domain split with the same seed get the same Dirichlet proportions, unless one
+        of them had to be drawn again to meet `minimum`.
+    minimum : int
+        Fewest examples that a share may have.
+    domain : str
+        The domain's name, for messages.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        int64 indices of each share, sorted; disjoint, and together 0 to N - 1.
+
+    Raises
+    ------
+    DataError
+        If there are more shares than examples, if a share has fewer than `minimum`, or if a Dirichlet split is asked
+        for where labels are unknown.
+    ValueError
+        If `how` is unknown, or `shares` or `alpha` is not positive.
+    """
+    if how not in ("iid", "dirichlet"):
+        raise ValueError(f"how={how!r} must be one of iid, dirichlet")
+    if shares < 1:
+        raise ValueError(f"shares={shares} must be at least 1")
+    if not alpha > 0:
+        raise ValueError(f"alpha={alpha} must be above 0")
+    labels = np.asarray(labels)
+    if shares > len(labels):
+        raise DataError(
+            f"domain {domain!r} has {len(labels)} examples, too few for {shares} clients; "
+            f"take at most {len(labels)} clients for it"
+        )
+    if how == "dirichlet" and (labels < 0).any():
+        raise DataError(f"domain {domain!r} has unknown labels, so a dirichlet split is impossible; take iid")
+
+    # The partitioners keep the given order (the IID one cuts it into pieces), so chance enters here.
+    order = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
+    if how == "iid":
+        split = _iid(order, shares)
+    else:
+        split = _dirichlet(order, labels, shares, alpha, seed, minimum)
+
+    smallest = min(range(shares), key=lambda share: len(split[share]))
+    if len(split[smallest]) < minimum:
+        mend = "take fewer clients" if how == "iid" else "take fewer clients or a larger alpha"
+        raise DataError(
+            f"share {smallest} of domain {domain!r} would have {len(split[smallest])} of {len(labels)} examples, below "
+            f"the minimum of {minimum}, in a {how} split between {shares} clients; {mend}"
+        )
+    return split
+
+
+def _iid(order: np.ndarray, shares: int) -> list[np.ndarray]:
+    from flwr_datasets.partitioner import IidPartitioner
+
+    partitioner = IidPartitioner(num_partitions=shares)
+    partitioner.dataset = _dataset(index=order)
+    return _indices(partitioner, shares)
+
+
+def _dirichlet(
+    order: np.ndarray, labels: np.ndarray, shares: int, alpha: float, seed: int, minimum: int
+) -> list[np.ndarray]:
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    def partition(smallest: int) -> list[np.ndarray]:
+        partitioner = DirichletPartitioner(
+            shares, "label", float(alpha), min_partition_size=smallest, seed=seed
+        )
+        partitioner.dataset = _dataset(index=order, label=labels[order])
+        return _indices(partitioner, shares)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The specified min_partition_size")
+        try:
+            return partition(minimum)
+        except ValueError:
+            # Eleven draws failed. The partitioner doesn't say whom they failed; a split without a minimum shows it.
+            return partition(0)
+
+
+def _dataset(**columns: np.ndarray):
+    """A Hugging Face dataset in memory. Imported here, as `datasets` takes seconds that most commands need not pay."""
+    from datasets import Dataset
+
+    return Dataset.from_dict(columns)
+
+
+def _indices(partitioner, shares: int) -> list[np.ndarray]:
+    return [
+        np.sort(np.asarray(partitioner.load_partition(share)["index"][:], dtype=np.int64))
+        for share in range(shares)
+    ]

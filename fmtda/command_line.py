@@ -1,0 +1,158 @@
+"""The command line: ``fmtda simulate`` and what belongs to it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from protocol.settings import Scalar, Settings, SettingsError
+
+cli = typer.Typer(
+    name="fmtda",
+    help="Federated multi-target domain adaptation on Flower: one labelled source, many unlabelled clients.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+BAD_INPUT = 2
+
+
+@cli.callback()
+def fmtda() -> None:
+    """Federated multi-target domain adaptation on Flower: one labelled source, many unlabelled clients."""
+
+
+@cli.command()
+def simulate(
+    data: Annotated[str | None, typer.Option(help="family of domains: digits (embedded), digit-five")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="folder with the data files; digits needs none")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="the labelled domain on the server, e.g. mnist")] = None,
+    targets: Annotated[str | None, typer.Option(help="the clients' domains, e.g. mnist-m,svhn,usps")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="dualadapt, source-only or fedavg-self-training")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="default, or paper: the published algorithm alone")
+    ] = None,
+    clients: Annotated[
+        int | None, typer.Option(help="simulated clients, spread evenly over the targets")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="federated rounds")] = None,
+    seed: Annotated[int | None, typer.Option(help="root of every random draw")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="run directory; default: a new one below ./runs")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="continue the run in this directory")] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", metavar="KEY=VALUE", help="any run-config key; repeatable"),
+    ] = None,
+    client_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that Ray reserves for a client")] = 1.0,
+    client_gpus: Annotated[float, typer.Option(min=0.0, help="GPU (a fraction will do) for a client")] = 0.0,
+) -> None:
+    """Train and adapt on simulated clients, on this machine or on the Ray cluster named by RAY_ADDRESS.
+
+    Examples:
+
+    - `fmtda simulate`  (embedded digits, two minutes, no download)
+
+    - `fmtda simulate --preset paper --rounds 5`
+
+    - `fmtda simulate --data digit-five --data-dir ~/data --source mnist --targets mnist-m,svhn,usps --rounds 5`
+
+    - `fmtda simulate --clients 40 -c partition=dirichlet -c alpha=0.3`
+
+    - `fmtda simulate --resume runs/20260101-120000-dualadapt-digits`
+
+    Every run-config key, its meaning and its range: docs/configuration.md.
+    """
+    console = Console()
+    named = {
+        "data": data,
+        "data-dir": data_dir and str(data_dir.expanduser().absolute()),
+        "source": source,
+        "targets": targets,
+        "strategy": strategy,
+        "preset": preset,
+        "clients": clients,
+        "rounds": rounds,
+        "seed": seed,
+        "output": output and str(output),
+    }
+    given = {**_pairs(config or []), **{key: value for key, value in named.items() if value is not None}}
+    settings = _checked_settings(given, resume)
+
+    from domains.examples import DataError
+    from fmtda.progress import Bars
+    from fmtda.run_table import print_run
+    from fmtda.simulation import simulate as launch
+    from server.checkpoints import CheckpointError
+    from server.progress import Lines
+    from server.rounds import NoClientAnswered
+
+    try:
+        if console.is_terminal:
+            with Bars(console, settings.rounds) as progress:
+                launch(settings, progress, client_cpus, client_gpus)
+        else:
+            launch(settings, Lines(), client_cpus, client_gpus)
+    except (SettingsError, DataError) as error:
+        _refuse(error)
+    except (CheckpointError, NoClientAnswered) as error:
+        print(
+            f"fmtda: stopped: {error}\nfmtda: continue with: fmtda simulate --resume {settings.output}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1) from None
+    path = Path(settings.output)
+    print_run(console, json.loads((path / "summary.json").read_text()), path)
+
+
+def _pairs(texts: list[str]) -> dict[str, Scalar]:
+    pairs: dict[str, Scalar] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            _refuse(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _checked_settings(given: dict[str, Scalar], resume: Path | None) -> Settings:
+    """Everything that can be refused before Flower starts is refused here, within seconds."""
+    from domains.examples import DataError
+    from server import run_directory, startup
+    from server.app import new_output
+
+    try:
+        if resume is not None:
+            path = resume.expanduser().absolute()
+            given = {**run_directory.stored_run_config(path), **given, "output": str(path), "resume": True}
+        settings = startup.effective_settings(given)
+        output = Path(settings.output).expanduser().absolute() if settings.output else new_output(settings)
+        settings = settings.changed(output=str(output))
+        if resume is None:
+            run_directory.refuse_unusable_output(output)
+        else:
+            run_directory.refuse_other_settings(settings)
+        startup.check_source(settings)
+        startup.check_simulation(settings)
+    except (SettingsError, DataError) as error:
+        _refuse(error)
+    return settings
+
+
+def _refuse(problem: Exception | str) -> None:
+    for line in str(problem).splitlines():
+        print(f"fmtda: error: {line}", file=sys.stderr)
+    raise typer.Exit(BAD_INPUT)
+
+
+def main() -> None:
+    """Entry point of the ``fmtda`` command."""
+    cli()

@@ -1,0 +1,55 @@
+"""A run's progress on a terminal: a bar of rounds, and one of the stage at hand."""
+
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from server.progress import describe_accuracy
+
+
+class Bars:
+    """Two bars: rounds with accuracy per domain and time left, and the current stage. A context manager."""
+
+    def __init__(self, console: Console, rounds: int) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._rounds = self._bars.add_task("rounds", total=rounds)
+        self._stage = self._bars.add_task("starting Flower and Ray", total=None)
+
+    def __enter__(self) -> "Bars":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        self._bars.reset(self._stage, total=total, description=name)
+
+    def advance(self, done: int) -> None:
+        self._bars.advance(self._stage, done)
+
+    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
+        self._bars.update(self._rounds, completed=server_round, total=rounds)
+        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy)}")
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False)

@@ -1,0 +1,48 @@
+"""The table at the end of a run: accuracy per target, bytes and seconds."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = {"global": "F_g", "local": "F_l", "mean": "mean", "personal": "personalised"}
+
+
+def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
+    """Print what a run reached, what it cost, and where it lies."""
+    heads = [
+        head for head in COLUMNS if any(head in by_head for by_head in summary["accuracy_by_head"].values())
+    ]
+    table = Table(title=f"{summary['strategy']} on {summary['data']}: accuracy in percent per target domain")
+    for column in ("target", "plain source-only", "source-only", *(COLUMNS[head] for head in heads)):
+        table.add_column(column, justify="left" if column == "target" else "right")
+    for domain, by_head in summary["accuracy_by_head"].items():
+        start = (summary["plain_source_only"].get(domain), summary["source_only"].get(domain))
+        table.add_row(domain, *map(_percent, (*start, *(by_head.get(head) for head in heads))))
+    table.add_section()
+    columns = [summary["plain_source_only"], summary["source_only"]]
+    columns += [
+        {d: by[head] for d, by in summary["accuracy_by_head"].items() if head in by} for head in heads
+    ]
+    table.add_row("average", *(_percent(sum(c.values()) / len(c) if c else None) for c in columns))
+    console.print(table)
+    up, down = summary["uplink_bytes_per_client_round"], summary["downlink_bytes_per_client_round"]
+    console.print(
+        f"per client and round: {_bytes(up)} up, {_bytes(down)} down, "
+        f"{summary['client_seconds_per_round'] or 0:.2f} s on the client; "
+        f"{summary['server_seconds_per_round'] or 0:.2f} s a round on the server; "
+        f"{summary['wall_seconds']:.0f} s in all; {summary['failures']} failures",
+        highlight=False,
+    )
+    console.print(f"run directory: {path}", highlight=False, soft_wrap=True)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _bytes(count: float | None) -> str:
+    if count is None:
+        return "0 B"
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,98 @@
+"""Launches a simulation: the one file that knows how Flower is started from Python.
+
+``flwr.simulation.run_simulation`` needs no SuperLink and lets the app's errors through, but it passes no run config
+(so the ServerApp is built here around the settings) and does not end on Ctrl-C (so that is done here too).
+"""
+
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from protocol.settings import Settings
+from server.app import run
+from server.progress import Progress
+from server.run_directory import FLOWER_LOG
+
+SECONDS_TO_STOP_RAY = 3.0
+INTERRUPTED = 130
+
+
+def simulate(settings: Settings, progress: Progress, client_cpus: float, client_gpus: float) -> None:
+    """Run a whole federation on this machine, or on the Ray cluster that RAY_ADDRESS names.
+
+    Parameters
+    ----------
+    settings
+        Checked settings with an absolute ``output``.
+    progress
+        Who is told what happens.
+    client_cpus, client_gpus
+        What Ray reserves for one client at a time.
+
+    Raises
+    ------
+    Whatever the ServerApp raises.
+    """
+    _log_flower_to(Path(settings.output))
+    # Ray is told before it is imported: no usage report, no warning about a GPU variable that nobody set.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from flwr.simulation import run_simulation
+
+    from clients.app import app as client_app
+
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        run(grid, settings, progress)
+
+    _stop_at_once_on_signal(settings)
+    init_args: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not os.environ.get("RAY_ADDRESS"):
+        init_args["num_cpus"] = os.cpu_count()
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app,
+        num_supernodes=settings.clients,
+        backend_config={
+            "init_args": init_args,
+            "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus},
+        },
+    )
+
+
+def _log_flower_to(folder: Path) -> None:
+    """Send Flower's own log, tracebacks of failing clients included, to a file in the run directory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger("flwr")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    to_file = logging.FileHandler(folder / FLOWER_LOG)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(to_file)
+    logger.propagate = False
+
+
+def _stop_at_once_on_signal(settings: Settings) -> None:
+    """End the process within seconds of Ctrl-C or SIGTERM: Flower itself would wait for replies."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        print(f"\nfmtda: interrupted; continue with: fmtda simulate --resume {settings.output}", flush=True)
+        # Ray gets a moment to end its processes; it ends them itself too once this one is gone.
+        watchdog = threading.Timer(SECONDS_TO_STOP_RAY, os._exit, [INTERRUPTED])
+        watchdog.daemon = True
+        watchdog.start()
+        import ray
+
+        ray.shutdown()
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)

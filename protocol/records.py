@@ -1,0 +1,178 @@
+"""What travels between server and clients, and the checks a reply passes before anyone uses it.
+
+==========  ===================================  ==========================================================
+message     server -> client                     client -> server
+==========  ===================================  ==========================================================
+query       config                               client (name), metrics (numbers of examples)
+train       model (G, F), config and, for        client, metrics and `classifier`, `mixture` (DualAdapt)
+            DualAdapt, source_mixture            or `model` (averaging strategies)
+evaluate    model, config                        client, metrics
+==========  ===================================  ==========================================================
+
+Everything else in the project sees dictionaries of tensors; Flower's record types are converted here.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from protocol.settings import Settings
+
+Metrics = Mapping[str, int | float | list[int] | list[float]]
+Layout = Mapping[str, tuple[tuple[int, ...], str]]
+"""The name of every array with its shape and dtype."""
+
+LARGEST_VALUE = 1e6
+"""A parameter above this in size is taken for junk (our choice; trained ones stay below 100)."""
+
+SERVER_ROUND = "server-round"
+"""The key under which Flower's strategies put the round into a message's config."""
+
+
+class BadReply(ValueError):
+    """A reply that must not be used; the message says what is wrong with it."""
+
+
+def to_record(tensors: Mapping[str, torch.Tensor | np.ndarray]) -> ArrayRecord:
+    """Pack named tensors or arrays for the wire."""
+    return ArrayRecord(
+        {
+            name: Array(value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value)
+            for name, value in tensors.items()
+        }
+    )
+
+
+def from_record(record: ArrayRecord) -> dict[str, torch.Tensor]:
+    """Unpack named tensors; each owns its memory."""
+    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in record.items()}
+
+
+def config_record(settings: Settings, server_round: int) -> ConfigRecord:
+    """The settings and the round as every message carries them.
+
+    Empty texts are left out: Flower can't count their bytes, and they are the defaults.
+    """
+    config = {key: value for key, value in settings.run_config().items() if value != ""}
+    return ConfigRecord({**config, SERVER_ROUND: server_round})
+
+
+def read_config(record: ConfigRecord) -> tuple[Settings, int]:
+    """The settings and the round out of a message's config."""
+    config = dict(record)
+    server_round = int(config.pop(SERVER_ROUND))
+    return Settings.from_run_config(config), server_round
+
+
+def layout_of(record: ArrayRecord) -> Layout:
+    """The names, shapes and dtypes in a record, as `check_arrays` expects them."""
+    return {name: (tuple(array.shape), array.dtype) for name, array in record.items()}
+
+
+def reply_to(message: Message, name: str, metrics: Metrics, **arrays: ArrayRecord) -> Message:
+    """A client's reply: its name, its metrics, and what it uploads."""
+    content = RecordDict(
+        {"client": ConfigRecord({"name": name}), "metrics": MetricRecord(dict(metrics)), **arrays}
+    )
+    return Message(content=content, reply_to=message)
+
+
+def sender(content: RecordDict) -> str:
+    """The client's name in a reply.
+
+    Raises
+    ------
+    BadReply
+        If there is none.
+    """
+    client = content.get("client")
+    name = client.get("name") if isinstance(client, ConfigRecord) else None
+    if not isinstance(name, str) or not name:
+        raise BadReply("the reply names no client")
+    return name
+
+
+def payload_bytes(content: RecordDict) -> int:
+    """The bytes that a message's records take on the wire, as Flower counts them."""
+    return sum(record.count_bytes() for record in content.values())
+
+
+def check_records(content: RecordDict, *array_records: str) -> None:
+    """Refuse a reply unless it holds `client`, finite `metrics` and exactly the array records named.
+
+    Raises
+    ------
+    BadReply
+        Naming what is missing, unexpected or not finite.
+    """
+    expected = {"client", "metrics", *array_records}
+    if set(content) != expected:
+        raise BadReply(f"holds the records {sorted(content)}, expected {sorted(expected)}")
+    for key, value in content["metrics"].items():
+        if not np.isfinite(value).all():
+            raise BadReply(f"metric {key} is not finite")
+
+
+def check_arrays(record: ArrayRecord, layout: Layout) -> None:
+    """Refuse a record whose names, shapes, dtypes or values differ from what the layout allows.
+
+    The declared shapes are compared before any array is unpacked, so that junk costs nothing.
+
+    Raises
+    ------
+    BadReply
+        Naming the array and what is wrong with it.
+    """
+    if set(record) != set(layout):
+        unexpected, missing = sorted(set(record) - set(layout)), sorted(set(layout) - set(record))
+        raise BadReply(f"unexpected arrays {unexpected[:3]}, missing arrays {missing[:3]}")
+    for name, (shape, dtype) in layout.items():
+        declared = (tuple(record[name].shape), record[name].dtype)
+        if declared != (shape, dtype):
+            raise BadReply(f"{name} is {declared[1]}{list(declared[0])}, expected {dtype}{list(shape)}")
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if len(record[name].data) > size + 4096:  # Flower's serialisation adds a header of about 128 bytes
+            raise BadReply(f"{name} carries {len(record[name].data)} bytes, expected about {size}")
+        try:
+            values = record[name].numpy()
+        except (ValueError, OSError, EOFError) as error:
+            raise BadReply(f"{name} can't be unpacked: {error}") from None
+        if (values.shape, str(values.dtype)) != (shape, dtype):
+            raise BadReply(
+                f"{name} unpacks to {values.dtype}{list(values.shape)}, expected {dtype}{list(shape)}"
+            )
+        if not np.isfinite(values).all():
+            raise BadReply(f"{name} has values that are not finite")
+        if np.abs(values).max(initial=0) > LARGEST_VALUE:
+            raise BadReply(f"{name} has values over {LARGEST_VALUE:g} in size")
+
+
+def check_mixture(record: ArrayRecord, components: int, features: int, quantiles: int) -> None:
+    """Refuse a mixture record that is no Gaussian mixture of at most `components` over `features` dimensions.
+
+    Raises
+    ------
+    BadReply
+        Naming the array and what is wrong with it.
+    """
+    count = record["weights"].shape[0] if "weights" in record and len(record["weights"].shape) == 1 else 0
+    if not 1 <= count <= components:
+        raise BadReply(f"mixture of {count} components, allowed are 1 to {components}")
+    check_arrays(
+        record,
+        {
+            "weights": ((count,), "float32"),
+            "means": ((count, features), "float32"),
+            "variances": ((count, features), "float32"),
+            "quantiles": ((quantiles,), "float32"),
+        },
+    )
+    weights, variances = record["weights"].numpy(), record["variances"].numpy()
+    if (weights < 0).any() or abs(float(weights.sum()) - 1) > 1e-3:
+        raise BadReply(f"mixture weights sum to {weights.sum():.4g} (least {weights.min():.3g}), expected 1")
+    if (variances <= 0).any():
+        raise BadReply(f"mixture has the variance {variances.min():.3g}, expected positive ones")
+    if (np.diff(record["quantiles"].numpy()) < 0).any():
+        raise BadReply("mixture quantiles decrease")

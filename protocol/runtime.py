@@ -1,0 +1,60 @@
+"""Where the computation runs: device, thread count, and the repair of torchvision on a CPU build of torch."""
+
+import importlib
+import sys
+
+import torch
+
+# `torch.library.define` lasts only as long as the library object that it was made on.
+_operators: list[torch.library.Library] = []
+
+
+def repair_torchvision() -> None:
+    """Make ``import torchvision`` work beside a CPU build of torch; does nothing where it already works.
+
+    The wheel of torchvision on PyPI is linked against CUDA. Beside a CPU build of torch its compiled library
+    is not loaded, and the import stops at ``operator torchvision::nms does not exist``. Declaring the two
+    operators that torchvision looks up while it is imported is enough for its data sets, transforms and
+    models, none of which call them.
+
+    Call it before the first import of torchvision, or of a library that imports it (torchmetrics, diffusers).
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _operators.append(library)
+        importlib.import_module("torchvision")
+
+
+def set_threads(count: int) -> None:
+    """Fix the number of threads torch computes with.
+
+    Sums are split by thread, so one and two threads differ in the last bits and training amplifies that; equal
+    counts are bit-equal. Clients therefore always compute with one thread, wherever they run.
+    """
+    torch.set_num_threads(count)
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn the run-config value ``auto``, ``cpu`` or ``cuda`` into a device.
+
+    Raises
+    ------
+    ValueError
+        If ``cuda`` is asked for and torch sees no GPU.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "device=cuda was given, but torch sees no GPU here; use device=cpu or device=auto, "
+            "or install a CUDA build of torch"
+        )
+    return torch.device(device)

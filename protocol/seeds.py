@@ -1,0 +1,48 @@
+"""Seeds and client names: what every random draw and every order derives from.
+
+A draw depends on the root seed and on words such as the client's name, the round and the purpose, never on
+Flower's node ids, which are random, nor on partition numbers, which a deployment lacks.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+def seed_for(root: int, *words: str | int) -> int:
+    """A 63-bit seed that depends on the root seed and on every word, through numpy's SeedSequence.
+
+    Examples
+    --------
+    >>> seed_for(0, "svhn/0003", 2, "train") == seed_for(0, "svhn/0003", 2, "train")
+    True
+    """
+    digest = hashlib.sha256("\x1f".join(str(word) for word in words).encode()).digest()
+    entropy = [root, *np.frombuffer(digest, dtype=np.uint32).tolist()]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator_for(root: int, *words: str | int) -> torch.Generator:
+    """A CPU generator of its own for one client, round and purpose."""
+    return torch.Generator().manual_seed(seed_for(root, *words))
+
+
+def client_name(domain: str, share: int) -> str:
+    """A client's name: ``svhn/0003`` is share 3 of the domain svhn."""
+    return f"{domain}/{share:04d}"
+
+
+def client_names(targets: Sequence[str], clients: int) -> list[str]:
+    """The names of all simulated clients by partition number: domains in turn, so that they differ by at most one.
+
+    >>> client_names(["blend", "pen"], 3)
+    ['blend/0000', 'pen/0000', 'blend/0001']
+    """
+    return [client_name(targets[i % len(targets)], i // len(targets)) for i in range(clients)]
+
+
+def domain_of(name: str) -> str:
+    """The domain in a client's name."""
+    return name.rsplit("/", 1)[0]

@@ -1,0 +1,1 @@
+"""The Flower ServerApp: pre-training, the round driver, checkpoints and the run directory."""

@@ -1,0 +1,68 @@
+"""Messages out, replies in: with a time limit, with progress, and counted in bytes."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from protocol.records import payload_bytes
+from server.progress import Progress
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
+"""Seconds between two looks for replies: short at first, longer while nothing comes, so that a SuperLink rests."""
+
+
+@dataclass
+class Answers:
+    """What came back, in order of arrival, and what went out to whom."""
+
+    replies: list[Message] = field(default_factory=list)
+    down: dict[int, int] = field(default_factory=dict)
+    """Bytes sent, by node id."""
+    unanswered: list[int] = field(default_factory=list)
+    """Node ids that did not answer in time."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Sends messages through Flower's grid and collects the replies."""
+
+    grid: Grid
+    progress: Progress
+
+    def send(self, messages: Iterable[Message], timeout: float, stage: str = "") -> Answers:
+        """Send messages and wait for their replies, `timeout` seconds at most.
+
+        Parameters
+        ----------
+        messages
+            One a node; they may share their content.
+        timeout
+            Seconds.
+        stage
+            What the progress display says meanwhile; empty for a stage too short to name.
+        """
+        messages = list(messages)
+        sizes = {id(message.content): payload_bytes(message.content) for message in messages}
+        answers = Answers(
+            down={message.metadata.dst_node_id: sizes[id(message.content)] for message in messages}
+        )
+        if stage:
+            self.progress.stage(stage, len(messages))
+        waiting = set(self.grid.push_messages(messages))
+        answered: set[int] = set()
+        deadline, pause = time.monotonic() + timeout, FIRST_PAUSE
+        while waiting and time.monotonic() < deadline:
+            arrived = list(self.grid.pull_messages(waiting))
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            answered |= {reply.metadata.src_node_id for reply in arrived}
+            answers.replies += arrived
+            if stage and arrived:
+                self.progress.advance(len(arrived))
+            if waiting:
+                pause = FIRST_PAUSE if arrived else min(LONGEST_PAUSE, pause * 1.2)
+                time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        answers.unanswered = [node_id for node_id in answers.down if node_id not in answered]
+        return answers

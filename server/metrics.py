@@ -1,0 +1,108 @@
+"""What the clients' evaluation counts add up to: accuracy per domain, the lines of metrics.jsonl, the summary."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from protocol.records import BadReply
+from protocol.seeds import domain_of
+from protocol.settings import Settings
+
+HEADS = ("global", "local", "mean", "personal")
+"""F_g, F_l, their mean (the inference rule), and the client's personalised copy."""
+
+Counts = Mapping[str, int | float | list[int]]
+
+
+def check_counts(counts: Counts, classes: int) -> None:
+    """Refuse evaluation counts that can't be true.
+
+    Raises
+    ------
+    BadReply
+        Naming the count.
+    """
+    examples = counts.get("num-examples", -1)
+    if not isinstance(examples, int) or examples < 0:
+        raise BadReply(f"num-examples is {examples}, expected a whole number from 0")
+    for head in HEADS:
+        correct = counts.get(f"correct-{head}", 0)
+        if not 0 <= correct <= examples:
+            raise BadReply(f"correct-{head} is {correct} of {examples} examples")
+    confusion = counts.get("confusion")
+    if confusion is not None and (
+        len(confusion) != classes**2 or min(confusion) < 0 or sum(confusion) > examples
+    ):
+        raise BadReply(f"confusion counts don't fit {classes} classes and {examples} examples")
+
+
+def accuracy_by_domain(counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:
+    """Accuracy in percent by domain and head, over all labelled test examples of a domain's clients.
+
+    Parameters
+    ----------
+    counts
+        Each client's evaluation counts by its name. Clients without labels have no ``correct-...`` and don't count.
+    """
+    accuracy: dict[str, dict[str, float]] = {}
+    for domain in dict.fromkeys(domain_of(name) for name in counts):
+        of_domain = [client for name, client in counts.items() if domain_of(name) == domain]
+        for head in HEADS:
+            labelled = [client for client in of_domain if f"correct-{head}" in client]
+            examples = sum(client["num-examples"] for client in labelled)
+            if examples:
+                correct = sum(client[f"correct-{head}"] for client in labelled)
+                accuracy.setdefault(domain, {})[head] = 100 * correct / examples
+    return accuracy
+
+
+def confusion_by_domain(counts: Mapping[str, Counts]) -> dict[str, list[int]]:
+    """The clients' confusion counts added up by domain: row-major, true class by predicted class."""
+    total: dict[str, list[int]] = {}
+    for name, client in counts.items():
+        if "confusion" in client:
+            before = total.get(domain_of(name), [0] * len(client["confusion"]))
+            total[domain_of(name)] = [a + b for a, b in zip(before, client["confusion"], strict=True)]
+    return total
+
+
+def best_head(accuracy: Mapping[str, float]) -> float:
+    """The accuracy that counts for a domain: the personalised copy's, else the mean's, else F_g's."""
+    return next(accuracy[head] for head in ("personal", "mean", "global") if head in accuracy)
+
+
+def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
+    """The contents of summary.json out of all lines of metrics.jsonl."""
+    start, rounds = lines[0], [line for line in lines if line["phase"] == "round" and line["round"] > 0]
+    heads = {domain: dict(by_head) for domain, by_head in lines[-1]["accuracy"].items()}
+    accuracy = {domain: best_head(by_head) for domain, by_head in heads.items()}
+    return {
+        "workload": settings.workload,
+        "strategy": settings.strategy,
+        "preset": settings.preset,
+        "data": settings.data,
+        "source": settings.source,
+        "targets": list(settings.target_domains),
+        "seed": settings.seed,
+        "rounds": settings.rounds,
+        "clients": settings.clients,
+        "accuracy": accuracy,
+        "average_accuracy": mean(accuracy.values()),
+        "accuracy_by_head": heads,
+        "confusion": lines[-1]["confusion"],
+        "source_only": start["source_only"],
+        "plain_source_only": start["plain_source_only"],
+        "uplink_bytes_per_client_round": mean(c["up"] for line in rounds for c in line["clients"].values()),
+        "downlink_bytes_per_client_round": mean(
+            c["down"] for line in rounds for c in line["clients"].values()
+        ),
+        "client_seconds_per_round": mean(c["seconds"] for line in rounds for c in line["clients"].values()),
+        "server_seconds_per_round": mean(line["server_seconds"] for line in rounds),
+        "wall_seconds": wall_seconds,
+        "failures": sum(len(line["failures"]) for line in lines),
+    }
+
+
+def mean(values: Any) -> float | None:
+    """The mean, or None of nothing."""
+    values = list(values)
+    return sum(values) / len(values) if values else None

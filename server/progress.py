@@ -1,0 +1,55 @@
+"""How a run tells what it is doing: the interface that the server calls, and plain lines as its simplest form."""
+
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Who wants to watch a run implements this; the server calls it from its own thread."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+
+    def advance(self, done: int) -> None:
+        """`done` steps of the current stage are done."""
+
+    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
+        """A round is over; `accuracy` is in percent by domain, empty without labels. Round 0 is before the first."""
+
+    def note(self, text: str) -> None:
+        """Something a person should read: a client that was dropped, a resumed run."""
+
+
+class Lines:
+    """Progress as lines of text: one a stage, one a round with accuracy per domain and time left."""
+
+    def __init__(self) -> None:
+        self._first_round: tuple[int, float] | None = None
+
+    def stage(self, name: str, total: int) -> None:
+        self.note(f"{name} ({total})")
+
+    def advance(self, done: int) -> None:
+        """Lines are written for whole stages only."""
+
+    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        left = ""
+        if self._first_round is None:
+            self._first_round = (server_round, now)
+        elif server_round < rounds:
+            first, since = self._first_round
+            left = f"; about {(now - since) / (server_round - first) * (rounds - server_round):.0f} s left"
+        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy)}{left}")
+
+    def note(self, text: str) -> None:
+        print(f"fmtda: {text}", flush=True)
+
+
+def describe_accuracy(accuracy: Mapping[str, float]) -> str:
+    """``blend 81.2 %, fonts 77.0 %``."""
+    return (
+        ", ".join(f"{domain} {percent:.1f} %" for domain, percent in accuracy.items())
+        or "no labels, no accuracy"
+    )

@@ -1,0 +1,250 @@
+"""The round driver: what every strategy needs, Flower's own included, stands here once.
+
+A strategy's messages go out, the replies are checked, named and sorted, the strategy aggregates them, the clients
+evaluate, and the round is written down. ``flwr``'s ``Strategy.start`` knows only round 1 and keeps the order of
+arrival; this driver begins at any round and gives every strategy the same order.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from protocol.records import (
+    BadReply,
+    check_arrays,
+    check_records,
+    config_record,
+    from_record,
+    layout_of,
+    payload_bytes,
+    sender,
+)
+from protocol.settings import Settings
+from server import checkpoints
+from server.exchange import Answers, Exchange
+from server.metrics import HEADS, accuracy_by_domain, best_head, check_counts, confusion_by_domain
+from server.progress import Progress
+from server.roster import Cohort, Roster, last_line
+from server.run_directory import RunDirectory
+
+Check = Callable[[RecordDict], None]
+
+
+class NoClientAnswered(RuntimeError):
+    """A round in which not one reply could be used; the message gives the first reason."""
+
+
+@dataclass
+class Phase:
+    """One exchange with the clients, looked through: usable replies by name, and what went wrong."""
+
+    replies: dict[str, Message] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    down: dict[str, int] = field(default_factory=dict)
+    up: dict[str, int] = field(default_factory=dict)
+
+    def metrics(self, name: str) -> dict[str, Any]:
+        """The metrics in a client's reply, empty without one."""
+        return dict(self.replies[name].content["metrics"]) if name in self.replies else {}
+
+
+@dataclass
+class Federation:
+    """A run's fixed parts, and the steps of a round over them."""
+
+    grid: Grid
+    roster: Roster
+    settings: Settings
+    classes: int
+    run: RunDirectory
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.exchange = Exchange(self.grid, self.progress)
+
+    def train(self, strategy: Strategy, arrays: ArrayRecord, first_round: int) -> ArrayRecord:
+        """Run the rounds from `first_round` on; returns the global model after the last.
+
+        Raises
+        ------
+        NoClientAnswered
+            If a round gets no usable reply.
+        CheckpointError
+            If a checkpoint can't be written; the last good one stays.
+        """
+        for server_round in range(first_round, self.settings.rounds + 1):
+            self.roster.call(self.exchange, self.grid, self.settings)
+            cohort = self.roster.cohort(self.settings, server_round)
+            arrays, training, server_seconds, metrics = self._training_phase(
+                strategy, arrays, server_round, cohort
+            )
+            evaluation = self._evaluation_phase(strategy, arrays, server_round, cohort)
+            line = self._line(server_round, "round", evaluation, training)
+            line |= {"train": metrics, "server_seconds": server_seconds}
+            self.run.append_metrics(line)
+            checkpoints.write(self.run.checkpoints, server_round, from_record(arrays))
+            self.progress.round_done(server_round, self.settings.rounds, _headline(line["accuracy"]))
+        return arrays
+
+    def personalise(self, arrays: ArrayRecord) -> None:
+        """Let every client train its own copy of the final model, and write down how good the copies are."""
+        config = config_record(self.settings, self.settings.rounds)
+        content = RecordDict({"model": arrays, "config": config})
+        messages = [
+            Message(content, dst_node_id=n, message_type="train.personalise") for n in self.roster.names
+        ]
+        phase = self._exchange("personalising", messages, self._check_evaluation)
+        line = self._line(self.settings.rounds, "personalise", phase)
+        before = self.run.metrics()[-1]["accuracy"]
+        line["accuracy"] = {
+            domain: before.get(domain, {}) | heads for domain, heads in line["accuracy"].items()
+        }
+        self.run.append_metrics(line)
+        self.progress.note(
+            "personalised: " + ", ".join(f"{d} {v:.1f} %" for d, v in _headline(line["accuracy"]).items())
+        )
+
+    def evaluate_global(self, arrays: ArrayRecord, settings: Settings, stage: str) -> dict[str, float]:
+        """Accuracy by domain of a model as it is, F_g alone, with nothing local to a client."""
+        config = config_record(settings.changed(strategy="source-only"), 0)
+        content = RecordDict({"model": arrays, "config": config})
+        messages = [Message(content, dst_node_id=n, message_type="evaluate") for n in self.roster.names]
+        phase = self._exchange(stage, messages, self._check_evaluation)
+        if not phase.replies:
+            raise NoClientAnswered(
+                f"no client could evaluate the pre-trained model: {_first(phase.failures)}"
+            )
+        counts = {name: phase.metrics(name) for name in phase.replies}
+        return {domain: heads["global"] for domain, heads in accuracy_by_domain(counts).items()}
+
+    def _training_phase(
+        self, strategy: Strategy, arrays: ArrayRecord, server_round: int, cohort: Cohort
+    ) -> tuple[ArrayRecord, Phase, float, dict[str, float]]:
+        began = time.perf_counter()
+        config = config_record(self.settings, server_round)
+        messages = list(strategy.configure_train(server_round, arrays, config, cohort))
+        server_seconds = time.perf_counter() - began
+        phase = self._exchange(f"round {server_round}: clients train", messages, _checker(strategy, arrays))
+        if messages and not phase.replies:
+            raise NoClientAnswered(
+                f"round {server_round}: no client's training could be used: {_first(phase.failures)}"
+            )
+        self.progress.stage(f"round {server_round}: server optimises", 1)
+        began = time.perf_counter()
+        new_arrays, metrics = strategy.aggregate_train(server_round, list(phase.replies.values()))
+        server_seconds += time.perf_counter() - began
+        self.progress.advance(1)
+        return new_arrays or arrays, phase, server_seconds, dict(metrics or {})
+
+    def _evaluation_phase(
+        self, strategy: Strategy, arrays: ArrayRecord, server_round: int, cohort: Cohort
+    ) -> Phase:
+        config = config_record(self.settings, server_round)
+        messages = strategy.configure_evaluate(server_round, arrays, config, cohort)
+        return self._exchange(f"round {server_round}: clients evaluate", messages, self._check_evaluation)
+
+    def _exchange(self, stage: str, messages: Iterable[Message], check: Check) -> Phase:
+        """Send, receive, and look through what came back."""
+        messages = list(messages)
+        if not messages:
+            return Phase()
+        answers = self.exchange.send(messages, self.settings.timeout, stage)
+        phase = admit(answers, self.roster.names, check, self.settings.timeout)
+        for failure in phase.failures:
+            self.progress.note(f"{stage}: {failure}")
+        return phase
+
+    def _check_evaluation(self, content: RecordDict) -> None:
+        check_records(content)
+        check_counts(content["metrics"], self.classes)
+
+    def _line(
+        self, server_round: int, phase: str, evaluation: Phase, training: Phase | None = None
+    ) -> dict[str, Any]:
+        """One line of metrics.jsonl. Train and evaluation bytes and seconds of a client are added up."""
+        training = training or Phase()
+        counts = {name: evaluation.metrics(name) for name in evaluation.replies}
+        clients = {}
+        for name in sorted({*training.down, *evaluation.down}):
+            trained, evaluated = training.metrics(name), evaluation.metrics(name)
+            clients[name] = {
+                "up": training.up.get(name, 0) + evaluation.up.get(name, 0),
+                "up_training": training.up.get(name, 0),
+                "down": training.down.get(name, 0) + evaluation.down.get(name, 0),
+                "seconds": trained.pop("seconds", 0.0) + evaluated.pop("seconds", 0.0),
+                "train": trained,
+                "evaluate": {key: value for key, value in evaluated.items() if key != "confusion"},
+            }
+        return {
+            "round": server_round,
+            "phase": phase,
+            "accuracy": accuracy_by_domain(counts),
+            "confusion": confusion_by_domain(counts),
+            "clients": clients,
+            "failures": training.failures + evaluation.failures,
+        }
+
+
+def admit(answers: Answers, names: dict[int, str], check: Check, timeout: float) -> Phase:
+    """Check replies and sort them by the client's name; a bad one is dropped and named.
+
+    Parameters
+    ----------
+    answers
+        What came back.
+    names
+        The client's name by node id, in the order of the names.
+    check
+        Raises `BadReply` on content that must not be used.
+    timeout
+        Seconds that were waited.
+    """
+    phase = Phase(down={names[node_id]: size for node_id, size in answers.down.items()})
+    by_node = {reply.metadata.src_node_id: reply for reply in answers.replies}
+    for node_id, name in names.items():
+        if node_id in answers.unanswered:
+            phase.failures.append(f"{name}: no answer within {timeout:g} s")
+        if node_id not in by_node:
+            continue
+        reply = by_node[node_id]
+        if reply.has_error():
+            phase.failures.append(f"{name}: {last_line(reply.error.reason)}")
+            continue
+        phase.up[name] = payload_bytes(reply.content)
+        try:
+            if sender(reply.content) != name:
+                raise BadReply(f"calls itself {sender(reply.content)} now")
+            check(reply.content)
+        except BadReply as error:
+            phase.failures.append(f"{name}: dropped, {error}")
+            continue
+        phase.replies[name] = reply
+    return phase
+
+
+def _checker(strategy: Strategy, arrays: ArrayRecord) -> Check:
+    """The strategy's own check of an upload; without one, the upload must look like the model that was sent."""
+    if hasattr(strategy, "check_reply"):
+        return strategy.check_reply
+    layout = layout_of(arrays)
+
+    def looks_like_the_model(content: RecordDict) -> None:
+        check_records(content, "model")
+        check_arrays(content["model"], layout)
+
+    return looks_like_the_model
+
+
+def _headline(accuracy: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {
+        domain: best_head(heads) for domain, heads in accuracy.items() if any(head in heads for head in HEADS)
+    }
+
+
+def _first(failures: list[str]) -> str:
+    return failures[0] if failures else "no client was asked"

@@ -1,0 +1,168 @@
+"""The run directory: settings, one line of metrics a round, the summary, checkpoints; what resuming needs.
+
+::
+
+    flower.log       what Flower itself says, tracebacks of failing clients included (simulation)
+    config.toml      the full effective settings, and the versions they ran with
+    metrics.jsonl    one line a round, round 0 being before the first
+    summary.json     written at the end
+    checkpoints/     the global model after the last rounds
+    tensorboard/     the same metrics as curves
+    clients/         what stays with each simulated client
+"""
+
+import json
+import os
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from protocol.settings import Settings, SettingsError
+
+FLOWER_LOG = "flower.log"
+"""Flower's own log of a simulation; it may be there before the run is."""
+
+MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout"}
+"""Keys that a resumed run may be given anew; `rounds` may only grow."""
+
+
+class RunDirectory:
+    """The files of one run below `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+        self._metrics = path / "metrics.jsonl"
+
+    @classmethod
+    def create(cls, settings: Settings) -> "RunDirectory":
+        """Begin a new run in ``settings.output``.
+
+        Raises
+        ------
+        SettingsError
+            If the folder holds something already or can't be written to.
+        """
+        path = Path(settings.output)
+        refuse_unusable_output(path)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": _versions()}))
+        return run
+
+    @classmethod
+    def open(cls, settings: Settings) -> "RunDirectory":
+        """Open the run in ``settings.output`` to continue it.
+
+        Raises
+        ------
+        SettingsError
+            If there is no run, or it was made with other settings; the message names them.
+        """
+        refuse_other_settings(settings)
+        run = cls(Path(settings.output))
+        run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": _versions()}))
+        return run
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl so far."""
+        return read_metrics(self.path)
+
+    def cut_back(self, server_round: int) -> None:
+        """Keep only the metrics of whole rounds up to `server_round`, so that a resumed run equals an unbroken one."""
+        kept = [line for line in self.metrics() if line["round"] <= server_round and line["phase"] == "round"]
+        self._write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json."""
+        self._write("summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        aside = self.path / f".{name}.writing"
+        aside.write_text(text)
+        aside.rename(self.path / name)
+
+
+def refuse_unusable_output(path: Path) -> None:
+    """Refuse a folder for a new run that holds something or can't be written to; creates nothing.
+
+    Raises
+    ------
+    SettingsError
+        Saying which, and what to do.
+    """
+    if path.exists() and not path.is_dir():
+        raise SettingsError(f"output={path}: this is a file; name a folder")
+    if path.is_dir() and any(entry.name != FLOWER_LOG for entry in path.iterdir()):
+        hint = (
+            f"continue that run with --resume {path}"
+            if (path / "config.toml").exists()
+            else "name a new folder"
+        )
+        raise SettingsError(f"output={path}: the folder is not empty; {hint}")
+    parent = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise SettingsError(f"output={path}: {parent} can't be written to; name a folder that can")
+
+
+def refuse_other_settings(settings: Settings) -> None:
+    """Refuse to continue the run in ``settings.output`` with settings that would change its results.
+
+    Raises
+    ------
+    SettingsError
+        Naming the key, both values, and what to do.
+    """
+    stored = stored_run_config(Path(settings.output))
+    for key, value in settings.run_config().items():
+        if key not in MAY_CHANGE and stored.get(key) != value:
+            raise SettingsError(
+                f"{key}={value}: the run in {settings.output} has {key}={stored.get(key)}; "
+                "resume it with its own settings, or start a new run in another folder"
+            )
+    if settings.rounds < stored["rounds"]:
+        raise SettingsError(
+            f"rounds={settings.rounds}: the run in {settings.output} has {stored['rounds']}; only more can follow"
+        )
+
+
+def stored_run_config(path: Path) -> dict[str, Any]:
+    """The settings of the run in a folder, as a flat run config.
+
+    Raises
+    ------
+    SettingsError
+        If the folder holds no run.
+    """
+    try:
+        return tomllib.loads((path / "config.toml").read_text())["settings"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        raise SettingsError(f"{path}: no run to continue here (no readable config.toml)") from None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a last line that a kill left unfinished is left out."""
+    lines = []
+    try:
+        for text in (path / "metrics.jsonl").read_text().splitlines():
+            lines.append(json.loads(text))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return lines
+    return lines
+
+
+def _versions() -> dict[str, str]:
+    return {
+        name: version(name) for name in ("fmtda", "flwr", "torch", "torchvision", "scikit-learn", "numpy")
+    }

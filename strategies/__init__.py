@@ -1,0 +1,1 @@
+"""The federated algorithms, one file each, as Flower strategies."""

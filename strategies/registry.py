@@ -1,0 +1,29 @@
+"""The strategies by name; a new one is a file beside this and a line here."""
+
+from collections.abc import Callable
+
+from flwr.serverapp.strategy import Strategy
+
+from adaptation.networks import Network
+from protocol.settings import Settings, SettingsError
+from strategies.dual_adapt import DualAdapt
+from strategies.fedavg_self_training import FedAvgSelfTraining
+from strategies.source_only import SourceOnly
+
+STRATEGIES: dict[str, Callable[[Settings, Network, object], Strategy]] = {
+    "dualadapt": DualAdapt,
+    "source-only": lambda settings, network, source: SourceOnly(),
+    "fedavg-self-training": lambda settings, network, source: FedAvgSelfTraining(),
+}
+
+
+def check_strategy(name: str) -> None:
+    """Refuse a name that no strategy has.
+
+    Raises
+    ------
+    SettingsError
+        Naming it and those there are.
+    """
+    if name not in STRATEGIES:
+        raise SettingsError(f"strategy={name}: no such strategy; allowed are {', '.join(STRATEGIES)}")

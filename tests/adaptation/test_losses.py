@@ -1,0 +1,161 @@
+"""The losses give the numbers and gradients that their formulas give by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaptation.losses import (
+    alignment_loss,
+    confident_cross_entropy,
+    discrepancy,
+    information_maximisation,
+    local_classifier_loss,
+)
+
+
+def random_logits(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class TestDiscrepancy:
+    def test_is_the_mean_over_batch_and_classes(self):
+        p = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+        q = torch.tensor([[0.0, 1.0], [0.25, 0.75]])
+        assert discrepancy(p, q).item() == pytest.approx((1 + 1 + 0.25 + 0.25) / 4)
+
+    def test_compares_one_classifier_with_many(self):
+        p, q = random_logits(5, 3).softmax(-1), random_logits(4, 5, 3, seed=1).softmax(-1)
+        assert torch.equal(discrepancy(p, q), torch.stack([discrepancy(p, one) for one in q]))
+
+    def test_of_equal_classifiers_has_no_gradient(self):
+        p = random_logits(5, 3).softmax(-1).requires_grad_()
+        discrepancy(p, p.detach()).backward()
+        assert not p.grad.any()
+
+
+class TestLocalClassifierLoss:
+    def test_by_hand(self):
+        local = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])  # p_l = (1/4, 3/4), (1/2, 1/2)
+        global_ = torch.tensor([[math.log(4), 0.0], [0.0, math.log(9)]])  # p_g = (4/5, 1/5), (1/10, 9/10)
+        loss = local_classifier_loss(local, global_, torch.tensor([0.5, 1.0]), discrepancy_weight=2.0)
+        cross_entropy = (0.5 * math.log(4) + 1.0 * math.log(2)) / 2
+        distance = (0.55 + 0.55 + 0.4 + 0.4) / 4
+        assert loss.cross_entropy.item() == pytest.approx(cross_entropy)
+        assert loss.discrepancy.item() == pytest.approx(distance)
+        assert loss.total.item() == pytest.approx(cross_entropy - 2 * distance)
+
+    def test_gradient(self):
+        global_logits, weights = random_logits(6, 4, seed=1), torch.linspace(0, 1, 6, dtype=torch.float64)
+        local_logits = random_logits(6, 4).requires_grad_()
+        assert torch.autograd.gradcheck(
+            lambda local: local_classifier_loss(local, global_logits, weights, 0.7).total, local_logits
+        )
+
+    def test_leaves_the_global_classifier_alone(self):
+        global_logits, local_logits = (
+            random_logits(6, 4).requires_grad_(),
+            random_logits(6, 4, seed=1).requires_grad_(),
+        )
+        local_classifier_loss(local_logits, global_logits, torch.ones(6), 1.0).total.backward()
+        assert global_logits.grad is None
+        assert local_logits.grad.any()
+
+    def step(self, weight: float, discrepancy_weight: float):
+        """Eq. 5's parts before and after one gradient step from near the global classifier."""
+        global_logits = 2 * random_logits(32, 5)
+        local_logits = (global_logits + 0.1 * random_logits(32, 5, seed=1)).requires_grad_()
+        weights = torch.full((32,), weight)
+        before = local_classifier_loss(local_logits, global_logits, weights, discrepancy_weight)
+        before.total.backward()
+        stepped = (local_logits - 0.5 * local_logits.grad).detach()
+        return before, local_classifier_loss(stepped, global_logits, weights, discrepancy_weight)
+
+    def test_a_step_departs_from_the_global_classifier_where_examples_look_unlike_the_source(self):
+        before, after = self.step(weight=0.0, discrepancy_weight=0.1)
+        assert after.discrepancy > before.discrepancy
+        assert after.total < before.total
+
+    def test_a_step_keeps_to_its_decisions_where_examples_look_like_the_source(self):
+        before, after = self.step(weight=1.0, discrepancy_weight=0.1)
+        assert after.cross_entropy < before.cross_entropy
+        assert after.total < before.total
+
+
+class TestAlignmentLoss:
+    def test_by_hand(self):
+        global_probabilities = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+        local_probabilities = torch.tensor([[[0.75, 0.25], [0.0, 1.0]], [[0.5, 0.5], [0.5, 0.5]]])
+        weights = torch.tensor([[1.0, 0.5], [1.0, 0.2]])
+        expected = (1.0 * 0.25 + 0.5 * 1.0 + 1.0 * 0.0 + 0.2 * 0.5) / 4
+        assert alignment_loss(global_probabilities, local_probabilities, weights).item() == pytest.approx(
+            expected
+        )
+
+    def test_is_the_mean_discrepancy_where_all_weights_are_one(self):
+        p, q = random_logits(5, 3).softmax(-1), random_logits(4, 5, 3, seed=1).softmax(-1)
+        torch.testing.assert_close(alignment_loss(p, q, torch.ones(4, 5)), discrepancy(p, q).mean())
+
+    def test_gradient_in_both_classifiers(self):
+        weights = random_logits(3, 6).sigmoid()
+        global_logits, local_logits = random_logits(6, 4), random_logits(3, 6, 4, seed=1)
+        assert torch.autograd.gradcheck(
+            lambda p, q: alignment_loss(p.softmax(-1), q.softmax(-1), weights),
+            (global_logits.requires_grad_(), local_logits.requires_grad_()),
+        )
+
+    def test_a_step_brings_the_classifiers_together(self):
+        global_logits = random_logits(8, 4).requires_grad_()
+        local_probabilities = random_logits(3, 8, 4, seed=1).softmax(-1)
+
+        def loss(logits: Tensor) -> Tensor:
+            return alignment_loss(logits.softmax(-1), local_probabilities, torch.ones(3, 8))
+
+        before = loss(global_logits)
+        before.backward()
+        assert loss(global_logits - global_logits.grad) < before
+
+
+class TestInformationMaximisation:
+    def test_is_lowest_where_predictions_are_certain_and_balanced(self):
+        assert information_maximisation(1e4 * torch.eye(4)).item() == pytest.approx(-math.log(4))
+
+    @pytest.mark.parametrize("logits", [torch.zeros(6, 4), 1e4 * torch.eye(4)[[2] * 6]])
+    def test_is_zero_where_predictions_are_all_the_same(self, logits):
+        assert information_maximisation(logits).item() == pytest.approx(0, abs=1e-6)
+
+    def test_by_hand(self):
+        logits = torch.tensor([[0.75, 0.25], [0.25, 0.75]]).log()
+        entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+        assert information_maximisation(logits).item() == pytest.approx(entropy - math.log(2))
+
+    def test_gradient(self):
+        assert torch.autograd.gradcheck(information_maximisation, random_logits(6, 4).requires_grad_())
+
+    def test_gradient_is_finite_for_classes_nobody_predicts(self):
+        logits = (1e4 * torch.eye(4)[:2]).requires_grad_()
+        information_maximisation(logits).backward()
+        assert logits.grad.isfinite().all()
+
+
+class TestConfidentCrossEntropy:
+    teacher = torch.tensor([[0.95, 0.05], [0.6, 0.4], [0.02, 0.98], [0.9, 0.1]])
+
+    def test_is_the_mean_over_the_confident_examples(self):
+        logits = torch.tensor([[0.0, 0.0], [5.0, 0.0], [math.log(3), 0.0], [5.0, 0.0]])
+        loss = confident_cross_entropy(logits, self.teacher, threshold=0.9)  # exactly 0.9 is not enough
+        assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+    def test_without_confident_examples_is_zero_with_zero_gradient(self):
+        logits = torch.randn(4, 2, requires_grad=True)
+        loss = confident_cross_entropy(logits, self.teacher, threshold=0.99)
+        loss.backward()
+        assert loss.item() == 0
+        assert torch.equal(logits.grad, torch.zeros(4, 2))
+
+    def test_gradient_reaches_only_the_student_and_the_confident(self):
+        logits, teacher = torch.zeros(4, 2, requires_grad=True), self.teacher.clone().requires_grad_()
+        confident_cross_entropy(logits, teacher, threshold=0.9).backward()
+        assert teacher.grad is None
+        assert logits.grad.any(dim=1).tolist() == [True, False, True, False]

@@ -1,0 +1,155 @@
+"""Self-training without labels: what moves, what stays, and that it helps on a shifted target."""
+
+import pytest
+import torch
+
+from adaptation.augment import Randomisation, prepare
+from adaptation.batch_norm import batch_norm_state
+from adaptation.networks import build
+from adaptation.self_training import adapt_head_and_scales, personalise
+from server.pretraining import pretrain
+
+BATCH_NORM_STATISTICS = ("running_mean", "running_var")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def bars(count, contrast, seed):
+    """Three classes that no small turn or shift mixes up (a bar, a level one, a cross), in noise."""
+    labels = torch.randint(0, 3, (count,), generator=generator(seed))
+    images = 60 * torch.rand(count, 3, 16, 16, generator=generator(seed + 1))
+    for number, label in enumerate(labels):
+        if label != 1:
+            images[number, :, 2:14, 7:9] += contrast
+        if label != 0:
+            images[number, :, 7:9, 2:14] += contrast
+    return images.to(torch.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def source_network():
+    network = build("small-cnn", 3, (3, 16, 16), 0)
+    images, labels = bars(256, contrast=180, seed=1)
+    pretrain(
+        network,
+        images,
+        labels,
+        steps=120,
+        batch_size=32,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+        standardise=True,
+        randomisation=Randomisation(polarity=False, geometry=0.6),
+        backgrounds=None,
+        generator=generator(),
+    )
+    return network
+
+
+def copy_of(network):
+    copied = build("small-cnn", 3, (3, 16, 16), 0)
+    copied.load_state_dict(network.state_dict())
+    return copied.eval()
+
+
+def adapt(network, images, **changes):
+    settings = {
+        "steps": 15,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "threshold": 0.9,
+        "generator": generator(),
+    }
+    return adapt_head_and_scales(network, prepare(images, standardise=True), **{**settings, **changes})
+
+
+def make_own(network, images, **changes):
+    settings = {
+        "steps": 15,
+        "batch_size": 64,
+        "learning_rate": 5e-4,
+        "threshold": 0.9,
+        "generator": generator(),
+    }
+    return personalise(network, images, standardise=True, **{**settings, **changes})
+
+
+def accuracy(network, images, labels):
+    with torch.no_grad():
+        return (network(prepare(images, standardise=True)).argmax(dim=1) == labels).float().mean().item()
+
+
+def changed_names(before, after):
+    return {
+        name
+        for name, value in before.state_dict().items()
+        if not torch.equal(value, after.state_dict()[name])
+    }
+
+
+def test_only_the_head_and_the_batch_norm_scales_and_shifts_move(source_network):
+    network = copy_of(source_network)
+    adapt(network, bars(128, 40, 5)[0])
+    scales = {name for name in batch_norm_state(network) if not name.endswith(BATCH_NORM_STATISTICS)}
+    assert changed_names(source_network, network) == scales | {"classifier.weight", "classifier.bias"}
+
+
+def test_personalising_moves_every_parameter_but_no_running_statistic(source_network):
+    network = copy_of(source_network)
+    make_own(network, bars(128, 40, 5)[0])
+    parameters = {name for name, _ in network.named_parameters()}
+    assert changed_names(source_network, network) == parameters
+
+
+@pytest.mark.parametrize("train", [adapt, make_own])
+def test_accuracy_on_a_faint_target_rises_without_its_labels(source_network, train):
+    network = copy_of(source_network)
+    images, labels = bars(512, contrast=11, seed=7)
+    before = accuracy(network, images, labels)
+    train(network, images, steps=40)
+    assert before < 0.87
+    assert accuracy(network, images, labels) > before + 0.03
+
+
+@pytest.mark.parametrize("train", [adapt, make_own])
+def test_equal_generators_give_equal_networks_and_others_do_not(source_network, train):
+    images = bars(128, 40, 5)[0]
+    first, same, other = (copy_of(source_network) for _ in range(3))
+    torch.manual_seed(1)
+    train(first, images)
+    torch.manual_seed(2)
+    train(same, images)
+    train(other, images, generator=generator(3))
+    assert changed_names(first, same) == set()
+    assert changed_names(first, other)
+
+
+@pytest.mark.parametrize("train", [adapt, make_own])
+def test_metrics_say_the_loss_and_the_confident_share(source_network, train):
+    images = bars(128, 180, 5)[0]
+    metrics = train(copy_of(source_network), images, steps=2)
+    assert set(metrics) == {"loss", "confident"}
+    assert 0 < metrics["confident"] <= 1
+    assert (
+        train(copy_of(source_network), images, steps=2, threshold=0.999999)["confident"]
+        < metrics["confident"]
+    )
+
+
+@pytest.mark.parametrize("train", [adapt, make_own])
+def test_no_steps_change_nothing(source_network, train):
+    network = copy_of(source_network)
+    assert train(network, bars(16, 180, 5)[0], steps=0) == {}
+    assert changed_names(source_network, network) == set()
+
+
+@pytest.mark.parametrize("train", [adapt, make_own])
+def test_afterwards_gradients_are_as_before(source_network, train):
+    network = copy_of(source_network)
+    network.classifier.bias.requires_grad_(False)
+    train(network, bars(16, 180, 5)[0], steps=1)
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"classifier.bias"}
+    assert all(parameter.grad is None for parameter in network.parameters())

@@ -1,0 +1,98 @@
+"""Splitting a domain between clients: everything once, fixed by the seed, nobody below the minimum."""
+
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from domains.examples import DataError
+from domains.partition import split_between
+
+LABELS = np.arange(2000) % 10
+
+
+def split(labels=LABELS, shares=8, how="iid", alpha=0.5, seed=0, minimum=1):
+    return split_between(labels, shares, how, alpha, seed, minimum, "svhn")
+
+
+@pytest.mark.parametrize("how", ["iid", "dirichlet"])
+def test_shares_are_sorted_disjoint_and_cover_everything(how):
+    shares = split(how=how)
+    assert len(shares) == 8
+    assert all((np.diff(share) > 0).all() for share in shares)
+    assert np.array_equal(np.sort(np.concatenate(shares)), np.arange(2000))
+
+
+def test_iid_shares_differ_by_at_most_one_and_hold_all_classes():
+    sizes = {len(share) for share in split(LABELS[:1999], shares=7)}
+    assert sizes == {285, 286}
+    assert all(len(np.unique(LABELS[share])) == 10 for share in split())
+
+
+def test_a_small_alpha_gives_clients_few_classes():
+    def dominant(alpha):
+        return np.mean(
+            [np.bincount(LABELS[s], minlength=10).max() / len(s) for s in split(how="dirichlet", alpha=alpha)]
+        )
+
+    assert dominant(0.1) > 0.4
+    assert dominant(100.0) < 0.2
+
+
+@pytest.mark.parametrize("how", ["iid", "dirichlet"])
+def test_the_seed_fixes_the_split(how):
+    one, again, other = split(how=how), split(how=how), split(how=how, seed=1)
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_an_iid_split_does_not_look_at_labels():
+    permuted = np.random.default_rng(0).permutation(LABELS)
+    assert all(np.array_equal(a, b) for a, b in zip(split(), split(permuted), strict=True))
+
+
+@pytest.mark.parametrize("how", ["iid", "dirichlet"])
+def test_400_shares_take_less_than_a_second(how):
+    split(how=how)  # imports
+    labels = np.arange(20_000) % 10
+    start = time.process_time()
+    assert len(split(labels, shares=400, how=how, alpha=1.0)) == 400
+    assert time.process_time() - start < 1
+
+
+def test_more_clients_than_examples_are_refused():
+    with pytest.raises(
+        DataError, match="'svhn' has 2000 examples, too few for 2001 clients; take at most 2000"
+    ):
+        split(shares=2001)
+
+
+def test_an_iid_share_below_the_minimum_is_refused_by_name():
+    with pytest.raises(
+        DataError, match=r"share \d of domain 'svhn' would have 250 of 2000 examples, below .* 300"
+    ):
+        split(minimum=300)
+
+
+def test_a_dirichlet_share_below_the_minimum_is_refused_by_name_and_silently():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(
+            DataError, match=r"share \d+ of domain 'svhn' would have \d of 2000 .*larger alpha"
+        ):
+            split(shares=40, how="dirichlet", alpha=0.05, minimum=20)
+
+
+def test_a_dirichlet_split_needs_labels():
+    with pytest.raises(DataError, match="'svhn' has unknown labels"):
+        split(np.full(100, -1), how="dirichlet")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"how": "sorted"}, "iid, dirichlet"), ({"shares": 0}, "at least 1"), ({"alpha": 0.0}, "above 0")],
+)
+def test_wrong_arguments_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        split(**wrong)

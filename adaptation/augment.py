@@ -100,7 +100,7 @@ def randomise(
     dark_colour, light_colour = _colours(draw, settings)
     scene = dark_colour + (light_colour - dark_colour) * light
     if backgrounds is not None and settings.photographs > 0:
-        patches = backgrounds[draw.indices(len(backgrounds))].float() / 255
+        patches = _varied(backgrounds[draw.indices(len(backgrounds))], draw).float() / 255
         laid_on = patches + (light_colour - patches) * light
         subtracted = (patches - light).abs()
         on_photograph = torch.where(draw.chance(0.5), subtracted, laid_on)
@@ -159,6 +159,13 @@ def _with_neighbours(light: Tensor, draw: "_Draws", chance: float) -> Tensor:
         shifted = others.gather(3, index) * visible[:, None, None, :]
         light = torch.where(draw.chance(chance), torch.maximum(light, shifted), light)
     return light
+
+
+def _varied(patches: Tensor, draw: "_Draws") -> Tensor:
+    """The patches mirrored by chance, their colour channels in random order: more out of few photographs."""
+    patches = torch.where(draw.chance(0.5), patches, patches.flip(3))
+    order = draw.uniform(0, 1, channels=3).argsort(dim=1)
+    return patches.gather(1, order.expand_as(patches))
 
 
 def _colours(draw: "_Draws", settings: Randomisation) -> tuple[Tensor, Tensor]:

@@ -87,9 +87,7 @@ def _adapt(
     # The server's weights are copied, not the module's: lines 7 and 8, F_l <- F_g and W_T <- W_S.
     classifier = build_classifier(client).to(inputs.device)
     classifier.load_state_dict(global_classifier.state_dict())
-    fitted, held_out = hold_out(
-        len(features), seed_for(settings.seed, client.name, "mixture hold-out") % 2**32
-    )
+    fitted, held_out = hold_out(len(features), seed_for(settings.seed, client.name, "mixture hold-out") % 2**32)
     fitted = torch.from_numpy(fitted).to(inputs.device)
     expectation_maximisation = StepwiseEM(source_mixture, features[fitted])
     with torch.no_grad():
@@ -162,9 +160,7 @@ def evaluate(message: Message, client: Client) -> Message:
     return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **metrics})
 
 
-def localised_network(
-    message: Message, client: Client
-) -> tuple[Network, torch.nn.Module | None, Mixture | None]:
+def localised_network(message: Message, client: Client) -> tuple[Network, torch.nn.Module | None, Mixture | None]:
     """The received G and F_g with this client's BatchNorm statistics and scales; its F_l and W_T if it has trained.
 
     Strategies other than DualAdapt have no local part: they get the network as it came.
@@ -228,9 +224,7 @@ def predict(network: Network, inputs: Tensor) -> Tensor:
     return network.eval().classifier(extract(network, inputs)).softmax(dim=1)
 
 
-def _counts(
-    probabilities: dict[str, Tensor], examples: Examples, decisive: str
-) -> dict[str, int | float | list[int]]:
+def _counts(probabilities: dict[str, Tensor], examples: Examples, decisive: str) -> dict[str, int | float | list[int]]:
     """What evaluation may tell: entropy always; where there are labels, how many predictions of each head are right.
 
     Parameters
@@ -242,9 +236,7 @@ def _counts(
     """
     p = probabilities[decisive]
     known = examples.labels.to(p.device) >= 0
-    counts: dict[str, int | float | list[int]] = {
-        "num-examples": int(known.sum()) if examples.labelled else len(p)
-    }
+    counts: dict[str, int | float | list[int]] = {"num-examples": int(known.sum()) if examples.labelled else len(p)}
     if len(p):
         counts["entropy"] = torch.special.entr(p).sum(dim=1).mean().item()
     if not examples.labelled:

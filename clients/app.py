@@ -21,9 +21,7 @@ app = ClientApp()
 def introduce(message: Message, context: Context) -> Message:
     """Say who this client is and how much it holds."""
     client = identify(message, context)
-    return reply_to(
-        message, client.name, {"train-examples": len(client.train), "test-examples": len(client.test)}
-    )
+    return reply_to(message, client.name, {"train-examples": len(client.train), "test-examples": len(client.test)})
 
 
 @app.train()

@@ -116,7 +116,5 @@ def _split(
     if 0 < limit < len(labels):
         draw = np.random.default_rng(seed_for(seed, domain, "target limit"))
         kept = np.sort(draw.choice(len(labels), limit, replace=False))
-    parts = split_between(
-        labels[kept], shares, how, alpha, seed_for(seed, domain, "split") % 2**31, minimum, domain
-    )
+    parts = split_between(labels[kept], shares, how, alpha, seed_for(seed, domain, "split") % 2**31, minimum, domain)
     return [kept[part] for part in parts]

@@ -1,4 +1,4 @@
-"""Keeps prepared examples on disk, so that they are made once and many client processes share their memory."""
+"""Keeps prepared examples on disk: made once, their memory shared by many client processes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from domains.examples import Examples
 def cached(key: Mapping[str, object], build: Callable[[], Examples]) -> Examples:
     """The examples that `build` makes, out of the cache where they are there already.
 
-    An entry is a folder with `inputs.npy`, `labels.npy` and, for people, `key.json`. It appears whole or not at all, so
-    that processes may build the same entry at once; a damaged one is built anew. Where the cache cannot be written, the
-    examples stay in memory and a warning says so.
+    An entry is a folder with `inputs.npy`, `labels.npy` and, for people, `key.json`. It appears whole or not
+    at all, so that processes may build the same entry at once; a damaged one is built anew. Where the cache
+    cannot be written, the examples stay in memory and a warning says so.
 
     Parameters
     ----------
@@ -34,7 +34,8 @@ def cached(key: Mapping[str, object], build: Callable[[], Examples]) -> Examples
     Returns
     -------
     Examples
-        Out of the cache their tensors are memory-mapped, copy on write: a process that changes them changes only its own.
+        Out of the cache their tensors are memory-mapped, copy on write: a process that changes them changes
+        only its own.
     """
     text = json.dumps(key, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -62,14 +63,14 @@ def cache_root() -> Path:
 
 
 def fingerprint(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Name, size in bytes and time of change in nanoseconds of each file: changes when somebody replaces one."""
+    """Each file's name, size in bytes and time of change in nanoseconds: tells when one was replaced."""
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def _read(entry: Path) -> Examples | None:
     """The entry's examples; None if it is missing or damaged."""
     try:
-        # "c" shares the pages between processes like "r" does, but torch accepts no read-only memory without complaint.
+        # "c" shares the pages between processes like "r" does, but torch warns of read-only memory.
         inputs = np.load(entry / "inputs.npy", mmap_mode="c")
         labels = np.load(entry / "labels.npy", mmap_mode="c")
         return Examples(torch.from_numpy(inputs), torch.from_numpy(labels))

@@ -35,7 +35,8 @@ def check(domain: str, data_dir: Path) -> None:
     Raises
     ------
     DataError
-        If a file is missing, of another format, or truncated. Damage deep inside a compressed file shows only in `read`.
+        If a file is missing, of another format, or truncated. Damage deep inside a compressed file shows only
+        in `read`.
     """
     parts: tuple[Part, ...] = ("train", "test")
     for part in parts:
@@ -88,7 +89,8 @@ class Layout:
     names : dict
         For each part the files it needs, each with its alternatives in order of preference.
     check, read : callable
-        Take the files of one part, in the order of `names`; `read` also which part it is, as an archive holds both.
+        Take the files of one part, in the order of `names`; `read` also which part it is, as an archive holds
+        both.
     """
 
     folders: tuple[str, ...]
@@ -105,9 +107,7 @@ def _check_mnist(files: Sequence[Path]) -> None:
     if len(images) != 3 or images[1:] != (28, 28):
         raise DataError(f"{files[0]} holds an array of shape {images}; MNIST's pictures are (N, 28, 28)")
     if labels != images[:1]:
-        raise DataError(
-            f"{files[1]} holds labels of shape {labels} for the {images[0]} pictures in {files[0]}"
-        )
+        raise DataError(f"{files[1]} holds labels of shape {labels} for the {images[0]} pictures in {files[0]}")
 
 
 def _read_mnist(files: Sequence[Path], part: Part) -> Examples:
@@ -248,7 +248,8 @@ def _gathered(listed: dict[str, int], pictures: dict[str, np.ndarray], file: Pat
     missing = [name for name in names if name not in pictures]
     if missing or not names:
         raise DataError(
-            f"{file} lists {len(names)} pictures for this part and holds {len(names) - len(missing)} of them; get it anew"
+            f"{file} lists {len(names)} pictures for this part and holds {len(names) - len(missing)} of them; "
+            "get it anew"
         )
     stacked = torch.from_numpy(np.stack([pictures[name] for name in names])).permute(0, 3, 1, 2)
     return _examples(stacked, np.array([listed[name] for name in names]), file)
@@ -304,7 +305,8 @@ def _reading(file: Path) -> Iterator[None]:
         tarfile.TarError,
         MatReadError,
     ) as error:
-        raise DataError(f"{file} is damaged or truncated ({error}); get it anew") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file} is damaged or truncated ({reason}); get it anew") from error
 
 
 def _head(file: Path, count: int) -> bytes:

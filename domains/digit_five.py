@@ -1,4 +1,4 @@
-"""Family `digit-five`: MNIST, USPS, SVHN and MNIST-M out of their official files, and rendered digits beside them."""
+"""Family `digit-five`: MNIST, USPS, SVHN and MNIST-M out of their official files, and rendered digits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from domains.examples import DataError, Examples
 from domains.family import Family, Part
 
 # Raised whenever a change here, in digit_files.py or in rendered.py changes a picture.
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 
 RENDERED_COUNTS: dict[Part, int] = {"train": 6000, "test": 2000}
 
@@ -20,8 +20,9 @@ RENDERED_COUNTS: dict[Part, int] = {"train": 6000, "test": 2000}
 class DigitFive(Family):
     """The digit domains of M3SDA (Peng et al. 2019, "Moment Matching for Multi-Source Domain Adaptation").
 
-    All are brought to 32x32 and three channels: MNIST's 28x28 get a margin of 2, USPS's 16x16 are enlarged to 28x28
-    first. `fonts`, rendered from a seed, stands in for SynthDigits, which cannot be had from a lasting address.
+    All are brought to 32x32 and three channels: MNIST's 28x28 get a margin of 2, USPS's 16x16 are enlarged to
+    28x28 first. `fonts`, rendered from a seed, stands in for SynthDigits, which cannot be had from a lasting
+    address.
     """
 
     name = "digit-five"
@@ -46,13 +47,9 @@ class DigitFive(Family):
             if domain == "fonts":
                 continue
             if data_dir is None:
-                raise DataError(
-                    f"domain {domain!r} is read from files: give the folder they lie in with --data-dir"
-                )
+                raise DataError(f"domain {domain!r} is read from files: give the folder they lie in with --data-dir")
             if not data_dir.is_dir():
-                raise DataError(
-                    f"--data-dir {data_dir} is no folder; domain {domain!r} is read from files there"
-                )
+                raise DataError(f"--data-dir {data_dir} is no folder; domain {domain!r} is read from files there")
             digit_files.check(domain, data_dir)
 
     def load(self, domain: str, part: Part, data_dir: Path | None, seed: int) -> Examples:
@@ -102,7 +99,8 @@ class DigitFive(Family):
                 else:
                     datasets.SVHN(data_dir / "SVHN", split="train" if train else "test", download=True)
         except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
             raise DataError(
-                f"domain {domain!r} could not be downloaded into {data_dir} ({error}); "
+                f"domain {domain!r} could not be downloaded into {data_dir} ({reason}); "
                 "check the network, or copy its files there by hand"
             ) from error

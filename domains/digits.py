@@ -1,4 +1,4 @@
-"""Family `digits`: real handwritten digits and four shifted domains, made from what Python packages ship with."""
+"""Family `digits`: real handwritten digits and four shifted domains, out of what Python packages ship."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from domains.family import Family, Part
 from domains.photographs import patches
 
 # Raised whenever a change here or in a file that draws for us changes a picture.
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 
 HANDWRITTEN_TOTALS = {"handwritten": 900, "blend": 450, "pen": 447}
 HANDWRITTEN_TESTS = {"handwritten": 100, "blend": 150, "pen": 149}
@@ -30,19 +30,19 @@ RENDERED_COUNTS: dict[Part, int] = {"train": 1000, "test": 500}
 class Digits(Family):
     """Digits that need no download.
 
-    ==============  =======  ======  ===============================================================================
-    domain          train    test    what
-    ==============  =======  ======  ===============================================================================
-    `handwritten`   800      100     scikit-learn's digits, real handwriting in 8x8, enlarged; light on black
-    `blend`         1,000    150     300 and 150 others of them on patches of photographs, |patch - digit|
-    `fonts`         1,000    500     printed ones in colour, see `rendered.fonts`
-    `street`        1,000    500     printed ones in house numbers, see `rendered.street`
-    `pen`           1,000    149     298 and 149 others of the handwritten ones by another pen and another scanner:
-                                     hard edges, thinner or thicker, slanted, bent, less contrast
-    ==============  =======  ======  ===============================================================================
+    =============  ======  =====  ==========================================================================
+    domain         train   test   what
+    =============  ======  =====  ==========================================================================
+    `handwritten`  800     100    scikit-learn's digits, real handwriting in 8x8, enlarged; light on black
+    `blend`        1,000   150    300 and 150 others of them on patches of photographs, |patch - digit|
+    `fonts`        1,000   500    printed ones in colour, see `rendered.fonts`
+    `street`       1,000   500    printed ones in house numbers, see `rendered.street`
+    `pen`          1,000   149    298 and 149 others of the handwritten ones by another pen and scanner: hard
+                                  edges, thinner or thicker, slanted, bent, less contrast
+    =============  ======  =====  ==========================================================================
 
-    No handwritten digit is in two domains or in two parts. The training parts of `blend` and `pen` show each of theirs
-    three or four times, changed in different ways; the test parts once.
+    No handwritten digit is in two domains or in two parts. The training parts of `blend` and `pen` show each
+    of theirs three or four times, changed in different ways; the test parts once.
     """
 
     name = "digits"
@@ -113,7 +113,7 @@ def handwriting(domain: str, part: Part, seed: int) -> tuple[torch.Tensor, torch
 
 
 def enlarged(images: torch.Tensor, side: int = 32) -> torch.Tensor:
-    """8x8 pictures smoothly enlarged to `side`, an eighth of it margin on each edge; float32 (N, 1, side, side)."""
+    """8x8 pictures smoothly enlarged to float32 (N, 1, side, side), an eighth of the side margin all round."""
     margin = side // 8
     inner = functional.interpolate(images, size=side - 2 * margin, mode="bicubic", align_corners=False)
     return functional.pad(inner.clamp(0, 1), [margin] * 4)
@@ -133,7 +133,7 @@ def _varied(images: torch.Tensor, labels: torch.Tensor, part: Part) -> tuple[tor
 
 
 def _blend(images: torch.Tensor, labels: torch.Tensor, part: Part, rng: np.random.Generator) -> Examples:
-    """MNIST-M's recipe (Ganin and Lempitsky 2015): the difference of a patch and a digit, without its sign."""
+    """MNIST-M's recipe (Ganin and Lempitsky 2015): the absolute difference of a patch and a digit."""
     images, labels = _varied(images, labels, part)
     patch = patches(len(labels), 32, int(rng.integers(2**32)), part).float()
     return Examples((patch - 255 * enlarged(images)).abs().round().byte(), labels)
@@ -145,16 +145,13 @@ def _pen(images: torch.Tensor, labels: torch.Tensor, part: Part, rng: np.random.
     count = len(labels)
     written = enlarged(images, side=64)
     written = warped(written, rng, rotation=8, slant=(0.0, 0.45), scale=(0.75, 1.05), shift=0.04, bend=0.02)
-    # The enlarged picture falls off smoothly from the middle of the stroke: where to cut it is how thick the pen is.
+    # The enlarged picture falls off smoothly from the middle of the stroke: cutting it lower
+    # makes the pen thicker.
     threshold = torch.from_numpy(rng.uniform(0.3, 0.7, (count, 1, 1, 1))).float()
     ink = halved(torch.sigmoid((written - threshold) / 0.05), 32)
 
-    paper = torch.from_numpy(
-        rng.uniform(15, 90, (count, 1, 1, 1)) + rng.normal(0, 8, (count, 3, 1, 1))
-    ).float()
-    colour = torch.from_numpy(
-        rng.uniform(150, 245, (count, 1, 1, 1)) + rng.normal(0, 12, (count, 3, 1, 1))
-    ).float()
+    paper = torch.from_numpy(rng.uniform(15, 90, (count, 1, 1, 1)) + rng.normal(0, 8, (count, 3, 1, 1))).float()
+    colour = torch.from_numpy(rng.uniform(150, 245, (count, 1, 1, 1)) + rng.normal(0, 12, (count, 3, 1, 1))).float()
     scanned = blurred(torch.lerp(paper.expand(-1, -1, 32, 32), colour, ink), rng, (0.0, 0.6))
     scanned = scanned + torch.from_numpy(rng.normal(0, 5, scanned.shape)).float()
     return Examples(scanned.clamp(0, 255).round().byte(), labels)

@@ -60,11 +60,9 @@ def warped(
 
 
 def blurred(pictures: torch.Tensor, rng: np.random.Generator, widths: tuple[float, float]) -> torch.Tensor:
-    """Pictures under a Gaussian blur whose standard deviation, in pixels, is drawn from the range `widths`."""
+    """Pictures under a Gaussian blur, its standard deviation in pixels drawn from the range `widths`."""
     result = torch.empty_like(pictures)
-    for picture, out, width in zip(
-        pictures.numpy(), result.numpy(), rng.uniform(*widths, len(pictures)), strict=True
-    ):
+    for picture, out, width in zip(pictures.numpy(), result.numpy(), rng.uniform(*widths, len(pictures)), strict=True):
         ndimage.gaussian_filter(picture, (0, width, width), output=out, mode="nearest")
     return result
 
@@ -77,7 +75,7 @@ def halved(pictures: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _sampled(pictures: torch.Tensor, theta: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-    """Pictures (N, C, S, S) under affine maps (N, 2, 3) and displacements (N, 2, 5, 5) that are spread smoothly."""
+    """Pictures (N, C, S, S) under affine maps (N, 2, 3) and smoothly spread displacements (N, 2, 5, 5)."""
     grid = functional.affine_grid(theta, list(pictures.shape), align_corners=False)
     elastic = functional.interpolate(coarse, pictures.shape[-2:], mode="bicubic", align_corners=True)
     return functional.grid_sample(pictures, grid + elastic.permute(0, 2, 3, 1), align_corners=False)

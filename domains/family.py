@@ -1,4 +1,4 @@
-"""What a family of domains is: domains that share their classes and input shape, and can be adapted to one another."""
+"""What a family is: domains that share their classes and input shape and can be adapted to one another."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Family(ABC):
     default_targets : tuple of str
         The unlabelled domains if the user names none.
     training : mapping of str to int
-        Settings (protocol/settings.py) whose right value depends on how much data there is, and how hard it is.
+        Settings (protocol/settings.py) whose right value depends on how much data there is, and how hard it
+        is.
     """
 
     name: ClassVar[str]
@@ -52,7 +53,8 @@ class Family(ABC):
     def check(self, domains: Sequence[str], data_dir: Path | None) -> None:
         """Refuse, in under a second, what `load` could not load.
 
-        A family that reads files extends this to look at their headers and sizes, never at all of their content.
+        A family that reads files extends this to look at their headers and sizes, never at all of their
+        content.
 
         Parameters
         ----------

@@ -15,9 +15,9 @@ from domains.family import Part
 SIDE = 96
 HEIGHT = 42
 
-# Of matplotlib's 40 font files, those with upright lining digits in their proper places: not the symbol fonts, nor
-# "Last Resort", nor cmmi10 with its old-style digits. Weights, slopes and the fixed-width cut of DejaVu Sans, which
-# has the same letterforms, count as one typeface, so no letterform is in both parts.
+# Of matplotlib's 40 font files, those with upright lining digits in their proper places: not the symbol
+# fonts, nor "Last Resort", nor cmmi10 with its old-style digits. Weights, slopes and the fixed-width cut of
+# DejaVu Sans, which has the same letterforms, count as one typeface, so no letterform is in both parts.
 TYPEFACES: dict[Part, dict[str, tuple[str, ...]]] = {
     "train": {
         "DejaVu Sans": (
@@ -51,9 +51,7 @@ TYPEFACES: dict[Part, dict[str, tuple[str, ...]]] = {
 }
 
 
-def draw(
-    labels: np.ndarray, part: Part, rng: np.random.Generator, *, neighbours: bool = False
-) -> torch.Tensor:
+def draw(labels: np.ndarray, part: Part, rng: np.random.Generator, *, neighbours: bool = False) -> torch.Tensor:
     """One digit for each label, in a typeface drawn at random.
 
     Parameters
@@ -70,7 +68,8 @@ def draw(
     Returns
     -------
     torch.Tensor
-        float32 (N, 1, SIDE, SIDE): how much of each pixel is ink, 0 to 1. The digit is in the middle, HEIGHT pixels tall.
+        float32 (N, 1, SIDE, SIDE): how much of each pixel is ink, 0 to 1. The digit is in the middle, HEIGHT
+        pixels tall.
     """
     typefaces = list(TYPEFACES[part].values())
     masks = np.empty((len(labels), SIDE, SIDE), dtype=np.uint8)

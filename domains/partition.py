@@ -28,14 +28,14 @@ def split_between(
     shares : int
         Number of clients that the domain is split between, at least 1.
     how : {"iid", "dirichlet"}
-        At random, into shares whose sizes differ by at most 1; or each class in proportions drawn from a Dirichlet
-        distribution (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution"), which a simulation
-        study can do and a real federation cannot, as it needs the labels.
+        At random, into shares whose sizes differ by at most 1; or each class in proportions drawn from a
+        Dirichlet distribution (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution"),
+        which a simulation study can do and a real federation cannot, as it needs the labels.
     alpha : float
         Concentration of the Dirichlet distribution, above 0: small ones give each client few classes.
     seed : int
-        Fixes the split. Two parts of a domain split with the same seed get the same Dirichlet proportions, unless one
-        of them had to be drawn again to meet `minimum`.
+        Fixes the split. Two parts of a domain split with the same seed get the same Dirichlet proportions,
+        unless one of them had to be drawn again to meet `minimum`.
     minimum : int
         Fewest examples that a share may have.
     domain : str
@@ -49,8 +49,8 @@ def split_between(
     Raises
     ------
     DataError
-        If there are more shares than examples, if a share has fewer than `minimum`, or if a Dirichlet split is asked
-        for where labels are unknown.
+        If there are more shares than examples, if a share has fewer than `minimum`, or if a Dirichlet split
+        is asked for where labels are unknown.
     ValueError
         If `how` is unknown, or `shares` or `alpha` is not positive.
     """
@@ -80,8 +80,8 @@ def split_between(
     if len(split[smallest]) < minimum:
         mend = "take fewer clients" if how == "iid" else "take fewer clients or a larger alpha"
         raise DataError(
-            f"share {smallest} of domain {domain!r} would have {len(split[smallest])} of {len(labels)} examples, below "
-            f"the minimum of {minimum}, in a {how} split between {shares} clients; {mend}"
+            f"share {smallest} of domain {domain!r} would have {len(split[smallest])} of {len(labels)} examples, "
+            f"below the minimum of {minimum}, in a {how} split between {shares} clients; {mend}"
         )
     return split
 
@@ -100,9 +100,7 @@ def _dirichlet(
     from flwr_datasets.partitioner import DirichletPartitioner
 
     def partition(smallest: int) -> list[np.ndarray]:
-        partitioner = DirichletPartitioner(
-            shares, "label", float(alpha), min_partition_size=smallest, seed=seed
-        )
+        partitioner = DirichletPartitioner(shares, "label", float(alpha), min_partition_size=smallest, seed=seed)
         partitioner.dataset = _dataset(index=order, label=labels[order])
         return _indices(partitioner, shares)
 
@@ -111,12 +109,14 @@ def _dirichlet(
         try:
             return partition(minimum)
         except ValueError:
-            # Eleven draws failed. The partitioner doesn't say whom they failed; a split without a minimum shows it.
+            # Eleven draws failed. The partitioner doesn't say whom they failed; a split without a minimum
+            # shows it.
             return partition(0)
 
 
 def _dataset(**columns: np.ndarray):
-    """A Hugging Face dataset in memory. Imported here, as `datasets` takes seconds that most commands need not pay."""
+    """A Hugging Face dataset in memory."""
+    # Imported here, as it takes seconds, which most commands need not pay.
     from datasets import Dataset
 
     return Dataset.from_dict(columns)
@@ -124,6 +124,5 @@ def _dataset(**columns: np.ndarray):
 
 def _indices(partitioner, shares: int) -> list[np.ndarray]:
     return [
-        np.sort(np.asarray(partitioner.load_partition(share)["index"][:], dtype=np.int64))
-        for share in range(shares)
+        np.sort(np.asarray(partitioner.load_partition(share)["index"][:], dtype=np.int64)) for share in range(shares)
     ]

@@ -19,8 +19,9 @@ SHRINKINGS = (1.0, 1.5, 2.0, 3.0)
 def patches(count: int, size: int, seed: int, region: Region) -> torch.Tensor:
     """Random square patches at several scales.
 
-    Each photograph is cut into three vertical stripes and no pixel is in two regions, so that a source randomised with
-    patches of "source" has not seen the backgrounds of the targets' parts "train" and "test", nor one part the other's.
+    Each photograph is cut into three vertical stripes and no pixel is in two regions, so that a source
+    randomised with patches of "source" has not seen the backgrounds of the targets' parts "train" and "test",
+    nor one part the other's.
 
     Parameters
     ----------
@@ -47,9 +48,7 @@ def patches(count: int, size: int, seed: int, region: Region) -> torch.Tensor:
         raise ValueError(f"region={region!r} must be one of {', '.join(REGIONS)}")
     stripes = [stripe for stripe in _stripes(region) if min(stripe.shape[:2]) >= size]
     if not stripes:
-        raise ValueError(
-            f"size={size} must be at most {max(min(stripe.shape[:2]) for stripe in _stripes(region))}"
-        )
+        raise ValueError(f"size={size} must be at most {max(min(stripe.shape[:2]) for stripe in _stripes(region))}")
     rng = np.random.default_rng(seed)
     out_of = rng.integers(len(stripes), size=count)
     result = np.empty((count, 3, size, size), dtype=np.uint8)
@@ -66,16 +65,12 @@ def _stripes(region: Region) -> tuple[np.ndarray, ...]:
     """The region's stripe of each photograph, uint8 (height, width, 3), in each scale."""
     stripes = []
     for number, photograph in enumerate(load_sample_images().images):
-        # Turned by one from photograph to photograph: each region gets some of the temple or the flower, and some
-        # of the smooth sky or the dark leaves.
+        # Turned by one from photograph to photograph: each region gets some of the temple or the flower, and
+        # some of the smooth sky or the dark leaves.
         place = (REGIONS.index(region) + 2 * number) % len(REGIONS)
         edges = np.linspace(0, photograph.shape[1], len(REGIONS) + 1).astype(int)
-        stripe = torch.from_numpy(photograph[:, edges[place] : edges[place + 1]].copy()).permute(2, 0, 1)[
-            None
-        ]
+        stripe = torch.from_numpy(photograph[:, edges[place] : edges[place + 1]].copy()).permute(2, 0, 1)[None]
         for shrinking in SHRINKINGS:
-            small = functional.interpolate(
-                stripe.float(), scale_factor=1 / shrinking, mode="bilinear", antialias=True
-            )
+            small = functional.interpolate(stripe.float(), scale_factor=1 / shrinking, mode="bilinear", antialias=True)
             stripes.append(small[0].round().byte().permute(1, 2, 0).numpy())
     return tuple(stripes)

@@ -18,7 +18,8 @@ SIDE = 32
 def fonts(count: int, part: Part, rng: np.random.Generator) -> Examples:
     """Single digits in random colour, slant, size and place, on plain, shaded or photographed ground.
 
-    After the recipe of SynthDigits (Ganin and Lempitsky 2015, "Unsupervised Domain Adaptation by Backpropagation").
+    After the recipe of SynthDigits (Ganin and Lempitsky 2015, "Unsupervised Domain Adaptation by
+    Backpropagation").
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ def fonts(count: int, part: Part, rng: np.random.Generator) -> Examples:
 def street(count: int, part: Part, rng: np.random.Generator) -> Examples:
     """Digits with their neighbours, cut off left and right, blurred and in low contrast, on a photograph.
 
-    That is what makes SVHN hard (Netzer et al. 2011, "Reading Digits in Natural Images"). Parameters and result as for
-    `fonts`.
+    That is what makes SVHN hard (Netzer et al. 2011, "Reading Digits in Natural Images"). Parameters and
+    result as for `fonts`.
     """
     labels = balanced(count, rng)
     drawn = glyphs.draw(labels, part, rng, neighbours=True)
@@ -61,7 +62,8 @@ def street(count: int, part: Part, rng: np.random.Generator) -> Examples:
     patch = patches(count, SIDE, int(rng.integers(2**32)), part).float()
     mean = patch.mean(dim=(2, 3), keepdim=True)
     ground = mean + _each(rng, 0.15, 0.55, count) * (blurred(patch, rng, (0.5, 2.0)) - mean)
-    # Neither black nor white: otherwise nothing could be drawn on it in the direction chosen below, or seen in the sun.
+    # Neither black nor white: otherwise nothing could be drawn on it in the direction chosen below, or seen
+    # in the sun.
     ground = (ground + _tint(rng, 30, 15, count)).clamp(20, 215)
     # Away from the nearer end of the grey scale, where there is no room for a darker or a lighter digit.
     lighter = torch.where(_each(rng, 60, 180, count) > ground.mean(dim=(1, 2, 3), keepdim=True), 1.0, -1.0)
@@ -82,13 +84,11 @@ def balanced(count: int, rng: np.random.Generator) -> np.ndarray:
 def _shaded(rng: np.random.Generator, count: int) -> torch.Tensor:
     """Grounds of one colour that varies a little from corner to corner, float32 (count, 3, SIDE, SIDE)."""
     corners = rng.uniform(0, 255, (count, 3, 1, 1)) + rng.normal(0, 25, (count, 3, 2, 2))
-    return functional.interpolate(
-        torch.from_numpy(corners).float(), (SIDE, SIDE), mode="bilinear", align_corners=True
-    )
+    return functional.interpolate(torch.from_numpy(corners).float(), (SIDE, SIDE), mode="bilinear", align_corners=True)
 
 
 def _contrasting(ground: torch.Tensor, rng: np.random.Generator, candidates: int = 5) -> torch.Tensor:
-    """The random colour, out of several, whose brightness is furthest from the ground's; both (count, 3, 1, 1)."""
+    """Of several random colours the one furthest from the ground in brightness; both (count, 3, 1, 1)."""
     colours = torch.from_numpy(rng.uniform(0, 255, (candidates, *ground.shape))).float()
     distance = (colours.mean(dim=2) - ground.mean(dim=1)).abs().flatten(1)
     return colours[distance.argmax(dim=0), torch.arange(len(ground))]

@@ -28,25 +28,15 @@ def fmtda() -> None:
 @cli.command()
 def simulate(
     data: Annotated[str | None, typer.Option(help="family of domains: digits (embedded), digit-five")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="folder with the data files; digits needs none")
-    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="folder with the data files; digits needs none")] = None,
     source: Annotated[str | None, typer.Option(help="the labelled domain on the server, e.g. mnist")] = None,
     targets: Annotated[str | None, typer.Option(help="the clients' domains, e.g. mnist-m,svhn,usps")] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="dualadapt, source-only or fedavg-self-training")
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="default, or paper: the published algorithm alone")
-    ] = None,
-    clients: Annotated[
-        int | None, typer.Option(help="simulated clients, spread evenly over the targets")
-    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="dualadapt, source-only or fedavg-self-training")] = None,
+    preset: Annotated[str | None, typer.Option(help="default, or paper: the published algorithm alone")] = None,
+    clients: Annotated[int | None, typer.Option(help="simulated clients, spread evenly over the targets")] = None,
     rounds: Annotated[int | None, typer.Option(help="federated rounds")] = None,
     seed: Annotated[int | None, typer.Option(help="root of every random draw")] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="run directory; default: a new one below ./runs")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="run directory; default: a new one below ./runs")] = None,
     resume: Annotated[Path | None, typer.Option(help="continue the run in this directory")] = None,
     config: Annotated[
         list[str] | None,

@@ -11,9 +11,7 @@ COLUMNS = {"global": "F_g", "local": "F_l", "mean": "mean", "personal": "persona
 
 def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
     """Print what a run reached, what it cost, and where it lies."""
-    heads = [
-        head for head in COLUMNS if any(head in by_head for by_head in summary["accuracy_by_head"].values())
-    ]
+    heads = [head for head in COLUMNS if any(head in by_head for by_head in summary["accuracy_by_head"].values())]
     table = Table(title=f"{summary['strategy']} on {summary['data']}: accuracy in percent per target domain")
     for column in ("target", "plain source-only", "source-only", *(COLUMNS[head] for head in heads)):
         table.add_column(column, justify="left" if column == "target" else "right")
@@ -22,9 +20,7 @@ def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
         table.add_row(domain, *map(_percent, (*start, *(by_head.get(head) for head in heads))))
     table.add_section()
     columns = [summary["plain_source_only"], summary["source_only"]]
-    columns += [
-        {d: by[head] for d, by in summary["accuracy_by_head"].items() if head in by} for head in heads
-    ]
+    columns += [{d: by[head] for d, by in summary["accuracy_by_head"].items() if head in by} for head in heads]
     table.add_row("average", *(_percent(sum(c.values()) / len(c) if c else None) for c in columns))
     console.print(table)
     up, down = summary["uplink_bytes_per_client_round"], summary["downlink_bytes_per_client_round"]

@@ -73,9 +73,7 @@ def layout_of(record: ArrayRecord) -> Layout:
 
 def reply_to(message: Message, name: str, metrics: Metrics, **arrays: ArrayRecord) -> Message:
     """A client's reply: its name, its metrics, and what it uploads."""
-    content = RecordDict(
-        {"client": ConfigRecord({"name": name}), "metrics": MetricRecord(dict(metrics)), **arrays}
-    )
+    content = RecordDict({"client": ConfigRecord({"name": name}), "metrics": MetricRecord(dict(metrics)), **arrays})
     return Message(content=content, reply_to=message)
 
 
@@ -140,9 +138,7 @@ def check_arrays(record: ArrayRecord, layout: Layout) -> None:
         except (ValueError, OSError, EOFError) as error:
             raise BadReply(f"{name} can't be unpacked: {error}") from None
         if (values.shape, str(values.dtype)) != (shape, dtype):
-            raise BadReply(
-                f"{name} unpacks to {values.dtype}{list(values.shape)}, expected {dtype}{list(shape)}"
-            )
+            raise BadReply(f"{name} unpacks to {values.dtype}{list(values.shape)}, expected {dtype}{list(shape)}")
         if not np.isfinite(values).all():
             raise BadReply(f"{name} has values that are not finite")
         if np.abs(values).max(initial=0) > LARGEST_VALUE:

@@ -33,78 +33,50 @@ class Settings(BaseModel):
 
     # What runs
     workload: Literal["adaptation"] = Field("adaptation", description="what the clients train")
-    strategy: str = Field(
-        "dualadapt", description="federated algorithm: dualadapt, source-only, fedavg-self-training"
-    )
+    strategy: str = Field("dualadapt", description="federated algorithm: dualadapt, source-only, fedavg-self-training")
     preset: Literal["default", "paper"] = Field(
         "default",
         description="which extras `auto` switches on: all of the default ones, or none (the paper alone)",
     )
-    seed: int = Field(
-        0, ge=0, le=2**31 - 1, description="root of every random draw; equal seeds give equal results"
-    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="root of every random draw; equal seeds give equal results")
     rounds: int = Field(3, ge=1, le=100_000, description="federated rounds")
     clients: int = Field(
         4, ge=1, le=100_000, description="clients to wait for; they are spread evenly over the targets"
     )
-    fraction: float = Field(
-        1.0, gt=0, le=1, description="share of the clients that train in a round, drawn by name"
-    )
+    fraction: float = Field(1.0, gt=0, le=1, description="share of the clients that train in a round, drawn by name")
     output: str = Field("", description="run directory, absolute; empty: a new one below ./runs")
     resume: bool = Field(False, description="continue the run in `output` from its last whole round")
-    timeout: float = Field(
-        3600.0, gt=0, description="seconds a phase waits for its clients before it goes on without"
-    )
+    timeout: float = Field(3600.0, gt=0, description="seconds a phase waits for its clients before it goes on without")
     join_timeout: float = Field(60.0, gt=0, description="seconds to wait for `clients` nodes at the start")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where server and clients compute")
-    server_threads: int = Field(
-        2, ge=1, le=256, description="torch threads of the server (a client always has one)"
-    )
+    server_threads: int = Field(2, ge=1, le=256, description="torch threads of the server (a client always has one)")
 
     # Data
     data: str = Field("digits", description="family of domains: digits (embedded), digit-five")
     data_dir: str = Field("", description="folder with the data files; not needed for embedded data")
     source: str = Field(min_length=1, description="the labelled domain on the server")
     targets: str = Field(min_length=1, description="comma list of the clients' unlabelled domains")
-    source_limit: int = Field(
-        20_000, ge=0, description="labelled examples used at most, a random part; 0: all"
-    )
-    target_limit: int = Field(
-        6_000, ge=0, description="unlabelled training examples of a target at most; 0: all"
-    )
-    partition: Literal["iid", "dirichlet"] = Field(
-        "iid", description="how a domain is split between its clients"
-    )
-    alpha: float = Field(
-        0.5, gt=0, description="Dirichlet concentration; small: each client sees few classes"
-    )
+    source_limit: int = Field(20_000, ge=0, description="labelled examples used at most, a random part; 0: all")
+    target_limit: int = Field(6_000, ge=0, description="unlabelled training examples of a target at most; 0: all")
+    partition: Literal["iid", "dirichlet"] = Field("iid", description="how a domain is split between its clients")
+    alpha: float = Field(0.5, gt=0, description="Dirichlet concentration; small: each client sees few classes")
     min_examples: int = Field(1, ge=1, description="a client with fewer training examples is refused by name")
 
     # Network and server-side training
     network: str = Field("small-cnn", description="G and F: small-cnn, mcd-digits, m3sda-digits")
-    hold_out: float = Field(
-        0.1, gt=0, lt=0.9, description="share of the source kept from training, for the guard"
-    )
-    pretrain_steps: int = Field(
-        ge=1, description="gradient steps of server-side pre-training (Algorithm 1, line 1)"
-    )
+    hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of the source kept from training, for the guard")
+    pretrain_steps: int = Field(ge=1, description="gradient steps of server-side pre-training (Algorithm 1, line 1)")
     pretrain_batch: int = Field(ge=2, description="examples in one of them")
     pretrain_learning_rate: float = Field(2e-3, gt=0, description="peak of its one-cycle schedule (Adam)")
-    plain_steps: int = Field(
-        ge=1, description="gradient steps of the plain source-only reference, without any extra"
-    )
+    plain_steps: int = Field(ge=1, description="gradient steps of the plain source-only reference, without any extra")
     weight_decay: float = Field(5e-4, ge=0, description="Adam's, in pre-training and fine-tuning")
 
     # DualAdapt, server side
     server_steps: int = Field(ge=0, description="R_s: alignment and fine-tuning steps a round (lines 14-18)")
     server_batch: int = Field(64, ge=2, description="source examples in one of them")
     align_learning_rate: float = Field(1e-4, gt=0, description="Adam step size of Eq. 6 on G (line 17)")
-    finetune_learning_rate: float = Field(
-        1e-4, gt=0, description="Adam step size of fine-tuning G and F_g (line 18)"
-    )
-    components: int = Field(
-        10, ge=1, le=256, description="Gaussians in a mixture, at most one per 20 examples"
-    )
+    finetune_learning_rate: float = Field(1e-4, gt=0, description="Adam step size of fine-tuning G and F_g (line 18)")
+    components: int = Field(10, ge=1, le=256, description="Gaussians in a mixture, at most one per 20 examples")
 
     # DualAdapt, client side
     client_steps: int = Field(
@@ -113,31 +85,19 @@ class Settings(BaseModel):
     client_batch: int = Field(64, ge=1, description="examples in one of them")
     client_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of Eq. 5 on F_l")
     discrepancy_weight: float = Field(0.1, ge=0, description="lambda of Eq. 5")
-    cache_features: bool = Field(
-        True, description="compute a client's features once a round (G is frozen there)"
-    )
+    cache_features: bool = Field(True, description="compute a client's features once a round (G is frozen there)")
 
     # The extras beyond the paper, each switchable alone
     standardise: bool = Field(description="extra: every image to zero mean and unit variance")
     randomise: bool = Field(description="extra: source in random colour, texture, polarity, geometry")
-    scenery: bool = Field(
-        description="extra: source digits on photographs, with neighbours (needs randomise)"
-    )
-    local_batch_norm: bool = Field(
-        description="extra: BatchNorm statistics re-estimated on each client, kept there"
-    )
-    batch_norm_prior: float = Field(
-        100.0, ge=0, description="examples that the server's statistics count for in that"
-    )
+    scenery: bool = Field(description="extra: source digits on photographs, with neighbours (needs randomise)")
+    local_batch_norm: bool = Field(description="extra: BatchNorm statistics re-estimated on each client, kept there")
+    batch_norm_prior: float = Field(100.0, ge=0, description="examples that the server's statistics count for in that")
     self_train: bool = Field(description="extra: F_l and local BatchNorm scales by confident pseudo-labels")
     self_train_steps: int = Field(ge=1, description="gradient steps of it a round")
     self_train_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of it")
-    guard: bool = Field(
-        description="extra: undo alignment steps that harm the source hold-out or raise discrepancy"
-    )
-    personalise: bool = Field(
-        False, description="extra, not in the default preset: own G on each client at the end"
-    )
+    guard: bool = Field(description="extra: undo alignment steps that harm the source hold-out or raise discrepancy")
+    personalise: bool = Field(False, description="extra, not in the default preset: own G on each client at the end")
     personalise_steps: int = Field(240, ge=1, description="gradient steps of it")
     personalise_batch: int = Field(128, ge=1, description="examples in one of them")
     personalise_learning_rate: float = Field(5e-4, gt=0, description="Adam step size of it")
@@ -184,9 +144,7 @@ class Settings(BaseModel):
 
     def changed(self, **values: Scalar) -> "Settings":
         """A copy with other values, validated like the original."""
-        return Settings.from_run_config(
-            {**self.run_config(), **{_kebab(key): v for key, v in values.items()}}
-        )
+        return Settings.from_run_config({**self.run_config(), **{_kebab(key): v for key, v in values.items()}})
 
 
 EXTRAS = ("standardise", "randomise", "scenery", "local-batch-norm", "self-train", "guard")
@@ -199,10 +157,7 @@ PRESETS: dict[str, dict[str, Scalar]] = {
 
 def run_config_defaults() -> dict[str, Scalar]:
     """Every run-config key with its default, ``auto`` where preset or data decide: pyproject.toml's table."""
-    return {
-        field.alias: AUTO if field.is_required() else field.default
-        for field in Settings.model_fields.values()
-    }
+    return {field.alias: AUTO if field.is_required() else field.default for field in Settings.model_fields.values()}
 
 
 def _is_auto(key: str, value: Scalar) -> bool:

@@ -90,9 +90,7 @@ def new_network(settings: Settings, device: torch.device) -> Network:
     return build(settings.network, len(data.classes), data.input_shape, seed).to(device)
 
 
-def _before_the_first_round(
-    federation: Federation, source: Source, network: Network
-) -> dict[str, torch.Tensor]:
+def _before_the_first_round(federation: Federation, source: Source, network: Network) -> dict[str, torch.Tensor]:
     """Algorithm 1, line 1: pre-train G and F_g, and measure where the run starts from (round 0)."""
     settings, progress = federation.settings, federation.progress
     began = time.perf_counter()
@@ -109,7 +107,7 @@ def _before_the_first_round(
     pretraining_seconds = time.perf_counter() - began
     arrays = to_record(network.state_dict())
     source_only = federation.evaluate_global(arrays, settings, "clients evaluate the pre-trained model")
-    federation.run.append_metrics(
+    federation.write_down(
         {
             "round": 0,
             "phase": "round",

@@ -50,9 +50,7 @@ def write(folder: Path, server_round: int, model: Mapping[str, torch.Tensor]) ->
             # Renamed first, so that a kill during the removal can't leave half a checkpoint under its name.
             shutil.rmtree(old.rename(folder / f".removing-{old.name}"), ignore_errors=True)
     except OSError as error:
-        raise CheckpointError(
-            f"can't write the checkpoint of round {server_round} to {folder}: {error}"
-        ) from error
+        raise CheckpointError(f"can't write the checkpoint of round {server_round} to {folder}: {error}") from error
 
 
 def latest(folder: Path) -> Checkpoint | None:

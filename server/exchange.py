@@ -46,9 +46,7 @@ class Exchange:
         """
         messages = list(messages)
         sizes = {id(message.content): payload_bytes(message.content) for message in messages}
-        answers = Answers(
-            down={message.metadata.dst_node_id: sizes[id(message.content)] for message in messages}
-        )
+        answers = Answers(down={message.metadata.dst_node_id: sizes[id(message.content)] for message in messages})
         if stage:
             self.progress.stage(stage, len(messages))
         waiting = set(self.grid.push_messages(messages))

@@ -29,9 +29,7 @@ def check_counts(counts: Counts, classes: int) -> None:
         if not 0 <= correct <= examples:
             raise BadReply(f"correct-{head} is {correct} of {examples} examples")
     confusion = counts.get("confusion")
-    if confusion is not None and (
-        len(confusion) != classes**2 or min(confusion) < 0 or sum(confusion) > examples
-    ):
+    if confusion is not None and (len(confusion) != classes**2 or min(confusion) < 0 or sum(confusion) > examples):
         raise BadReply(f"confusion counts don't fit {classes} classes and {examples} examples")
 
 
@@ -92,9 +90,7 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
         "source_only": start["source_only"],
         "plain_source_only": start["plain_source_only"],
         "uplink_bytes_per_client_round": mean(c["up"] for line in rounds for c in line["clients"].values()),
-        "downlink_bytes_per_client_round": mean(
-            c["down"] for line in rounds for c in line["clients"].values()
-        ),
+        "downlink_bytes_per_client_round": mean(c["down"] for line in rounds for c in line["clients"].values()),
         "client_seconds_per_round": mean(c["seconds"] for line in rounds for c in line["clients"].values()),
         "server_seconds_per_round": mean(line["server_seconds"] for line in rounds),
         "wall_seconds": wall_seconds,

@@ -49,7 +49,4 @@ class Lines:
 
 def describe_accuracy(accuracy: Mapping[str, float]) -> str:
     """``blend 81.2 %, fonts 77.0 %``."""
-    return (
-        ", ".join(f"{domain} {percent:.1f} %" for domain, percent in accuracy.items())
-        or "no labels, no accuracy"
-    )
+    return ", ".join(f"{domain} {percent:.1f} %" for domain, percent in accuracy.items()) or "no labels, no accuracy"

@@ -70,9 +70,7 @@ class Roster:
                 raise SettingsError(f"two nodes say that they are {name}; give each its own domain or share")
             names[reply.metadata.src_node_id] = name
         if len(names) < len(node_ids):
-            raise SettingsError(
-                f"{len(node_ids) - len(names)} of {len(node_ids)} nodes did not say who they are"
-            )
+            raise SettingsError(f"{len(node_ids) - len(names)} of {len(node_ids)} nodes did not say who they are")
         self.names = dict(sorted({**self.names, **names}.items(), key=lambda item: item[1]))
 
     def cohort(self, settings: Settings, server_round: int) -> "Cohort":

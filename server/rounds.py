@@ -31,6 +31,7 @@ from server.metrics import HEADS, accuracy_by_domain, best_head, check_counts, c
 from server.progress import Progress
 from server.roster import Cohort, Roster, last_line
 from server.run_directory import RunDirectory
+from server.trackers import TensorBoard
 
 Check = Callable[[RecordDict], None]
 
@@ -63,9 +64,17 @@ class Federation:
     classes: int
     run: RunDirectory
     progress: Progress
+    tracker: TensorBoard | None = None
 
     def __post_init__(self) -> None:
         self.exchange = Exchange(self.grid, self.progress)
+
+    def write_down(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl and to the curves."""
+        self.run.append_metrics(line)
+        if self.tracker is None:
+            self.tracker = TensorBoard(self.run.tensorboard, first_round=line["round"])
+        self.tracker.log(line)
 
     def train(self, strategy: Strategy, arrays: ArrayRecord, first_round: int) -> ArrayRecord:
         """Run the rounds from `first_round` on; returns the global model after the last.
@@ -80,13 +89,11 @@ class Federation:
         for server_round in range(first_round, self.settings.rounds + 1):
             self.roster.call(self.exchange, self.grid, self.settings)
             cohort = self.roster.cohort(self.settings, server_round)
-            arrays, training, server_seconds, metrics = self._training_phase(
-                strategy, arrays, server_round, cohort
-            )
+            arrays, training, server_seconds, metrics = self._training_phase(strategy, arrays, server_round, cohort)
             evaluation = self._evaluation_phase(strategy, arrays, server_round, cohort)
             line = self._line(server_round, "round", evaluation, training)
             line |= {"train": metrics, "server_seconds": server_seconds}
-            self.run.append_metrics(line)
+            self.write_down(line)
             checkpoints.write(self.run.checkpoints, server_round, from_record(arrays))
             self.progress.round_done(server_round, self.settings.rounds, _headline(line["accuracy"]))
         return arrays
@@ -95,16 +102,12 @@ class Federation:
         """Let every client train its own copy of the final model, and write down how good the copies are."""
         config = config_record(self.settings, self.settings.rounds)
         content = RecordDict({"model": arrays, "config": config})
-        messages = [
-            Message(content, dst_node_id=n, message_type="train.personalise") for n in self.roster.names
-        ]
+        messages = [Message(content, dst_node_id=n, message_type="train.personalise") for n in self.roster.names]
         phase = self._exchange("personalising", messages, self._check_evaluation)
         line = self._line(self.settings.rounds, "personalise", phase)
         before = self.run.metrics()[-1]["accuracy"]
-        line["accuracy"] = {
-            domain: before.get(domain, {}) | heads for domain, heads in line["accuracy"].items()
-        }
-        self.run.append_metrics(line)
+        line["accuracy"] = {domain: before.get(domain, {}) | heads for domain, heads in line["accuracy"].items()}
+        self.write_down(line)
         self.progress.note(
             "personalised: " + ", ".join(f"{d} {v:.1f} %" for d, v in _headline(line["accuracy"]).items())
         )
@@ -116,9 +119,7 @@ class Federation:
         messages = [Message(content, dst_node_id=n, message_type="evaluate") for n in self.roster.names]
         phase = self._exchange(stage, messages, self._check_evaluation)
         if not phase.replies:
-            raise NoClientAnswered(
-                f"no client could evaluate the pre-trained model: {_first(phase.failures)}"
-            )
+            raise NoClientAnswered(f"no client could evaluate the pre-trained model: {_first(phase.failures)}")
         counts = {name: phase.metrics(name) for name in phase.replies}
         return {domain: heads["global"] for domain, heads in accuracy_by_domain(counts).items()}
 
@@ -141,9 +142,7 @@ class Federation:
         self.progress.advance(1)
         return new_arrays or arrays, phase, server_seconds, dict(metrics or {})
 
-    def _evaluation_phase(
-        self, strategy: Strategy, arrays: ArrayRecord, server_round: int, cohort: Cohort
-    ) -> Phase:
+    def _evaluation_phase(self, strategy: Strategy, arrays: ArrayRecord, server_round: int, cohort: Cohort) -> Phase:
         config = config_record(self.settings, server_round)
         messages = strategy.configure_evaluate(server_round, arrays, config, cohort)
         return self._exchange(f"round {server_round}: clients evaluate", messages, self._check_evaluation)
@@ -163,9 +162,7 @@ class Federation:
         check_records(content)
         check_counts(content["metrics"], self.classes)
 
-    def _line(
-        self, server_round: int, phase: str, evaluation: Phase, training: Phase | None = None
-    ) -> dict[str, Any]:
+    def _line(self, server_round: int, phase: str, evaluation: Phase, training: Phase | None = None) -> dict[str, Any]:
         """One line of metrics.jsonl. Train and evaluation bytes and seconds of a client are added up."""
         training = training or Phase()
         counts = {name: evaluation.metrics(name) for name in evaluation.replies}
@@ -241,9 +238,7 @@ def _checker(strategy: Strategy, arrays: ArrayRecord) -> Check:
 
 
 def _headline(accuracy: dict[str, dict[str, float]]) -> dict[str, float]:
-    return {
-        domain: best_head(heads) for domain, heads in accuracy.items() if any(head in heads for head in HEADS)
-    }
+    return {domain: best_head(heads) for domain, heads in accuracy.items() if any(head in heads for head in HEADS)}
 
 
 def _first(failures: list[str]) -> str:

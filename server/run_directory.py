@@ -51,7 +51,7 @@ class RunDirectory:
         refuse_unusable_output(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": _versions()}))
+        run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": versions()}))
         return run
 
     @classmethod
@@ -65,7 +65,7 @@ class RunDirectory:
         """
         refuse_other_settings(settings)
         run = cls(Path(settings.output))
-        run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": _versions()}))
+        run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": versions()}))
         return run
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -105,11 +105,7 @@ def refuse_unusable_output(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise SettingsError(f"output={path}: this is a file; name a folder")
     if path.is_dir() and any(entry.name != FLOWER_LOG for entry in path.iterdir()):
-        hint = (
-            f"continue that run with --resume {path}"
-            if (path / "config.toml").exists()
-            else "name a new folder"
-        )
+        hint = f"continue that run with --resume {path}" if (path / "config.toml").exists() else "name a new folder"
         raise SettingsError(f"output={path}: the folder is not empty; {hint}")
     parent = next(folder for folder in (path, *path.parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -162,7 +158,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _versions() -> dict[str, str]:
-    return {
-        name: version(name) for name in ("fmtda", "flwr", "torch", "torchvision", "scikit-learn", "numpy")
-    }
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {name: version(name) for name in ("fmtda", "flwr", "torch", "torchvision", "scikit-learn", "numpy")}

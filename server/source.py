@@ -53,9 +53,9 @@ class Source:
         size = examples.inputs.shape[-1]
         backgrounds = None
         if settings.randomise and settings.scenery:
-            backgrounds = patches(
-                BACKGROUNDS, size, seed_for(settings.seed, "backgrounds") % 2**31, "source"
-            ).to(device)
+            backgrounds = patches(BACKGROUNDS, size, seed_for(settings.seed, "backgrounds") % 2**31, "source").to(
+                device
+            )
         return cls(
             images=trained.inputs.to(device),
             labels=trained.labels.to(device),

@@ -29,9 +29,7 @@ def effective_settings(config: Mapping[str, Scalar]) -> Settings:
     if settings.network not in NETWORKS:
         raise SettingsError(f"network={settings.network}: no such network; allowed are {', '.join(NETWORKS)}")
     if settings.scenery and not settings.randomise:
-        raise SettingsError(
-            "scenery=True: it is a part of the randomisation; set randomise=true, or scenery=false too"
-        )
+        raise SettingsError("scenery=True: it is a part of the randomisation; set randomise=true, or scenery=false too")
     try:
         choose_device(settings.device)
     except ValueError as error:
@@ -67,9 +65,7 @@ def _check_targets(settings: Settings) -> None:
         if domain not in allowed:
             raise DataError(f"{domain}: no such domain in {settings.data}; allowed are {', '.join(allowed)}")
     if settings.source in settings.target_domains:
-        raise DataError(
-            f"targets={settings.targets}: {settings.source} is the source, it can't be a target too"
-        )
+        raise DataError(f"targets={settings.targets}: {settings.source} is the source, it can't be a target too")
     if len(set(settings.target_domains)) < len(settings.target_domains):
         raise DataError(f"targets={settings.targets}: a domain is named twice")
     if settings.clients < len(settings.target_domains):

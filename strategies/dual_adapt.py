@@ -61,9 +61,7 @@ class DualAdapt(FedAvg):
     """
 
     def __init__(self, settings: Settings, network: Network, source) -> None:
-        super().__init__(
-            min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, arrayrecord_key="model"
-        )
+        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, arrayrecord_key="model")
         self.settings = settings
         self.network = network
         self.source = source
@@ -78,16 +76,11 @@ class DualAdapt(FedAvg):
         with torch.no_grad():
             x_s, _ = self.source.draw(MIXTURE_EXAMPLES, self._generator(server_round, "mixture"))
             features = torch.cat([self.network.feature_extractor(batch) for batch in x_s.split(256)])
-        source_mixture = fit(
-            features, settings.components, seed_for(settings.seed, server_round, "fit") % 2**32
-        )
+        source_mixture = fit(features, settings.components, seed_for(settings.seed, server_round, "fit") % 2**32)
         config[SERVER_ROUND] = server_round
-        content = RecordDict(
-            {"model": arrays, "source_mixture": to_record(source_mixture.arrays()), "config": config}
-        )
+        content = RecordDict({"model": arrays, "source_mixture": to_record(source_mixture.arrays()), "config": config})
         return [
-            Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)
-            for node_id in grid.get_node_ids()
+            Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN) for node_id in grid.get_node_ids()
         ]
 
     def check_reply(self, content: RecordDict) -> None:
@@ -115,9 +108,7 @@ class DualAdapt(FedAvg):
         settings, network = self.settings, self.network
         generator = self._generator(server_round, "server optimisation")
         guard = (
-            _Guard(network, clients, self.source, self._generator(server_round, "guard"))
-            if settings.guard
-            else None
+            _Guard(network, clients, self.source, self._generator(server_round, "guard")) if settings.guard else None
         )
         align = torch.optim.Adam(network.feature_extractor.parameters(), lr=settings.align_learning_rate)
         finetune = torch.optim.AdamW(

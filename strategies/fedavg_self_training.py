@@ -11,6 +11,4 @@ class FedAvgSelfTraining(FedAvg):
     """Flower's FedAvg as it is, for federations of any size, with this project's record names."""
 
     def __init__(self) -> None:
-        super().__init__(
-            min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, arrayrecord_key="model"
-        )
+        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, arrayrecord_key="model")

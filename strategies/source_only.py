@@ -11,9 +11,7 @@ class SourceOnly(FedAvg):
     """Trains nothing, and evaluates as FedAvg does: the floor that every adaptation has to beat."""
 
     def __init__(self) -> None:
-        super().__init__(
-            min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, arrayrecord_key="model"
-        )
+        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, arrayrecord_key="model")
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

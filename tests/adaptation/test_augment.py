@@ -86,7 +86,7 @@ def test_photographs_and_neighbours_act_only_with_backgrounds():
 
 def test_on_a_photograph_a_digit_is_laid_on_or_subtracted():
     settings = replace(NOTHING, photographs=1.0)
-    photograph = patches(1)
+    photograph = torch.full((1, 3, 32, 32), 70, dtype=torch.uint8)
     changed = randomise(strokes(), generator(), settings, photograph)
     light = strokes() == 255
     expected_subtracted = torch.where(light, 255 - photograph, photograph)
@@ -95,6 +95,15 @@ def test_on_a_photograph_a_digit_is_laid_on_or_subtracted():
     laid_on = (changed == expected_laid_on).flatten(1).all(dim=1)
     assert (subtracted | laid_on).all()
     assert subtracted.any() and laid_on.any()
+
+
+def test_photographs_come_mirrored_and_with_their_colours_exchanged():
+    photograph = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    photograph[:, 0, :, :16] = 90
+    changed = randomise(torch.zeros_like(strokes()), generator(), replace(NOTHING, photographs=1.0), photograph)
+    lit = {tuple(place) for place in (changed[:, :, 16, [5, 25]] == 90).nonzero()[:, 1:].tolist()}
+    assert lit <= {(channel, side) for channel in range(3) for side in range(2)}
+    assert len(lit) == 6
 
 
 def test_neighbours_keep_the_digit_and_add_light_near_both_edges():

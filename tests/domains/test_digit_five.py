@@ -1,4 +1,4 @@
-"""Real digits: each official layout, out of tiny files made here, whole and damaged; and the real files if there."""
+"""Real digits: each official layout out of tiny files made here, whole and damaged; and the real files."""
 
 import bz2
 import gzip
@@ -110,7 +110,7 @@ LAYOUTS = {
 
 
 def data_folder(tmp_path, layout):
-    """The folder written, and its domain. The last layout needs the data folder to be the unpacked one itself."""
+    """The layout's domain and the folder written, whose name lets it be the unpacked archive itself."""
     domain, write = LAYOUTS[layout]
     folder = tmp_path / "mnist_m"
     write(folder)
@@ -148,15 +148,11 @@ def test_a_missing_file_is_named_with_its_places(digit_five, tmp_path, domain, p
         file.unlink()
     with pytest.raises(DataError) as refused:
         digit_five.check([domain], tmp_path)
-    assert f"domain '{domain}' has no file {pattern}" in str(refused.value) and str(tmp_path) in str(
-        refused.value
-    )
+    assert f"domain '{domain}' has no file {pattern}" in str(refused.value) and str(tmp_path) in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "layout", [name for name in LAYOUTS if "direct" not in name and "folder" not in name]
-)
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if "direct" not in name and "folder" not in name])
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.6, 0.98])
 def test_a_truncated_file_is_named_and_leaves_no_cache(digit_five, tmp_path, cache_folder, layout, kept):
     domain, folder = data_folder(tmp_path, layout)
@@ -217,9 +213,7 @@ def test_a_replaced_file_is_read_again(digit_five, tmp_path):
 
 def test_no_data_folder_is_refused_unless_only_fonts_are_asked_for(digit_five, tmp_path):
     digit_five.check(["fonts"], None)
-    with pytest.raises(
-        DataError, match="'mnist' is read from files: give the folder they lie in with --data-dir"
-    ):
+    with pytest.raises(DataError, match="'mnist' is read from files: give the folder they lie in with --data-dir"):
         digit_five.check(["fonts", "mnist"], None)
     with pytest.raises(DataError, match="absent is no folder"):
         digit_five.check(["mnist"], tmp_path / "absent")
@@ -238,12 +232,10 @@ def test_a_failed_download_is_one_line(digit_five, tmp_path, monkeypatch):
     from torchvision import datasets
 
     def fail(*_, **__):
-        raise urllib.error.URLError("no route to host")
+        raise urllib.error.URLError("tried one,\ntried two: no route to host")
 
     monkeypatch.setattr(datasets, "SVHN", fail)
-    with pytest.raises(
-        DataError, match="'svhn' could not be downloaded into .*no route to host.*check the network"
-    ):
+    with pytest.raises(DataError, match="'svhn' could not be downloaded into .*no route to host.*check the network"):
         digit_five.fetch("svhn", tmp_path)
     with pytest.raises(DataError, match="'mnist-m' cannot be downloaded; allowed: mnist, usps, svhn"):
         digit_five.fetch("mnist-m", tmp_path)
@@ -262,13 +254,12 @@ def test_the_real_files_pass_the_check_in_a_second(digit_five, real_data):
     assert time.process_time() - start < 1
 
 
-@pytest.mark.parametrize(
-    ("domain", "least"), [("mnist", 10_000), ("usps", 2007), ("svhn", 2000), ("mnist-m", 7000)]
-)
+@pytest.mark.parametrize(("domain", "least"), [("mnist", 10_000), ("usps", 2007), ("svhn", 2000), ("mnist-m", 7000)])
 def test_the_real_test_parts_are_read(digit_five, real_data, domain, least):
     examples = digit_five.load(domain, "test", real_data, seed=0)
     assert len(examples) >= least and examples.inputs.shape[1:] == (3, 32, 32)
-    # Zeros are round and ones are upright: with the labels off by one, ones would not be the brighter middle column.
+    # Zeros are round and ones are upright: with the labels off by one, ones would not be the brighter middle
+    # column.
     if domain in ("mnist", "usps"):
         middle = examples.inputs[:, 0, 10:22, 15:17].float().mean((1, 2))
         assert middle[examples.labels == 1].mean() > middle[examples.labels == 0].mean() + 50

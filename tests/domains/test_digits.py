@@ -60,9 +60,7 @@ def test_no_handwritten_digit_is_in_two_domains_or_parts():
 
 
 def test_no_typeface_is_in_both_parts():
-    train, test = (
-        {file for files in glyphs.TYPEFACES[part].values() for file in files} for part in ("train", "test")
-    )
+    train, test = ({file for files in glyphs.TYPEFACES[part].values() for file in files} for part in ("train", "test"))
     assert not train & test
     assert not glyphs.TYPEFACES["train"].keys() & glyphs.TYPEFACES["test"].keys()
 

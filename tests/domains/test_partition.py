@@ -62,25 +62,19 @@ def test_400_shares_take_less_than_a_second(how):
 
 
 def test_more_clients_than_examples_are_refused():
-    with pytest.raises(
-        DataError, match="'svhn' has 2000 examples, too few for 2001 clients; take at most 2000"
-    ):
+    with pytest.raises(DataError, match="'svhn' has 2000 examples, too few for 2001 clients; take at most 2000"):
         split(shares=2001)
 
 
 def test_an_iid_share_below_the_minimum_is_refused_by_name():
-    with pytest.raises(
-        DataError, match=r"share \d of domain 'svhn' would have 250 of 2000 examples, below .* 300"
-    ):
+    with pytest.raises(DataError, match=r"share \d of domain 'svhn' would have 250 of 2000 examples, below .* 300"):
         split(minimum=300)
 
 
 def test_a_dirichlet_share_below_the_minimum_is_refused_by_name_and_silently():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(
-            DataError, match=r"share \d+ of domain 'svhn' would have \d of 2000 .*larger alpha"
-        ):
+        with pytest.raises(DataError, match=r"share \d+ of domain 'svhn' would have \d of 2000 .*larger alpha"):
             split(shares=40, how="dirichlet", alpha=0.05, minimum=20)
 
 

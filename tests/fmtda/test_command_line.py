@@ -1,0 +1,87 @@
+"""Bad input is refused before Flower starts: one line that names it, exit status 2, nothing written."""
+
+import gzip
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from fmtda.command_line import cli
+
+
+def refused(*options: object) -> str:
+    """What `fmtda simulate` says to bad input."""
+    result = CliRunner().invoke(cli, ["simulate", *map(str, options)])
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--strategy", "fedsgd"), ("strategy=fedsgd", "dualadapt, source-only, fedavg-self-training")),
+        (("--data", "cifar"), ("cifar", "digits, digit-five")),
+        (("--targets", "blend,mars"), ("mars", "blend, fonts, street, pen")),
+        (("--targets", "handwritten"), ("handwritten is the source",)),
+        (("--preset", "fast"), ("preset=fast", "'default' or 'paper'")),
+        (("--rounds", "-1"), ("rounds=-1", "greater than or equal to 1")),
+        (("-c", "round=3"), ("round: no such key", "rounds")),
+        (("-c", "rounds=many"), ("rounds=many", "integer")),
+        (("-c", "rounds"), ("expected KEY=VALUE",)),
+        (("-c", "network=vgg"), ("network=vgg", "small-cnn")),
+        (("--clients", "2"), ("clients=2", "4 targets")),
+        (("--clients", "100000"), ("clients=100000", "take fewer clients")),
+        (("--data", "digit-five"), ("data-dir",)),
+        (("--data", "digit-five", "--data-dir", "/nowhere"), ("/nowhere",)),
+        (("-c", "scenery=true", "-c", "randomise=false"), ("scenery", "randomise")),
+    ],
+)
+def test_bad_settings_are_named_with_what_is_allowed(options, named, tmp_path):
+    message = refused(*options, "--output", tmp_path / "run")
+    assert message.startswith("fmtda: error:")
+    for text in named:
+        assert text in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_truncated_data_file_is_named(tmp_path):
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = b"\x00\x00\x08\x03" + (60000).to_bytes(4, "big") + 2 * (28).to_bytes(4, "big") + bytes(28 * 28 * 10)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+    (raw / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"\x00\x00\x08\x01" + (60000).to_bytes(4, "big")))
+    options = ("--data", "digit-five", "--data-dir", tmp_path / "data", "--source", "mnist", "--targets", "fonts")
+    message = refused(*options, "--clients", 1, "--output", tmp_path / "run")
+    assert "train-images-idx3-ubyte.gz" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_folder_that_is_a_file_or_not_empty_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "this is a file" in refused("--output", tmp_path / "file")
+    assert "not empty" in refused("--output", tmp_path)
+    assert "file" in refused("--output", tmp_path / "file" / "below")
+
+
+def test_a_run_of_another_configuration_is_not_resumed(finished):
+    run, _ = finished
+    assert "seed=7" in refused("--resume", run, "--seed", 7)
+    assert "rounds=1" in refused("--resume", run, "--rounds", 1)
+
+
+def test_a_folder_without_a_run_is_not_resumed(tmp_path):
+    assert "no run to continue" in refused("--resume", tmp_path)
+
+
+def test_a_wrong_option_ends_with_status_2_and_no_traceback():
+    done = subprocess.run([sys.executable, "-m", "fmtda", "simulate", "--round", "3"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--rounds" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_teaches_with_examples():
+    result = CliRunner().invoke(cli, ["simulate", "--help"])
+    assert "fmtda simulate --preset paper" in " ".join(result.output.split())

@@ -1,0 +1,90 @@
+"""The same app Flower's own way: ``flwr run``, on a SuperLink of its own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import SMALL, arrays, metrics, simulate
+
+APP = Path(__file__).parents[2]
+FLWR = Path(sys.executable).with_name("flwr")
+
+
+@pytest.fixture
+def flower(tmp_path):
+    """The environment of an isolated SuperLink, which is ended by its process id afterwards."""
+    environment = {
+        **os.environ,
+        "FLWR_HOME": str(tmp_path / "flwr"),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(_free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(_free_port()),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "PATH": f"{FLWR.parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    yield environment
+    port = environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any("flower-superlink" in word for word in words) and any(port in word for word in words):
+            started = process.children(recursive=True)
+            process.send_signal(signal.SIGTERM)
+            psutil.wait_procs([process], timeout=10)
+            for child in started:
+                if child.is_running():
+                    child.kill()
+
+
+def test_flwr_run_gives_the_same_result_as_fmtda_simulate(flower, tmp_path):
+    simulate("--rounds", 1, "--output", tmp_path / "simulate")
+    overrides = " ".join(word for word in SMALL if word != "-c")
+    done = subprocess.run(
+        [str(FLWR), "run", str(APP), "--stream"]
+        + ["--federation-config", "num-supernodes=4 client-resources-num-cpus=1"]
+        + ["--run-config", f'{overrides} rounds=1 output="{tmp_path / "flwr-run"}"'],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=flower,
+    )
+    assert (tmp_path / "flwr-run" / "summary.json").exists(), done.stdout + done.stderr
+    assert metrics(tmp_path / "flwr-run") == metrics(tmp_path / "simulate")
+    assert arrays(tmp_path / "flwr-run") == arrays(tmp_path / "simulate")
+
+
+def test_the_wrong_number_of_supernodes_names_the_option(flower, tmp_path):
+    done = subprocess.run(
+        [str(FLWR), "run", str(APP), "--stream"]
+        + ["--federation-config", "num-supernodes=2 client-resources-num-cpus=1"]
+        + ["--run-config", f'join-timeout=1.0 output="{tmp_path / "run"}"'],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=flower,
+    )
+    assert "num-supernodes=4" in re.sub(r"\s+", " ", done.stdout + done.stderr)
+
+
+def test_the_bundle_holds_the_rooms_and_nothing_else(tmp_path):
+    subprocess.run([str(FLWR), "build", "--app", str(APP)], check=True, capture_output=True, cwd=tmp_path)
+    (bundle,) = tmp_path.glob("*.fab")
+    names = [name for name in zipfile.ZipFile(bundle).namelist() if not name.startswith(".info")]
+    rooms = {name.split("/")[0] for name in names}
+    assert rooms <= {"pyproject.toml", "README.md", "LICENSE"} | {
+        "protocol", "adaptation", "domains", "clients", "strategies", "server"
+    }  # fmt: skip
+    assert "server/app.py" in names
+    assert "clients/app.py" in names
+    assert bundle.stat().st_size < 1_000_000
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

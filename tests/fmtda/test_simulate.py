@@ -1,0 +1,122 @@
+"""``fmtda simulate`` end to end: real Flower, real Ray, embedded digits."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+from conftest import arrays, command, metrics, simulate
+
+TARGETS = ["blend", "fonts", "pen", "street"]
+
+
+def test_ends_with_a_table_a_summary_and_the_path(finished):
+    run, printed = finished
+    summary = json.loads((run / "summary.json").read_text())
+    assert sorted(summary["accuracy"]) == TARGETS
+    assert all(0 <= value <= 100 for value in summary["accuracy"].values())
+    assert summary["average_accuracy"] == pytest.approx(sum(summary["accuracy"].values()) / 4)
+    assert sorted(summary["source_only"]) == sorted(summary["plain_source_only"]) == TARGETS
+    assert summary["failures"] == 0
+    assert summary["uplink_bytes_per_client_round"] < summary["downlink_bytes_per_client_round"] / 20
+    for text in ("plain source-only", "F_g", "F_l", "mean", "personalised", *TARGETS):
+        assert text in printed
+    assert "round 2/2" in printed
+    assert str(run) in printed.replace("\n", "")
+
+
+def test_run_directory_holds_what_the_docs_list(finished):
+    run, _ = finished
+    names = {entry.name for entry in run.iterdir()}
+    assert {"config.toml", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard", "clients"} <= names
+    assert [line["round"] for line in metrics(run)] == [0, 1, 2, 2]
+    assert {path.parent.relative_to(run / "clients").as_posix() for path in run.glob("clients/*/*/adapted.*")} == {
+        f"{domain}/0000" for domain in TARGETS
+    }
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_equal_seeds_give_equal_metrics_and_arrays_and_another_seed_does_not(finished, tmp_path):
+    run, _ = finished
+    simulate("--rounds", 2, "--output", tmp_path / "same", "-c", "personalise=true")
+    assert metrics(tmp_path / "same") == metrics(run)
+    assert arrays(tmp_path / "same") == arrays(run)
+    simulate("--rounds", 1, "--output", tmp_path / "other", "--seed", 1)
+    assert metrics(tmp_path / "other")[0]["accuracy"] != metrics(run)[0]["accuracy"]
+
+
+def test_a_killed_run_resumes_to_the_same_metrics_and_arrays(finished, tmp_path):
+    run, _ = finished
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command("--rounds", 2, "--output", killed, "-c", "personalise=true"), stdout=subprocess.DEVNULL
+    )
+    _wait_for(lambda: (killed / "checkpoints" / "round-00001").exists(), process)
+    family = [process, *psutil.Process(process.pid).children(recursive=True)]
+    process.kill()
+    process.wait()
+    psutil.wait_procs(family[1:], timeout=20)
+    assert not (killed / "summary.json").exists()
+    simulate_again = subprocess.run(
+        [*command()[:3], "simulate", "--resume", str(killed)], capture_output=True, text=True, timeout=300
+    )
+    assert simulate_again.returncode == 0, simulate_again.stdout + simulate_again.stderr
+    assert "continuing after round 1" in simulate_again.stdout
+    assert metrics(killed) == metrics(run)
+    assert arrays(killed) == arrays(run)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_ctrl_c_ends_within_seconds_and_says_how_to_resume(tmp_path):
+    run = tmp_path / "interrupted"
+    process = subprocess.Popen(
+        command("--rounds", 50, "--output", run), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    _wait_for(lambda: (run / "checkpoints" / "round-00001").exists(), process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert f"fmtda simulate --resume {run}" in printed
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+@pytest.mark.parametrize("strategy", ["source-only", "fedavg-self-training"])
+def test_the_other_strategies_run(strategy, finished, tmp_path):
+    simulate("--strategy", strategy, "--rounds", 1, "--output", tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    # One pre-training for all: strategies start from the same network.
+    assert summary["source_only"] == json.loads((finished[0] / "summary.json").read_text())["source_only"]
+    if strategy == "source-only":
+        assert summary["accuracy"] == summary["source_only"]
+    else:
+        ours = json.loads((finished[0] / "summary.json").read_text())["uplink_bytes_per_client_round"]
+        assert ours <= summary["uplink_bytes_per_client_round"] / 20
+
+
+def test_many_clients_on_dirichlet_shares_and_a_part_of_them_in_a_round(tmp_path):
+    options = ("-c", "partition=dirichlet", "-c", "fraction=0.5", "--preset", "paper")
+    simulate("--clients", 12, "--rounds", 2, "--output", tmp_path / "run", *options)
+    lines = metrics(tmp_path / "run")
+    cohorts = [sorted(line["clients"]) for line in lines[1:]]
+    assert [len(cohort) for cohort in cohorts] == [6, 6]
+    assert cohorts[0] != cohorts[1]
+    examples = [c["train"]["num-examples"] for c in lines[1]["clients"].values()]
+    assert len(set(examples)) > 1
+
+
+def test_a_federation_of_one_client_works(tmp_path):
+    simulate("--targets", "pen", "--clients", 1, "--rounds", 1, "--output", tmp_path / "run")
+    assert list(json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"]) == ["pen"]
+
+
+def _wait_for(condition, process: subprocess.Popen, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended early"
+        assert time.monotonic() < deadline, "the run did not get there"
+        time.sleep(0.02)

@@ -66,7 +66,7 @@ class Randomisation:
     polarity: bool = True
     texture: float = 0.15
     geometry: float = 1.0
-    photographs: float = 0.6
+    photographs: float = 0.8
     neighbours: float = 0.5
 
 
@@ -132,18 +132,14 @@ def geometric_view(images: Tensor, generator: torch.Generator, strength: float =
     draw = _Draws(generator, len(images), images.device)
     angle = draw.uniform(-1, 1).flatten() * math.radians(20) * strength
     shear = draw.uniform(-1, 1).flatten() * 0.3 * strength
-    log_height, log_width = (
-        draw.uniform(math.log(0.75), math.log(1.35)).flatten() * strength for _ in range(2)
-    )
+    log_height, log_width = (draw.uniform(math.log(0.75), math.log(1.35)).flatten() * strength for _ in range(2))
     shift_rows, shift_columns = (draw.uniform(-1, 1).flatten() * 0.25 * strength for _ in range(2))
     cosine, sine = angle.cos(), angle.sin()
     # grid_sample asks where each output pixel comes from: an enlargement shrinks the grid.
     shrink_rows, shrink_columns = (-log_height).exp(), (-log_width).exp()
     to_columns = [cosine * shrink_columns, (shear * cosine - sine) * shrink_rows, shift_columns]
     to_rows = [sine * shrink_columns, (shear * sine + cosine) * shrink_rows, shift_rows]
-    return _resample(
-        images, torch.stack([torch.stack(to_columns, dim=1), torch.stack(to_rows, dim=1)], dim=1)
-    )
+    return _resample(images, torch.stack([torch.stack(to_columns, dim=1), torch.stack(to_rows, dim=1)], dim=1))
 
 
 def _with_neighbours(light: Tensor, draw: "_Draws", chance: float) -> Tensor:
@@ -197,9 +193,7 @@ def _smooth_noise(draw: "_Draws", shape: torch.Size) -> Tensor:
 def _resample(images: Tensor, matrices: Tensor) -> Tensor:
     """The pictures under the affine maps `matrices` (N, 2, 3) from output to input coordinates."""
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
-    changed = functional.grid_sample(
-        images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    changed = functional.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return changed.round().clamp(0, 255).to(torch.uint8)
 
 

@@ -6,9 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @torch.no_grad()
-def reestimate(
-    feature_extractor: nn.Module, inputs: Tensor, prior_examples: float, batch_size: int = 256
-) -> None:
+def reestimate(feature_extractor: nn.Module, inputs: Tensor, prior_examples: float, batch_size: int = 256) -> None:
     """Re-estimate the running statistics of every BatchNorm layer on unlabelled inputs, in place.
 
     Each layer sees what the layers before it give under the new statistics of the same batch (AdaBN, Li et

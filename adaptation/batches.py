@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def shuffled_batches(
-    examples: int, batch_size: int, steps: int, generator: torch.Generator
-) -> Iterator[Tensor]:
+def shuffled_batches(examples: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Index batches out of one random order after another; a rest smaller than a batch is left out each time.
 
     Parameters

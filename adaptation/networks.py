@@ -90,9 +90,7 @@ def mcd_digits(classes: int, input_shape: tuple[int, int, int]) -> Network:
     """
     feature_extractor, features = _mcd_feature_extractor(input_shape)
     hidden = 2048
-    classifier = nn.Sequential(
-        nn.Linear(features, hidden), BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes)
-    )
+    classifier = nn.Sequential(nn.Linear(features, hidden), BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes))
     return Network(feature_extractor, classifier, features)
 
 
@@ -175,7 +173,5 @@ def _at_least(side: int, input_shape: tuple[int, int, int]) -> tuple[int, int, i
     """Refuse pictures that the network's pooling would shrink to nothing."""
     channels, height, width = input_shape
     if channels < 1 or height < side or width < side:
-        raise ValueError(
-            f"input_shape={input_shape} must be (channels, height, width), sides {side} at least"
-        )
+        raise ValueError(f"input_shape={input_shape} must be (channels, height, width), sides {side} at least")
     return channels, height, width

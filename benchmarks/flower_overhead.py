@@ -116,8 +116,6 @@ def _empty(arguments: argparse.Namespace) -> dict:
     from flwr.simulation import run_simulation
 
     from protocol.records import to_record
-    from server.exchange import Exchange
-    from server.progress import Lines
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     up = arguments.up_values
@@ -137,13 +135,12 @@ def _empty(arguments: argparse.Namespace) -> dict:
     def main(grid: Grid, context: Context) -> None:
         while len(list(grid.get_node_ids())) < arguments.clients:
             time.sleep(0.05)
-        exchange = Exchange(grid, Lines())
         content = RecordDict({"model": to_record({"w": np.zeros(arguments.down_values, np.float32)})})
         # fmtda's roll call and its evaluation before round 1 have no counterpart here; they count against fmtda.
         for _ in range(arguments.rounds):
             for kind in ("train", "evaluate"):
                 messages = [Message(content, dst_node_id=node, message_type=kind) for node in grid.get_node_ids()]
-                replies = exchange.send(messages, 3600).replies
+                replies = list(grid.send_and_receive(messages, timeout=3600))
                 assert len(replies) == arguments.clients
                 assert not any(reply.has_error() for reply in replies)
             memory.append(_megabytes())

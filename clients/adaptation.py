@@ -4,6 +4,7 @@ G and F_g come from the server and stay frozen. Only the local classifier F_l an
 labels are looked at in `_counts` alone, which counts how many predictions are right.
 """
 
+import copy
 import time
 
 import torch
@@ -84,26 +85,21 @@ def _adapt(
     settings = client.settings
     global_classifier = network.classifier
     features = extract(network, inputs)
-    # The server's weights are copied, not the module's: lines 7 and 8, F_l <- F_g and W_T <- W_S.
-    classifier = build_classifier(client).to(inputs.device)
-    classifier.load_state_dict(global_classifier.state_dict())
+    classifier = copy.deepcopy(global_classifier).requires_grad_(True)  # F_l <- F_g
     fitted, held_out = hold_out(len(features), seed_for(settings.seed, client.name, "mixture hold-out") % 2**32)
     fitted = torch.from_numpy(fitted).to(inputs.device)
-    expectation_maximisation = StepwiseEM(source_mixture, features[fitted])
-    with torch.no_grad():
-        global_logits = global_classifier(features)
-        source_weights = source_mixture.typicality(features).float()  # w_S(x)
+    expectation_maximisation = StepwiseEM(source_mixture, features[fitted])  # W_T <- W_S
+    source_weights = source_mixture.typicality(features)  # w_S(x)
 
-    classifier.train(False)  # a classifier with BatchNorm keeps the server's statistics
     optimiser = torch.optim.Adam(classifier.parameters(), lr=settings.client_learning_rate)
     generator = client.generator("mini-batches")
     sums = {"cross-entropy": 0.0, "discrepancy": 0.0}
     for chosen in shuffled_batches(len(fitted), settings.client_batch, settings.client_steps, generator):
         batch = fitted[chosen.to(fitted.device)]
         z = features[batch] if settings.cache_features else extract(network, inputs[batch])
-        loss = local_classifier_loss(
-            classifier(z), global_logits[batch], source_weights[batch], settings.discrepancy_weight
-        )
+        # F_g and F_l see the very same z: while they are equal the L1 is exactly 0, and rounding decides no sign.
+        global_logits = global_classifier(z)
+        loss = local_classifier_loss(classifier(z), global_logits, source_weights[batch], settings.discrepancy_weight)
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
@@ -119,9 +115,9 @@ def personalise_copy(message: Message, client: Client) -> Message:
     began = time.perf_counter()
     settings = client.settings
     network, local_classifier, _ = localised_network(message, client)
-    copy = Network(network.feature_extractor, local_classifier or network.classifier, network.feature_size)
+    own = Network(network.feature_extractor, local_classifier or network.classifier, network.feature_size)
     losses = personalise(
-        copy,
+        own,
         client.train.inputs.to(choose_device(settings.device)),
         steps=settings.personalise_steps,
         batch_size=settings.personalise_batch,
@@ -130,8 +126,8 @@ def personalise_copy(message: Message, client: Client) -> Message:
         standardise=settings.standardise,
         generator=client.generator("personalise"),
     )
-    local_part.write(client.folder, local_part.PERSONAL, copy.state_dict())
-    probabilities = {"personal": predict(copy, client_inputs(client, client.test))}
+    local_part.write(client.folder, local_part.PERSONAL, own.state_dict())
+    probabilities = {"personal": predict(own, client_inputs(client, client.test))}
     metrics = {
         "seconds": time.perf_counter() - began,
         **losses,
@@ -180,29 +176,18 @@ def localised_network(message: Message, client: Client) -> tuple[Network, torch.
     load_batch_norm_state(network.feature_extractor, state)
     if settings.local_batch_norm:
         local_part.write(client.folder, local_part.BATCH_NORM, state)
-    device = next(network.parameters()).device
-    classifier = build_classifier(client).to(device)
+    classifier = copy.deepcopy(network.classifier)
     classifier.load_state_dict(local_part.group("classifier", stored))
-    mixture = Mixture(**local_part.group("mixture", stored)).to(device)
-    return network, classifier.eval(), mixture
+    mixture = Mixture(**local_part.group("mixture", stored)).to(next(network.parameters()).device)
+    return network, classifier, mixture
 
 
 def received_network(message: Message, client: Client) -> Network:
     """G and F_g as the message brought them, frozen, in evaluation mode, on the client's device."""
-    network = build_network(client)
+    data = family(client.settings.data)
+    network = build(client.settings.network, len(data.classes), data.input_shape, seed=0)
     network.load_state_dict(from_record(message.content["model"]))
     return network.to(choose_device(client.settings.device)).requires_grad_(False).eval()
-
-
-def build_network(client: Client) -> Network:
-    """A network of the run's architecture; its weights come later."""
-    data = family(client.settings.data)
-    return build(client.settings.network, len(data.classes), data.input_shape, seed=0)
-
-
-def build_classifier(client: Client) -> torch.nn.Module:
-    """A classifier of the run's architecture; its weights come later."""
-    return build_network(client).classifier
 
 
 def client_inputs(client: Client, examples: Examples) -> Tensor:

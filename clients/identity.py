@@ -62,6 +62,8 @@ def identify(message: Message, context: Context) -> Client:
     if "domain" in node:
         name = client_name(str(node["domain"]), int(node.get("share", 0)))
         shares = int(node.get("shares", 1))
+        if not 0 <= int(node.get("share", 0)) < shares:
+            raise DataError(f"share={node['share']}: this node's config allows 0 to {shares - 1} (shares={shares})")
         data_dir = str(node.get("data-dir", ""))
         folder = Path(str(node.get("folder", Path.home() / ".fmtda" / "client"))) / name
     elif "partition-id" in node:

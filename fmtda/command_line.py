@@ -103,6 +103,43 @@ def simulate(
     print_run(console, json.loads((path / "summary.json").read_text()), path)
 
 
+data_cli = typer.Typer(help="Look at the domains there are, and fetch their files.", no_args_is_help=True)
+cli.add_typer(data_cli, name="data")
+
+
+@data_cli.command("list")
+def list_domains() -> None:
+    """Which families and domains there are, with their defaults."""
+    from rich.table import Table
+
+    from domains.registry import FAMILIES
+
+    table = Table("family", "domains", "source", "targets")
+    for family in FAMILIES.values():
+        defaults = (family.default_source, ", ".join(family.default_targets))
+        table.add_row(family.name, ", ".join(family.domains), *defaults)
+    Console().print(table)
+
+
+@data_cli.command()
+def fetch(
+    domain: Annotated[str, typer.Argument(help="mnist, usps or svhn")],
+    data_dir: Annotated[Path, typer.Option(help="folder for the files")],
+) -> None:
+    """Download a domain's files; does nothing if they are there already.
+
+    Example: `fmtda data fetch mnist --data-dir ~/data`
+    """
+    from domains.digit_five import DigitFive
+    from domains.examples import DataError
+
+    try:
+        DigitFive().fetch(domain, data_dir.expanduser())
+    except DataError as error:
+        _refuse(error)
+    print(f"fmtda: {domain} is in {data_dir}")
+
+
 def _pairs(texts: list[str]) -> dict[str, Scalar]:
     pairs: dict[str, Scalar] = {}
     for text in texts:

@@ -12,7 +12,7 @@ evaluate    model, config                        client, metrics
 Everything else in the project sees dictionaries of tensors; Flower's record types are converted here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ def payload_bytes(content: RecordDict) -> int:
 
 
 def check_records(content: RecordDict, *array_records: str) -> None:
-    """Refuse a reply unless it holds `client`, finite `metrics` and exactly the array records named.
+    """Refuse a reply unless it holds `client`, finite `metrics` and exactly the array records named, each of its kind.
 
     Raises
     ------
@@ -108,15 +108,21 @@ def check_records(content: RecordDict, *array_records: str) -> None:
     expected = {"client", "metrics", *array_records}
     if set(content) != expected:
         raise BadReply(f"holds the records {sorted(content)}, expected {sorted(expected)}")
+    for name, kind in {"metrics": MetricRecord, **dict.fromkeys(array_records, ArrayRecord)}.items():
+        if not isinstance(content[name], kind):
+            raise BadReply(f"{name} is of the type {type(content[name]).__name__}, expected {kind.__name__}")
     for key, value in content["metrics"].items():
         if not np.isfinite(value).all():
             raise BadReply(f"metric {key} is not finite")
+    if isinstance(seconds := content["metrics"].get("seconds", 0.0), list):
+        raise BadReply(f"metric seconds holds {len(seconds)} numbers, expected one")
 
 
-def check_arrays(record: ArrayRecord, layout: Layout) -> None:
+def check_arrays(record: ArrayRecord, layout: Layout, unbounded: Collection[str] = ()) -> None:
     """Refuse a record whose names, shapes, dtypes or values differ from what the layout allows.
 
-    The declared shapes are compared before any array is unpacked, so that junk costs nothing.
+    The declared shapes are compared before any array is unpacked, so that junk costs nothing. Arrays named in
+    `unbounded` may hold values of any finite size.
 
     Raises
     ------
@@ -135,13 +141,15 @@ def check_arrays(record: ArrayRecord, layout: Layout) -> None:
             raise BadReply(f"{name} carries {len(record[name].data)} bytes, expected about {size}")
         try:
             values = record[name].numpy()
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # numpy's parser raises whatever it meets in junk, MemoryError and TokenError too
             raise BadReply(f"{name} can't be unpacked: {error}") from None
+        if not isinstance(values, np.ndarray):
+            raise BadReply(f"{name} unpacks to {type(values).__name__}, expected an array")
         if (values.shape, str(values.dtype)) != (shape, dtype):
             raise BadReply(f"{name} unpacks to {values.dtype}{list(values.shape)}, expected {dtype}{list(shape)}")
         if not np.isfinite(values).all():
             raise BadReply(f"{name} has values that are not finite")
-        if np.abs(values).max(initial=0) > LARGEST_VALUE:
+        if name not in unbounded and np.abs(values).max(initial=0) > LARGEST_VALUE:
             raise BadReply(f"{name} has values over {LARGEST_VALUE:g} in size")
 
 
@@ -164,6 +172,7 @@ def check_mixture(record: ArrayRecord, components: int, features: int, quantiles
             "variances": ((count, features), "float32"),
             "quantiles": ((quantiles,), "float32"),
         },
+        unbounded=("quantiles",),  # a log-likelihood far out in 128 dimensions is below -1e6, rightly
     )
     weights, variances = record["weights"].numpy(), record["variances"].numpy()
     if (weights < 0).any() or abs(float(weights.sum()) - 1) > 1e-3:

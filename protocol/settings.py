@@ -29,7 +29,7 @@ class Settings(BaseModel):
     are our choice throughout.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_kebab, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_kebab, allow_inf_nan=False)
 
     # What runs
     workload: Literal["adaptation"] = Field("adaptation", description="what the clients train")
@@ -48,6 +48,7 @@ class Settings(BaseModel):
     resume: bool = Field(False, description="continue the run in `output` from its last whole round")
     timeout: float = Field(3600.0, gt=0, description="seconds a phase waits for its clients before it goes on without")
     join_timeout: float = Field(60.0, gt=0, description="seconds to wait for `clients` nodes at the start")
+    in_flight: int = Field(64, ge=0, description="messages under way at once at most; 0: no limit")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where server and clients compute")
     server_threads: int = Field(2, ge=1, le=256, description="torch threads of the server (a client always has one)")
 
@@ -162,12 +163,12 @@ def run_config_defaults() -> dict[str, Scalar]:
 
 def _is_auto(key: str, value: Scalar) -> bool:
     """Whether ``auto`` stands for the preset's or the family's choice here (for the device it is a value)."""
-    field = Settings.model_fields.get(key.replace("-", "_"))
+    field = next((field for field in Settings.model_fields.values() if field.alias == key), None)
     return value == AUTO and field is not None and field.is_required()
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
-    key = _kebab(str(problem["loc"][0]))
+    key = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         return f"{key}: no such key; allowed are {', '.join(sorted(run_config_defaults()))}"
     field = Settings.model_fields[key.replace("-", "_")]

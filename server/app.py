@@ -95,9 +95,8 @@ def _before_the_first_round(federation: Federation, source: Source, network: Net
     settings, progress = federation.settings, federation.progress
     began = time.perf_counter()
     plain_settings = settings.changed(standardise=False, randomise=False, scenery=False)
-    if plain_settings == settings and settings.plain_steps == settings.pretrain_steps:
-        plain_source_only = None
-    else:
+    plain_source_only = None
+    if plain_settings != settings:
         plain = new_network(settings, next(network.parameters()).device)
         _pretrain(plain, source.plain(), settings, settings.plain_steps, "plain reference", progress)
         plain_source_only = federation.evaluate_global(

@@ -38,7 +38,8 @@ def write(folder: Path, server_round: int, model: Mapping[str, torch.Tensor]) ->
     final = folder / f"round-{server_round:05d}"
     aside = folder / f".writing-{server_round:05d}"
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        for left in (*folder.glob(".writing-*"), *folder.glob(".removing-*")):  # by a killed run
+            shutil.rmtree(left, ignore_errors=True)
         aside.mkdir(parents=True)
         data = save({name: tensor.contiguous() for name, tensor in model.items()})
         _write_through(aside / "model.safetensors", data)
@@ -58,11 +59,12 @@ def latest(folder: Path) -> Checkpoint | None:
     for candidate in reversed(_folders(folder)):
         try:
             manifest = json.loads((candidate / "manifest.json").read_bytes())
+            server_round, digest = manifest["round"], manifest["sha256"]
             data = (candidate / "model.safetensors").read_bytes()
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
-        if hashlib.sha256(data).hexdigest() == manifest["sha256"]:
-            return Checkpoint(manifest["round"], load(data))
+        if hashlib.sha256(data).hexdigest() == digest:
+            return Checkpoint(server_round, load(data))
     return None
 
 

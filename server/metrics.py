@@ -26,10 +26,15 @@ def check_counts(counts: Counts, classes: int) -> None:
         raise BadReply(f"num-examples is {examples}, expected a whole number from 0")
     for head in HEADS:
         correct = counts.get(f"correct-{head}", 0)
-        if not 0 <= correct <= examples:
+        if not isinstance(correct, int) or not 0 <= correct <= examples:
             raise BadReply(f"correct-{head} is {correct} of {examples} examples")
-    confusion = counts.get("confusion")
-    if confusion is not None and (len(confusion) != classes**2 or min(confusion) < 0 or sum(confusion) > examples):
+    confusion = counts.get("confusion", [0] * classes**2)
+    if (
+        not isinstance(confusion, list)
+        or len(confusion) != classes**2
+        or min(confusion) < 0
+        or sum(confusion) > examples
+    ):
         raise BadReply(f"confusion counts don't fit {classes} classes and {examples} examples")
 
 

@@ -67,7 +67,7 @@ class Federation:
     tracker: TensorBoard | None = None
 
     def __post_init__(self) -> None:
-        self.exchange = Exchange(self.grid, self.progress)
+        self.exchange = Exchange(self.grid, self.progress, self.settings.in_flight)
 
     def write_down(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl and to the curves."""
@@ -233,6 +233,9 @@ def _checker(strategy: Strategy, arrays: ArrayRecord) -> Check:
     def looks_like_the_model(content: RecordDict) -> None:
         check_records(content, "model")
         check_arrays(content["model"], layout)
+        examples = content["metrics"].get("num-examples")
+        if not isinstance(examples, int) or examples < 1:
+            raise BadReply(f"num-examples is {examples}, expected a whole number from 1: the average's weight")
 
     return looks_like_the_model
 

@@ -25,7 +25,7 @@ from protocol.settings import Settings, SettingsError
 FLOWER_LOG = "flower.log"
 """Flower's own log of a simulation; it may be there before the run is."""
 
-MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout"}
+MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout", "in-flight"}
 """Keys that a resumed run may be given anew; `rounds` may only grow."""
 
 

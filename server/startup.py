@@ -64,6 +64,8 @@ def _check_targets(settings: Settings) -> None:
     for domain in (settings.source, *settings.target_domains):
         if domain not in allowed:
             raise DataError(f"{domain}: no such domain in {settings.data}; allowed are {', '.join(allowed)}")
+    if not settings.target_domains:
+        raise DataError(f"targets={settings.targets}: names no domain; allowed are {', '.join(allowed)}")
     if settings.source in settings.target_domains:
         raise DataError(f"targets={settings.targets}: {settings.source} is the source, it can't be a target too")
     if len(set(settings.target_domains)) < len(settings.target_domains):

@@ -7,9 +7,7 @@ import torch
 
 from adaptation.augment import Randomisation, geometric_view, mixup, prepare, randomise
 
-NOTHING = Randomisation(
-    colour=False, polarity=False, texture=0.0, geometry=0.0, photographs=0.0, neighbours=0.0
-)
+NOTHING = Randomisation(colour=False, polarity=False, texture=0.0, geometry=0.0, photographs=0.0, neighbours=0.0)
 
 
 def generator(seed=0):
@@ -70,9 +68,7 @@ def test_each_switch_alone_changes_the_source(switch):
 @pytest.mark.parametrize("backgrounds", [None, patches()], ids=["plain", "photographs"])
 def test_equal_generators_give_equal_pictures_and_the_global_one_is_not_used(backgrounds):
     before = torch.get_rng_state()
-    first, same, other = (
-        randomise(strokes(), generator(seed), Randomisation(), backgrounds) for seed in (1, 1, 2)
-    )
+    first, same, other = (randomise(strokes(), generator(seed), Randomisation(), backgrounds) for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.get_rng_state())

@@ -8,9 +8,7 @@ from adaptation.networks import NETWORKS, build
 SHAPE = (3, 32, 32)
 
 
-@pytest.mark.parametrize(
-    ("name", "features"), [("small-cnn", 128), ("mcd-digits", 3072), ("m3sda-digits", 2048)]
-)
+@pytest.mark.parametrize(("name", "features"), [("small-cnn", 128), ("mcd-digits", 3072), ("m3sda-digits", 2048)])
 def test_features_and_logits_have_the_declared_sizes(name, features):
     network = build(name, classes=7, input_shape=SHAPE, seed=0).eval()
     images = torch.zeros(2, *SHAPE)

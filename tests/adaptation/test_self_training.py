@@ -82,11 +82,7 @@ def accuracy(network, images, labels):
 
 
 def changed_names(before, after):
-    return {
-        name
-        for name, value in before.state_dict().items()
-        if not torch.equal(value, after.state_dict()[name])
-    }
+    return {name for name, value in before.state_dict().items() if not torch.equal(value, after.state_dict()[name])}
 
 
 def test_only_the_head_and_the_batch_norm_scales_and_shifts_move(source_network):
@@ -132,10 +128,7 @@ def test_metrics_say_the_loss_and_the_confident_share(source_network, train):
     metrics = train(copy_of(source_network), images, steps=2)
     assert set(metrics) == {"loss", "confident"}
     assert 0 < metrics["confident"] <= 1
-    assert (
-        train(copy_of(source_network), images, steps=2, threshold=0.999999)["confident"]
-        < metrics["confident"]
-    )
+    assert train(copy_of(source_network), images, steps=2, threshold=0.999999)["confident"] < metrics["confident"]
 
 
 @pytest.mark.parametrize("train", [adapt, make_own])

@@ -1,0 +1,86 @@
+"""What caching a client's features is worth: one training message with the cache on and off.
+
+    python benchmarks/client_round.py --examples 400 --steps 200 --output benchmarks/results/client_round.json
+
+Preset `paper`, default network, one thread, as in a simulated or real client: the ClientApp's own train function gets
+a real message. Both variants take turns; the medians are compared.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from adaptation.mixture import fit
+from clients import app
+from protocol.records import config_record, to_record
+from protocol.settings import Settings
+from server.app import new_network
+from server.run_directory import versions
+from server.startup import effective_settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200, help="R_c")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    seconds: dict[str, list[float]] = {"cached": [], "recomputed": []}
+    with tempfile.TemporaryDirectory() as folder:
+        config = {
+            "preset": "paper",
+            "targets": "fonts",
+            "clients": 1,
+            "target-limit": arguments.examples,
+            "client-steps": arguments.steps,
+            "output": folder,
+        }
+        settings = effective_settings(config)
+        message(settings)  # loads the data and warms up
+        for _ in range(arguments.repeats):
+            seconds["cached"].append(message(settings))
+            seconds["recomputed"].append(message(settings.changed(cache_features=False)))
+    result = {
+        "command": f"python benchmarks/client_round.py --examples {arguments.examples} --steps {arguments.steps}",
+        "versions": versions(),
+        "median_seconds": {name: statistics.median(values) for name, values in seconds.items()},
+        "seconds": seconds,
+    }
+    result["ratio"] = result["median_seconds"]["cached"] / result["median_seconds"]["recomputed"]
+    print(json.dumps(result, indent=2))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def message(settings: Settings) -> float:
+    """Seconds that the client's train function takes for one message."""
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # a message needs a run to belong to
+    network = new_network(settings, torch.device("cpu"))
+    source_mixture = fit(torch.rand(2000, network.feature_size, generator=torch.Generator().manual_seed(0)), 10, seed=0)
+    content = RecordDict(
+        {
+            "model": to_record(network.state_dict()),
+            "source_mixture": to_record(source_mixture.arrays()),
+            "config": config_record(settings, 1),
+        }
+    )
+    context = Context(
+        run_id=1, node_id=1, node_config={"partition-id": 0, "num-partitions": 1}, state=RecordDict(), run_config={}
+    )
+    began = time.perf_counter()
+    reply = app.train(Message(content, dst_node_id=1, message_type="train"), context)
+    seconds = time.perf_counter() - began
+    assert reply.content["metrics"]["num-examples"] == settings.target_limit
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

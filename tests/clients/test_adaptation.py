@@ -1,0 +1,285 @@
+"""A client's training and evaluation: what leaves it, what that depends on, and what it never depends on."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from adaptation.mixture import Mixture
+from adaptation.networks import build
+from clients import adaptation, local_part, self_training
+from domains.examples import Examples
+from protocol.records import from_record, read_config, to_record
+
+TRAINERS = {"dualadapt": adaptation.train, "fedavg-self-training": self_training.train}
+WAYS = [
+    {"strategy": "dualadapt", "preset": "default"},
+    {"strategy": "dualadapt", "preset": "paper"},
+    {"strategy": "fedavg-self-training"},
+]
+NAMES = ["default", "paper", "fedavg-self-training"]
+
+
+def upload(message, client):
+    """All arrays that leave a client, by record and name."""
+    content = TRAINERS[client.settings.strategy](message, client).content
+    return {
+        f"{record}.{name}": tensor
+        for record, arrays in content.array_records.items()
+        for name, tensor in from_record(arrays).items()
+    }
+
+
+def same_bits(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def relabelled(client, labels):
+    """The same client with other labels on both parts: `labels` makes new ones out of old ones."""
+    return dataclasses.replace(
+        client,
+        folder=client.folder / "relabelled",
+        train=Examples(client.train.inputs, labels(client.train.labels)),
+        test=Examples(client.test.inputs, labels(client.test.labels)),
+    )
+
+
+RELABELLINGS = {
+    "permuted": lambda labels: labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))],
+    "shifted": lambda labels: (labels + 1) % 10,
+    "unknown": lambda labels: torch.full_like(labels, -1),
+}
+
+
+@pytest.mark.parametrize("relabelling", RELABELLINGS)
+@pytest.mark.parametrize("way", WAYS, ids=NAMES)
+def test_uploads_do_not_depend_on_target_labels(way, relabelling, settings_of, client_of, message_to):
+    client = client_of(settings_of(**way))
+    other = relabelled(client, RELABELLINGS[relabelling])
+    assert not torch.equal(client.train.labels, other.train.labels)
+    assert same_bits(upload(message_to(client), client), upload(message_to(other), other))
+
+
+@pytest.mark.parametrize("relabelling", RELABELLINGS)
+def test_the_personalised_copy_does_not_depend_on_target_labels(relabelling, settings_of, client_of, message_to):
+    client = client_of(settings_of(personalise=True))
+    other = relabelled(client, RELABELLINGS[relabelling])
+    copies = []
+    for each in (client, other):
+        adaptation.train(message_to(each), each)
+        adaptation.personalise_copy(message_to(each, "train.personalise"), each)
+        copies.append(local_part.read(each.folder, local_part.PERSONAL))
+    assert same_bits(*copies)
+    sent = from_record(message_to(client).content["model"])
+    assert not same_bits(copies[0], sent)  # it did train
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_exactly_the_classifier_and_the_mixture_leave_a_client(preset, settings_of, client_of, message_to):
+    client = client_of(settings_of(preset=preset))
+    content = adaptation.train(message_to(client), client).content
+    classifier = build("small-cnn", 10, (3, 32, 32), 0).classifier
+    assert set(content) == {"client", "metrics", "classifier", "mixture"}
+    assert dict(content["client"]) == {"name": "pen/0000"}
+    assert {n: tuple(a.shape) for n, a in content["classifier"].items()} == {
+        n: tuple(t.shape) for n, t in classifier.state_dict().items()
+    }
+    assert set(content["mixture"]) == {"weights", "means", "variances", "quantiles"}
+
+
+def test_metrics_of_training_hold_numbers_only_and_no_list(client_of, message_to):
+    client = client_of()
+    metrics = dict(adaptation.train(message_to(client), client).content["metrics"])
+    assert metrics["num-examples"] == 24
+    assert metrics["seconds"] > 0
+    assert not [key for key, value in metrics.items() if isinstance(value, list)]
+    assert not [key for key in metrics if "correct" in key or "accuracy" in key]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=NAMES)
+def test_training_changes_what_was_sent(way, settings_of, client_of, message_to):
+    client = client_of(settings_of(**way))
+    message = message_to(client)
+    sent = from_record(message.content["model"])
+    received = upload(message, client)
+    name = "classifier.weight" if "classifier.weight" in received else "model.classifier.weight"
+    assert not torch.equal(received[name], sent["classifier.weight"])
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_cached_features_give_the_uploads_of_recomputed_ones(preset, settings_of, client_of, message_to):
+    kept, anew = (client_of(settings_of(preset=preset, cache_features=cached)) for cached in (True, False))
+    first, second = upload(message_to(kept), kept), upload(message_to(anew), anew)
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=NAMES)
+def test_equal_messages_give_equal_bits(way, settings_of, client_of, message_to):
+    client, again = (client_of(settings_of(**way), folder=folder) for folder in ("first", "again"))
+    first = upload(message_to(client), client)
+    torch.manual_seed(99)
+    torch.rand(5)  # whatever happened to the global generator
+    assert same_bits(first, upload(message_to(again), again))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=NAMES)
+def test_what_an_earlier_round_left_behind_changes_no_upload(way, settings_of, client_of, message_to):
+    fresh, veteran = (client_of(settings_of(**way), folder=folder, server_round=2) for folder in ("fresh", "veteran"))
+    earlier = dataclasses.replace(veteran, round=1)
+    upload(message_to(earlier, network_seed=1), earlier)
+    assert same_bits(upload(message_to(fresh), fresh), upload(message_to(veteran), veteran))
+
+
+@pytest.mark.parametrize("change", [{"name": "pen/0001"}, {"round": 2}, {"settings": 1}], ids=["name", "round", "seed"])
+@pytest.mark.parametrize("way", WAYS, ids=NAMES)
+def test_another_name_round_or_seed_gives_another_upload(way, change, settings_of, client_of, message_to):
+    client = client_of(settings_of(**way))
+    if "settings" in change:
+        change = {"settings": client.settings.changed(seed=1)}
+    other = dataclasses.replace(client, folder=client.folder / "other", **change)
+    assert not same_bits(upload(message_to(client), client), upload(message_to(other), other))
+
+
+def test_paper_keeps_the_servers_batch_norm_statistics_and_default_does_not(settings_of, client_of, message_to):
+    for preset, own in (("paper", False), ("default", True)):
+        client = client_of(settings_of(preset=preset), folder=preset)
+        adaptation.train(message_to(client), client)
+        message = message_to(client, "evaluate")
+        network, _, _ = adaptation.localised_network(message, client)
+        sent = from_record(message.content["model"])
+        changed = [name for name, value in network.state_dict().items() if not torch.equal(value, sent[name])]
+        assert bool(changed) is own
+        assert all("running" in name or name.endswith(("weight", "bias")) for name in changed)
+
+
+def test_the_uploaded_classifier_and_mixture_are_the_ones_a_client_evaluates_with(client_of, message_to):
+    client = client_of()
+    sent = upload(message_to(client), client)
+    _, classifier, mixture = adaptation.localised_network(message_to(client, "evaluate"), client)
+    assert torch.equal(classifier.weight, sent["classifier.weight"])
+    for name, array in mixture.arrays().items():
+        assert torch.equal(torch.from_numpy(array), sent[f"mixture.{name}"])
+
+
+def evaluated(message, client):
+    return dict(adaptation.evaluate(message, client).content["metrics"])
+
+
+def test_evaluation_counts_what_a_person_would_count(settings_of, client_of, message_to):
+    client = client_of(settings_of(preset="paper"))
+    adaptation.train(message_to(client), client)
+    message = message_to(client, "evaluate")
+    metrics = evaluated(message, client)
+
+    network, local, mixture = adaptation.localised_network(message, client)
+    settings, _ = read_config(message.content["config"])
+    assert settings.standardise is False
+    z = network.feature_extractor(client.test.inputs.float() / 127.5 - 1)
+    p_g, p_l = network.classifier(z).softmax(dim=1), local(z).softmax(dim=1)
+    labels = client.test.labels
+    for head, p in (("global", p_g), ("local", p_l), ("mean", (p_g + p_l) / 2)):
+        assert metrics[f"correct-{head}"] == int((p.argmax(dim=1) == labels).sum())
+    confusion = torch.zeros(10, 10, dtype=torch.int64)
+    for true, predicted in zip(labels, ((p_g + p_l) / 2).argmax(dim=1), strict=True):
+        confusion[true, predicted] += 1
+    assert metrics["confusion"] == confusion.flatten().tolist()
+    assert metrics["num-examples"] == 12
+    assert metrics["agreement"] == pytest.approx((p_g.argmax(1) == p_l.argmax(1)).float().mean().item())
+    assert metrics["log-likelihood"] == pytest.approx(mixture.log_likelihood(z).mean().item(), rel=1e-4)
+
+
+def test_a_client_without_labels_reports_entropy_agreement_and_likelihood_but_no_correct_count(client_of, message_to):
+    client = relabelled(client_of(), RELABELLINGS["unknown"])
+    adaptation.train(message_to(client), client)
+    metrics = evaluated(message_to(client, "evaluate"), client)
+    assert not [key for key in metrics if key.startswith("correct") or key == "confusion"]
+    assert metrics["num-examples"] == 12
+    assert 0 < metrics["entropy"] <= 2.3026
+    assert 0 <= metrics["agreement"] <= 1
+    assert torch.tensor(metrics["log-likelihood"]).isfinite()
+
+
+def test_only_labelled_examples_count_where_some_labels_are_unknown(client_of, message_to):
+    client = client_of()
+    adaptation.train(message_to(client), client)
+    whole = evaluated(message_to(client, "evaluate"), client)
+
+    def half(labels):
+        return torch.where(torch.arange(len(labels)) % 2 == 0, labels, -1)
+
+    partly = dataclasses.replace(client, test=Examples(client.test.inputs, half(client.test.labels)))
+    metrics = evaluated(message_to(partly, "evaluate"), partly)
+    assert metrics["num-examples"] == sum(metrics["confusion"]) == 6
+    assert metrics["entropy"] == pytest.approx(whole["entropy"])
+
+
+def test_an_empty_test_share_is_evaluated_as_nothing(client_of, message_to):
+    client = client_of(test=0)
+    adaptation.train(message_to(client), client)
+    metrics = evaluated(message_to(client, "evaluate"), client)
+    assert metrics.pop("seconds") >= 0
+    assert metrics == {"num-examples": 0}
+
+
+@pytest.mark.parametrize("way", [*WAYS, {"strategy": "dualadapt", "cache_features": False}])
+@pytest.mark.parametrize("examples", [1, 2, 9])
+def test_a_client_with_next_to_nothing_trains_personalises_and_evaluates(
+    way, examples, settings_of, client_of, message_to
+):
+    client = client_of(settings_of(**way, personalise=True), train=examples, test=1)
+    received = upload(message_to(client), client)
+    assert all(tensor.isfinite().all() for tensor in received.values())
+    if client.settings.strategy == "dualadapt":
+        arrays = {name.removeprefix("mixture."): t.numpy() for name, t in received.items() if "mixture." in name}
+        assert len(Mixture.from_arrays(arrays).weights) == 1
+    adaptation.personalise_copy(message_to(client, "train.personalise"), client)
+    assert evaluated(message_to(client, "evaluate"), client)["num-examples"] == 1
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_client_that_lost_its_folder_evaluates_with_the_global_classifier_alone(
+    preset, settings_of, client_of, message_to
+):
+    client = client_of(settings_of(preset=preset))
+    metrics = evaluated(message_to(client, "evaluate"), client)
+    assert [key for key in metrics if key.startswith("correct")] == ["correct-global"]
+    assert "agreement" not in metrics
+    assert sum(metrics["confusion"]) == 12
+
+
+def test_a_client_that_lost_its_folder_personalises_from_the_global_classifier(client_of, message_to):
+    client = client_of()
+    reply = adaptation.personalise_copy(message_to(client, "train.personalise"), client)
+    assert "correct-personal" in reply.content["metrics"]
+
+
+def test_evaluation_uploads_numbers_only(client_of, message_to):
+    client = client_of()
+    adaptation.train(message_to(client), client)
+    content = adaptation.evaluate(message_to(client, "evaluate"), client).content
+    assert set(content) == {"client", "metrics"}
+
+
+def test_under_another_strategy_the_network_is_evaluated_as_it_came(settings_of, client_of, message_to):
+    client = client_of()
+    adaptation.train(message_to(client), client)
+    plain = dataclasses.replace(client, settings=client.settings.changed(strategy="source-only"))
+    network, local, mixture = adaptation.localised_network(message_to(plain, "evaluate"), plain)
+    sent = from_record(message_to(plain, "evaluate").content["model"])
+    assert same_bits(dict(network.state_dict()), sent)
+    assert local is mixture is None
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_rounding_alone_never_moves_the_local_classifier(cached, settings_of, client_of, message_to):
+    """Where no example is typical of the source, Eq. 5 at F_l = F_g has only the L1 left, whose gradient there is 0."""
+    client = client_of(settings_of(preset="paper", cache_features=cached, client_steps=10))
+    message = message_to(client)
+    far = Mixture(torch.ones(1), torch.full((1, 128), 1e4), torch.ones(1, 128), torch.linspace(-2, -1, 33))
+    message.content["source_mixture"] = to_record(far.arrays())
+    received = upload(message, client)
+    sent = from_record(message.content["model"])
+    for name in ("weight", "bias"):
+        assert torch.equal(received[f"classifier.{name}"], sent[f"classifier.{name}"])

@@ -1,0 +1,248 @@
+"""The round driver: bad replies are named and dropped, good ones sorted, and a resumed run equals an unbroken one."""
+
+import json
+
+import pytest
+import torch
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from protocol.records import BadReply, check_records, from_record, reply_to, to_record
+from server import checkpoints
+from server.app import run
+from server.exchange import Answers
+from server.rounds import NoClientAnswered, admit
+from server.run_directory import read_metrics
+
+NAMES = {9: "blend/0000", 5: "pen/0000", 7: "pen/0001"}
+
+
+def reply(node_id, name, **records):
+    asked = Message(RecordDict(), dst_node_id=node_id, message_type="train")
+    return reply_to(asked, name, {"seconds": 1.0}, **records)
+
+
+def failed(node_id, reason):
+    return Message(Error(1, reason), reply_to=Message(RecordDict(), dst_node_id=node_id, message_type="train"))
+
+
+def admitted(replies, unanswered=(), check=check_records):
+    return admit(Answers(replies, dict.fromkeys(NAMES, 1000), list(unanswered)), NAMES, check, timeout=5.0)
+
+
+@pytest.mark.parametrize("order", [(9, 5, 7), (7, 5, 9), (5, 9, 7)])
+def test_replies_are_sorted_by_name_whatever_order_they_came_in(order):
+    phase = admitted([reply(node_id, NAMES[node_id]) for node_id in order])
+    assert list(phase.replies) == ["blend/0000", "pen/0000", "pen/0001"]
+    assert phase.failures == []
+    assert phase.down == dict.fromkeys(NAMES.values(), 1000)
+    assert phase.up.keys() == set(NAMES.values())
+
+
+def test_an_error_is_named_by_its_last_line():
+    phase = admitted([failed(5, "Traceback\n  in train\nValueError: no disk"), reply(9, "blend/0000")])
+    assert phase.failures == ["pen/0000: ValueError: no disk"]
+    assert list(phase.replies) == ["blend/0000"]
+
+
+def test_a_silent_client_is_named_with_the_seconds_waited():
+    phase = admitted([reply(9, "blend/0000"), reply(5, "pen/0000")], unanswered=[7])
+    assert phase.failures == ["pen/0001: no answer within 5 s"]
+    assert "pen/0001" not in phase.replies
+
+
+def test_a_client_under_anothers_name_is_dropped():
+    phase = admitted([reply(9, "blend/0000"), reply(5, "pen/0001"), reply(7, "pen/0001")])
+    assert phase.failures == ["pen/0000: dropped, calls itself pen/0001 now"]
+    assert list(phase.replies) == ["blend/0000", "pen/0001"]
+    assert phase.replies["pen/0001"].metadata.src_node_id == 7
+
+
+def test_a_reply_that_fails_its_check_is_dropped_and_its_bytes_still_count():
+    junk = reply(5, "pen/0000", extra=to_record({"weight": torch.zeros(100)}))
+    phase = admitted([junk, reply(9, "blend/0000")])
+    assert phase.failures[0].startswith("pen/0000: dropped, holds the records")
+    assert phase.up["pen/0000"] > 400
+    assert list(phase.replies) == ["blend/0000"]
+
+
+def test_every_failure_is_listed_in_order_of_the_names():
+    def refuse(content):
+        raise BadReply("no good")
+
+    phase = admitted([reply(7, "pen/0001"), failed(5, "gone")], unanswered=[9], check=refuse)
+    assert phase.failures == [
+        "blend/0000: no answer within 5 s",
+        "pen/0000: gone",
+        "pen/0001: dropped, no good",
+    ]
+    assert phase.replies == {}
+
+
+@pytest.fixture
+def settings(settings_of, tmp_path):
+    return settings_of(
+        targets="blend,pen",
+        clients=3,
+        rounds=2,
+        target_limit=40,
+        source_limit=60,
+        randomise=False,
+        scenery=False,
+        timeout=0.2,
+        output=str(tmp_path / "run"),
+    )
+
+
+def without_times(value):
+    """Metrics without seconds and without the node-independent byte counts of differently long paths."""
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if "seconds" not in k and k not in ("down", "output")}
+    return value
+
+
+def result(directory):
+    model = checkpoints.latest(directory.checkpoints).model
+    return [without_times(line) for line in directory.metrics()], model
+
+
+def same(first, second):
+    return first[0] == second[0] and all(torch.equal(first[1][name], second[1][name]) for name in second[1])
+
+
+@pytest.mark.parametrize("strategy", ["dualadapt", "fedavg-self-training", "source-only"])
+def test_a_run_depends_neither_on_node_ids_nor_on_the_order_of_replies(strategy, settings, grid_of, silence, tmp_path):
+    settings = settings.changed(strategy=strategy)
+    first = result(run(grid_of.simulated(3), settings, silence))
+    again = settings.changed(output=str(tmp_path / "again"))
+    assert same(first, result(run(grid_of.simulated(3, 5000, reverse=True), again, silence)))
+    rounds = [(line["round"], line["phase"]) for line in first[0]]
+    assert rounds == [(0, "round"), (1, "round"), (2, "round")]
+    assert silence.notes == [f"run directory: {settings.output}", f"run directory: {again.output}"]
+
+
+def test_a_run_depends_on_its_seed(settings, grid_of, silence, tmp_path):
+    first = result(run(grid_of.simulated(3), settings, silence))
+    other = settings.changed(seed=1, output=str(tmp_path / "other"))
+    assert not same(first, result(run(grid_of.simulated(3), other, silence)))
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the server catches it."""
+
+
+@pytest.mark.parametrize("messages", [1, 5, 8, 11, 14, 17, 20])
+def test_a_run_that_is_killed_anywhere_and_resumed_equals_an_unbroken_one(
+    messages, settings, grid_of, silence, tmp_path
+):
+    settings = settings.changed(personalise=True)
+    unbroken_settings = settings.changed(output=str(tmp_path / "unbroken"))
+    unbroken_grid = grid_of.simulated(3)
+    unbroken = result(run(unbroken_grid, unbroken_settings, silence))
+    assert len(unbroken_grid.sent) == 3 + 6 + 2 * 6 + 3  # names, two evaluations before round 1, rounds, copies
+
+    def kill(sent, honest):
+        if len(grid.sent) > messages:
+            raise Killed
+        return honest
+
+    grid = grid_of.simulated(3, tamper=kill)
+    with pytest.raises(Killed):
+        run(grid, settings, silence)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 7, "pha')  # what a kill may leave behind
+    resumed = run(grid_of.simulated(3, 700), settings.changed(resume=True), silence)
+    assert same(unbroken, result(resumed))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["accuracy_by_head"] == unbroken[0][-1]["accuracy"]
+
+
+def test_a_finished_run_goes_on_for_more_rounds(settings, grid_of, silence, tmp_path):
+    unbroken = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "unbroken")), silence)
+    run(grid_of.simulated(3), settings.changed(rounds=1), silence)
+    resumed = run(grid_of.simulated(3), settings.changed(resume=True), silence)
+    first, second = result(unbroken), result(resumed)
+    assert same(first, second)
+
+
+def spoiled(kind):
+    """How a client's training reply is spoiled."""
+
+    def spoil(sent, honest):
+        if not sent.metadata.message_type.startswith("train") or honest.content["client"]["name"] != "pen/0000":
+            return honest
+        content = honest.content
+        if kind == "silence":
+            return None
+        if kind == "error":
+            return Message(Error(1, "Traceback\nMemoryError: too big"), reply_to=sent)
+        if kind == "impostor":
+            content["client"] = ConfigRecord({"name": "blend/0000"})
+        if kind == "no metrics":
+            content["metrics"] = MetricRecord({"seconds": [1.0, 2.0]})
+        uploaded = "classifier" if "classifier" in content else "model"
+        if kind == "nan":
+            arrays = from_record(content[uploaded])
+            next(iter(arrays.values())).view(-1)[0] = float("nan")
+            content[uploaded] = to_record(arrays)
+        if kind == "weightless":
+            content["metrics"]["num-examples"] = 0
+        return honest
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind", "named"),
+    [
+        ("dualadapt", "silence", "no answer within 0.2 s"),
+        ("dualadapt", "error", "MemoryError: too big"),
+        ("dualadapt", "impostor", "dropped, calls itself blend/0000 now"),
+        ("dualadapt", "no metrics", "dropped, metric seconds holds 2 numbers, expected one"),
+        ("dualadapt", "nan", "dropped, weight has values that are not finite"),
+        ("fedavg-self-training", "nan", "dropped, feature_extractor.1.weight has values that are not finite"),
+        ("fedavg-self-training", "weightless", "dropped, num-examples is 0"),
+    ],
+)
+def test_a_round_goes_on_without_a_client_that_spoils_its_reply(
+    strategy, kind, named, settings, grid_of, silence
+):
+    settings = settings.changed(strategy=strategy, rounds=1)
+    directory = run(grid_of.simulated(3, tamper=spoiled(kind)), settings, silence)
+    line = directory.metrics()[-1]
+    assert len(line["failures"]) == 1
+    assert line["failures"][0].startswith(f"pen/0000: {named}")
+    assert line["clients"]["pen/0000"]["train"] == {}
+    assert line["clients"]["blend/0000"]["train"]["num-examples"] > 0
+    assert any(line["failures"][0] in note for note in silence.notes)
+    assert json.loads((directory.path / "summary.json").read_text())["failures"] == 1
+
+
+def test_a_round_without_one_usable_reply_ends_the_run_and_keeps_what_was_reached(settings, grid_of, silence):
+    def late_silence(sent, honest):
+        config = sent.content["config"]
+        return None if sent.metadata.message_type == "train" and config["server-round"] == 2 else honest
+
+    with pytest.raises(NoClientAnswered, match="round 2: no client's training could be used: blend/0000: no answer"):
+        run(grid_of.simulated(3, tamper=late_silence), settings, silence)
+    resumed = run(grid_of.simulated(3), settings.changed(resume=True), silence)
+    assert [line["round"] for line in resumed.metrics()] == [0, 1, 2]
+
+
+def test_target_labels_are_asked_for_nowhere_but_in_evaluation(settings, grid_of, silence):
+    grid = grid_of.simulated(3)
+    directory = run(grid, settings, silence)
+    for line in read_metrics(directory.path)[1:]:
+        for client in line["clients"].values():
+            assert not [key for key in client["train"] if "correct" in key]
+            assert client["evaluate"]["correct-mean"] <= client["evaluate"]["num-examples"]
+
+
+def test_only_the_cohort_of_a_round_is_asked(settings, grid_of, silence):
+    grid = grid_of.simulated(3)
+    directory = run(grid, settings.changed(fraction=0.34), silence)
+    assert [len(line["clients"]) for line in directory.metrics()] == [0, 1, 1]
+
+
+def test_a_federation_of_one_client_works(settings, grid_of, silence):
+    directory = run(grid_of.simulated(1), settings.changed(clients=1, targets="pen"), silence)
+    assert list(directory.metrics()[-1]["accuracy"]) == ["pen"]

@@ -1,0 +1,166 @@
+"""The run directory: refusals before anything is written, and what resuming cuts back to."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from protocol.settings import SettingsError
+from server.run_directory import (
+    FLOWER_LOG,
+    RunDirectory,
+    read_metrics,
+    refuse_other_settings,
+    refuse_unusable_output,
+    stored_run_config,
+)
+
+
+@pytest.fixture
+def settings(settings_of, tmp_path):
+    return settings_of(output=str(tmp_path / "run"), rounds=3)
+
+
+def line(server_round, phase="round"):
+    return {"round": server_round, "phase": phase, "accuracy": {"pen": {"global": 50.0}}}
+
+
+def test_a_new_run_holds_its_effective_settings_and_versions(settings):
+    run = RunDirectory.create(settings)
+    written = tomllib.loads((run.path / "config.toml").read_text())
+    assert written["settings"] == settings.run_config() == stored_run_config(run.path)
+    assert written["versions"]["torch"].startswith("2.13")
+    assert [path.name for path in run.path.iterdir()] == ["config.toml"]
+
+
+def test_folders_above_are_made(settings, tmp_path):
+    run = RunDirectory.create(settings.changed(output=str(tmp_path / "a" / "b" / "c")))
+    assert (run.path / "config.toml").is_file()
+
+
+def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path, settings):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="not empty; name a new folder") as caught:
+        RunDirectory.create(settings)
+    assert str(caught.value).startswith(f"output={tmp_path / 'run'}: ")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_with_a_run_is_refused_with_the_line_that_continues_it(settings):
+    run = RunDirectory.create(settings)
+    with pytest.raises(SettingsError, match=f"--resume {run.path}"):
+        refuse_unusable_output(run.path)
+
+
+def test_flowers_own_log_may_be_there_first(tmp_path, settings):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / FLOWER_LOG).write_text("it began")
+    RunDirectory.create(settings)
+    assert (tmp_path / "run" / FLOWER_LOG).read_text() == "it began"
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, settings):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(SettingsError, match="this is a file; name a folder"):
+        RunDirectory.create(settings)
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SettingsError, match="can't be written to; name a folder that can"):
+        refuse_unusable_output(tmp_path / "file" / "run" / "deep")
+
+
+def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SettingsError, match=f"{tmp_path} can't be written to"):
+        refuse_unusable_output(tmp_path / "run")
+
+
+def test_refusing_creates_nothing(tmp_path):
+    refuse_unusable_output(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", 1), ("strategy", "source-only"), ("clients", 5), ("guard", False), ("alpha", 0.25)]
+)
+def test_a_run_with_other_settings_is_refused_by_the_key(settings, key, value):
+    RunDirectory.create(settings)
+    with pytest.raises(SettingsError) as caught:
+        RunDirectory.open(settings.changed(**{key: value}))
+    assert str(caught.value).startswith(f"{key}={value}: the run in {settings.output} has {key}=")
+    assert "\n" not in str(caught.value)
+    assert stored_run_config(Path(settings.output)) == settings.run_config()
+
+
+def test_more_rounds_may_follow_and_fewer_may_not(settings):
+    RunDirectory.create(settings)
+    RunDirectory.open(settings.changed(rounds=5))
+    assert stored_run_config(Path(settings.output))["rounds"] == 5
+    with pytest.raises(SettingsError, match="rounds=4: .* has 5; only more can follow"):
+        RunDirectory.open(settings.changed(rounds=4))
+
+
+def test_waiting_longer_is_no_other_run(settings):
+    RunDirectory.create(settings)
+    refuse_other_settings(settings.changed(timeout=1.0, join_timeout=1.0, resume=True))
+
+
+@pytest.mark.parametrize("content", [None, "", "settings = [", "[versions]\ntorch = '2'"])
+def test_a_folder_without_a_run_cannot_be_continued(settings, content):
+    path = Path(settings.output)
+    if content is not None:
+        path.mkdir()
+        (path / "config.toml").write_text(content)
+    with pytest.raises(SettingsError, match="no run to continue here"):
+        RunDirectory.open(settings)
+
+
+def test_metrics_are_read_as_they_were_written(settings):
+    run = RunDirectory.create(settings)
+    for server_round in range(3):
+        run.append_metrics(line(server_round))
+    assert run.metrics() == [line(0), line(1), line(2)]
+
+
+def test_a_run_without_metrics_has_none(settings):
+    assert RunDirectory.create(settings).metrics() == []
+
+
+@pytest.mark.parametrize("kept", range(len(json.dumps(line(2)))))
+def test_a_last_line_that_a_kill_left_unfinished_is_ignored(tmp_path, kept):
+    text = "".join(json.dumps(line(number)) + "\n" for number in range(2)) + json.dumps(line(2))[:kept]
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert read_metrics(tmp_path) == [line(0), line(1)]
+
+
+def test_cutting_back_keeps_whole_rounds_up_to_the_checkpoint(settings):
+    run = RunDirectory.create(settings)
+    for each in (line(0), line(1), line(2), line(2, "personalise"), line(3)):
+        run.append_metrics(each)
+    run.cut_back(2)
+    assert run.metrics() == [line(0), line(1), line(2)]
+    run.cut_back(-1)
+    assert run.metrics() == []
+
+
+def test_a_line_added_after_a_torn_one_is_not_lost(settings):
+    run = RunDirectory.create(settings)
+    run.append_metrics(line(0))
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 1, "pha')
+    run.cut_back(0)
+    run.append_metrics(line(1))
+    assert run.metrics() == [line(0), line(1)]
+
+
+def test_a_kill_while_the_summary_is_written_leaves_the_old_one(settings, monkeypatch):
+    run = RunDirectory.create(settings)
+    run.write_summary({"accuracy": 1})
+    monkeypatch.setattr("pathlib.Path.rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run.write_summary({"accuracy": 2})
+    assert json.loads((run.path / "summary.json").read_text()) == {"accuracy": 1}

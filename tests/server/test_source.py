@@ -1,0 +1,87 @@
+"""The labelled source: what is held out, and that equal seeds draw equal batches."""
+
+import pytest
+import torch
+
+from server.source import Source
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def settings(settings_of):
+    return settings_of(source_limit=200)
+
+
+def pictures(images):
+    return {image.numpy().tobytes() for image in images}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_nothing_held_out_is_trained_on(settings):
+    source = Source.load(settings, CPU)
+    assert len(source.images) == 180
+    assert len(source.held_out_images) == 20
+    assert not pictures(source.images) & pictures(source.held_out_images)
+    assert len(pictures(source.images) | pictures(source.held_out_images)) == 200
+
+
+@pytest.mark.parametrize(("share", "held_out"), [(0.0001, 1), (0.25, 50), (0.89, 178)])
+def test_the_hold_out_has_its_share_and_one_example_at_least(settings, share, held_out):
+    assert len(Source.load(settings.changed(hold_out=share), CPU).held_out_labels) == held_out
+
+
+def test_no_limit_takes_all_of_the_source(settings):
+    source = Source.load(settings.changed(source_limit=0), CPU)
+    assert len(source.images) + len(source.held_out_images) == 800
+
+
+def test_equal_seeds_give_equal_sources_and_batches(settings):
+    first, second = (Source.load(settings, CPU) for _ in range(2))
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.backgrounds, second.backgrounds)
+    for one, other in zip(first.draw(16, generator()), second.draw(16, generator()), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(first.draw(16, generator())[0], first.draw(16, generator(1))[0])
+
+
+def test_another_seed_holds_out_others(settings):
+    first, second = (Source.load(settings.changed(seed=seed, source_limit=0), CPU) for seed in (0, 1))
+    assert pictures(first.held_out_images) != pictures(second.held_out_images)
+
+
+def test_a_batch_keeps_pictures_and_labels_together(settings):
+    source = Source.load(settings.changed(preset="paper", randomise=False, scenery=False, standardise=False), CPU)
+    inputs, labels = source.draw(32, generator())
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(source.images, source.labels, strict=True)}
+    for image, label in zip(inputs, labels, strict=True):
+        assert known[((image + 1) * 127.5).round().to(torch.uint8).numpy().tobytes()] == label
+
+
+def test_the_extras_decide_how_a_batch_looks(settings):
+    plain = Source.load(settings.changed(randomise=False, scenery=False, standardise=False), CPU)
+    assert plain.randomisation is plain.backgrounds is None
+    assert Source.load(settings.changed(scenery=False), CPU).backgrounds is None
+    full = Source.load(settings, CPU)
+    assert full.backgrounds.shape[1:] == (3, 32, 32)
+    inputs, _ = full.draw(8, generator())
+    assert inputs.mean(dim=(1, 2, 3)).abs().max() < 1e-4  # standardised
+    assert not torch.equal(inputs, Source.load(settings.changed(scenery=False), CPU).draw(8, generator())[0])
+
+
+def test_the_plain_source_has_the_same_examples_and_no_extra(settings):
+    source = Source.load(settings, CPU)
+    plain = source.plain()
+    assert plain.images is source.images
+    assert plain.held_out_images is source.held_out_images
+    assert (plain.standardise, plain.randomisation, plain.backgrounds) == (False, None, None)
+
+
+def test_the_hold_out_comes_whole_and_in_order(settings):
+    source = Source.load(settings, CPU)
+    inputs, labels = source.held_out(generator())
+    assert inputs.shape == (20, 3, 32, 32)
+    assert torch.equal(labels, source.held_out_labels)

@@ -1,0 +1,90 @@
+"""Bad input ends at the start with one line: what was given, and what is allowed."""
+
+import pytest
+
+from domains.examples import DataError
+from protocol.settings import SettingsError, run_config_defaults
+from server.startup import check_simulation, check_source, effective_settings
+
+
+def refusal(check, *arguments):
+    with pytest.raises((SettingsError, DataError)) as caught:
+        check(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("data", ["digits", "digit-five"])
+def test_the_defaults_are_good_for_every_family(data):
+    settings = effective_settings({**run_config_defaults(), "data": data})
+    assert settings.source not in settings.target_domains
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"strategy": "fedprox"}, ["strategy=fedprox", "dualadapt, source-only, fedavg-self-training"]),
+        ({"data": "faces"}, ["'faces'", "digits, digit-five"]),
+        ({"source": "mnist"}, ["mnist", "handwritten, blend, fonts, street, pen"]),
+        ({"targets": "pen,faces"}, ["faces", "handwritten, blend, fonts, street, pen"]),
+        ({"targets": "pen,pen"}, ["targets=pen,pen", "twice"]),
+        ({"targets": "pen,handwritten"}, ["targets=pen,handwritten", "handwritten is the source"]),
+        ({"targets": ","}, ["targets=,", "handwritten, blend, fonts, street, pen"]),
+        ({"clients": 3}, ["clients=3", "4 or more"]),
+        ({"network": "resnet-1000"}, ["network=resnet-1000", "small-cnn, mcd-digits, m3sda-digits"]),
+        ({"randomise": False}, ["scenery", "set randomise=true, or scenery=false"]),
+        ({"rounds": -1}, ["rounds=-1", "greater than or equal to 1"]),
+        ({"epochs": 3}, ["epochs: no such key", "rounds"]),
+    ],
+    ids=lambda value: "-".join(f"{k}-{v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_bad_settings_are_refused_with_what_is_allowed(config, said):
+    message = refusal(effective_settings, config)
+    for part in said:
+        assert part in message
+
+
+def test_cuda_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "device=cuda" in refusal(effective_settings, {"device": "cuda"})
+
+
+def test_more_clients_than_examples_are_refused(settings_of):
+    message = refusal(check_simulation, settings_of(targets="pen,blend", clients=80, target_limit=30))
+    assert message.startswith("clients=80: 40 of them would share the 30 training examples of pen")
+
+
+def test_as_many_clients_as_examples_are_allowed(settings_of):
+    check_simulation(settings_of(targets="pen,blend", clients=60, target_limit=30))
+
+
+def test_the_minimum_of_examples_counts(settings_of):
+    settings = settings_of(targets="pen", clients=10, target_limit=30, min_examples=4)
+    assert "at least 4 each" in refusal(check_simulation, settings)
+
+
+def digit_five(**config):
+    return effective_settings({"data": "digit-five", "clients": 3, **config})
+
+
+def test_a_family_of_files_asks_for_its_folder():
+    message = refusal(check_source, digit_five())
+    assert "mnist" in message
+    assert "--data-dir" in message
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    folder = str(tmp_path / "nowhere")
+    assert folder in refusal(check_source, digit_five(**{"data-dir": folder}))
+
+
+def test_a_folder_without_the_domain_is_refused(tmp_path):
+    message = refusal(check_source, digit_five(**{"data-dir": str(tmp_path)}))
+    assert "mnist" in message
+    assert str(tmp_path) in message
+
+
+def test_target_files_are_looked_at_too(tmp_path):
+    settings = digit_five(**{"data-dir": str(tmp_path), "source": "fonts", "targets": "svhn"})
+    check_source(settings)
+    assert "svhn" in refusal(check_simulation, settings)

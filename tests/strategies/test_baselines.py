@@ -1,0 +1,95 @@
+"""The two peers of DualAdapt, and the registry that names all three."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+
+from adaptation.networks import build
+from protocol.records import config_record, from_record, to_record
+from protocol.settings import SettingsError
+from server.roster import Cohort
+from strategies.fedavg_self_training import FedAvgSelfTraining
+from strategies.registry import STRATEGIES, check_strategy
+from strategies.source_only import SourceOnly
+
+
+@pytest.fixture
+def arrays():
+    return to_record(build("small-cnn", 10, (3, 8, 8), 0).state_dict())
+
+
+def asked(strategy, phase, arrays, settings, node_ids):
+    configure = {"train": strategy.configure_train, "evaluate": strategy.configure_evaluate}[phase]
+    return list(configure(1, arrays, config_record(settings, 1), Cohort(node_ids)))
+
+
+def test_source_only_asks_nobody_to_train(settings_of, arrays):
+    assert asked(SourceOnly(), "train", arrays, settings_of(), [1, 2, 3]) == []
+
+
+def test_source_only_leaves_the_model_as_it_is():
+    assert SourceOnly().aggregate_train(1, []) == (None, None)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("node_ids", [[4], [7, 3, 5]])
+def test_every_strategy_asks_everybody_of_the_cohort_to_evaluate(strategy, node_ids, settings_of, arrays):
+    made = STRATEGIES[strategy](settings_of(), build("small-cnn", 10, (3, 8, 8), 0), None)
+    sent = asked(made, "evaluate", arrays, settings_of(), node_ids)
+    assert sorted(message.metadata.dst_node_id for message in sent) == sorted(node_ids)
+    assert {frozenset(message.content) for message in sent} == {frozenset({"model", "config"})}
+
+
+@pytest.mark.parametrize("node_ids", [[4], [7, 3, 5]])
+def test_fedavg_asks_everybody_of_the_cohort_to_train(node_ids, settings_of, arrays):
+    sent = asked(FedAvgSelfTraining(), "train", arrays, settings_of(), node_ids)
+    assert sorted(message.metadata.dst_node_id for message in sent) == sorted(node_ids)
+    assert sent[0].content["config"]["server-round"] == 1
+
+
+def test_flowers_average_is_the_mean_weighted_by_examples():
+    examples = [1, 30, 400]
+    states = [build("small-cnn", 10, (3, 8, 8), seed).state_dict() for seed in range(3)]
+    replies = [
+        Message(
+            RecordDict(
+                {
+                    "model": to_record(state),
+                    "metrics": MetricRecord({"num-examples": count, "seconds": 1.0}),
+                    "client": ConfigRecord({"name": f"pen/{number:04d}"}),
+                }
+            ),
+            dst_node_id=1,
+            message_type="train",
+        )
+        for number, (state, count) in enumerate(zip(states, examples, strict=True))
+    ]
+    arrays, _ = FedAvgSelfTraining().aggregate_train(1, replies)
+    averaged = from_record(arrays)
+    assert averaged.keys() == states[0].keys()
+    for name, tensor in averaged.items():
+        expected = np.average([state[name].double().numpy() for state in states], axis=0, weights=examples)
+        assert tensor.dtype == states[0][name].dtype
+        np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-5, atol=1e-6)
+    build("small-cnn", 10, (3, 8, 8), 0).load_state_dict(averaged)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_known_strategy_passes(name):
+    check_strategy(name)
+
+
+@pytest.mark.parametrize("name", ["fedprox", "", "DualAdapt"])
+def test_an_unknown_strategy_is_refused_with_those_there_are(name):
+    with pytest.raises(SettingsError) as caught:
+        check_strategy(name)
+    assert str(caught.value) == (
+        f"strategy={name}: no such strategy; allowed are dualadapt, source-only, fedavg-self-training"
+    )
+
+
+def test_a_strategy_that_averages_uploads_floats_alone(arrays):
+    """FedAvg would average integer counters too."""
+    assert {array.dtype for array in arrays.values()} == {"float32"}
+    assert not torch.tensor([name.endswith("num_batches_tracked") for name in arrays]).any()

@@ -34,9 +34,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*", help="options of `fmtda simulate`")
     arguments = parser.parse_args()
     runs = [run(seed, arguments.options) for seed in range(arguments.seeds)]
-    shown = [
-        "DIR" if before == "--data-dir" else word for before, word in zip([""] + arguments.options, arguments.options)
-    ]
+    shown = ["DIR" if i and arguments.options[i - 1] == "--data-dir" else o for i, o in enumerate(arguments.options)]
     result = {
         "command": f"fmtda simulate {' '.join(shown)} --seed 0..{arguments.seeds - 1}",
         "cores": os.cpu_count(),
@@ -72,7 +70,7 @@ def draw(result: dict, path: Path) -> None:
         values = [[r[keys[label]][domain] for r in result["runs"]] for domain in domains]
         places = [i + (offset - 1) * 0.27 for i in range(len(domains))]
         axes.bar(places, [statistics.mean(v) for v in values], 0.25, label=label, color=colour)
-        for place, dots in zip(places, values):
+        for place, dots in zip(places, values, strict=True):
             axes.plot([place] * len(dots), dots, ".", color="black", markersize=3)
     axes.set_xticks(range(len(domains)), domains)
     axes.set_ylabel("accuracy on the target, %")

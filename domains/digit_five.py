@@ -37,7 +37,7 @@ class DigitFive(Family):
         "plain-steps": 600,
         "server-steps": 100,
         "client-steps": 200,
-        "self-train-steps": 100,
+        "self-train-steps": 60,
         "local-steps": 100,
     }
 

@@ -57,7 +57,7 @@ class Digits(Family):
         "plain-steps": 300,
         "server-steps": 40,
         "client-steps": 60,
-        "self-train-steps": 40,
+        "self-train-steps": 60,
         "local-steps": 40,
     }
 

@@ -68,7 +68,7 @@ class Settings(BaseModel):
     hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of the source kept from training, for the guard")
     pretrain_steps: int = Field(ge=1, description="gradient steps of server-side pre-training (Algorithm 1, line 1)")
     pretrain_batch: int = Field(ge=2, description="examples in one of them")
-    pretrain_learning_rate: float = Field(2e-3, gt=0, description="peak of its one-cycle schedule (Adam)")
+    pretrain_learning_rate: float = Field(4e-3, gt=0, description="peak of its one-cycle schedule (Adam)")
     plain_steps: int = Field(ge=1, description="gradient steps of the plain source-only reference, without any extra")
     weight_decay: float = Field(5e-4, ge=0, description="Adam's, in pre-training and fine-tuning")
 
@@ -96,12 +96,12 @@ class Settings(BaseModel):
     batch_norm_prior: float = Field(100.0, ge=0, description="examples that the server's statistics count for in that")
     self_train: bool = Field(description="extra: F_l and local BatchNorm scales by confident pseudo-labels")
     self_train_steps: int = Field(ge=1, description="gradient steps of it a round")
-    self_train_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of it")
+    self_train_learning_rate: float = Field(2e-3, gt=0, description="Adam step size of it")
     guard: bool = Field(description="extra: undo alignment steps that harm the source hold-out or raise discrepancy")
     personalise: bool = Field(False, description="extra, not in the default preset: own G on each client at the end")
     personalise_steps: int = Field(240, ge=1, description="gradient steps of it")
     personalise_batch: int = Field(128, ge=1, description="examples in one of them")
-    personalise_learning_rate: float = Field(5e-4, gt=0, description="Adam step size of it")
+    personalise_learning_rate: float = Field(2e-4, gt=0, description="Adam step size of it")
     confidence: float = Field(0.9, ge=0, lt=1, description="pseudo-labels count above this probability")
 
     # Peers

@@ -16,6 +16,9 @@ from protocol.settings import Settings
 BACKGROUNDS = 1000
 """Photo patches that the scenery extra draws from (our choice)."""
 
+WATCHED = 600
+"""Examples of the hold-out that a look at it takes (our choice): a percent of them is six pictures."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -76,8 +79,13 @@ class Source:
         return self.prepared(self.images[chosen], generator), self.labels[chosen]
 
     def held_out(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The whole hold-out, randomised and prepared as batches are."""
-        return self.prepared(self.held_out_images, generator), self.held_out_labels
+        """`WATCHED` examples of the hold-out, randomised and prepared as batches are.
+
+        A larger hold-out is drawn from; a smaller one comes several times, each time randomised anew.
+        """
+        order = torch.randperm(len(self.held_out_images), generator=generator).to(self.held_out_images.device)
+        chosen = order.repeat(-(-WATCHED // len(order)))[:WATCHED]
+        return self.prepared(self.held_out_images[chosen], generator), self.held_out_labels[chosen]
 
     def prepared(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Inputs out of source pictures."""

@@ -44,7 +44,8 @@ GUARD_INTERVAL = 5
 """Alignment steps between two looks of the guard (our choice)."""
 
 GUARD_TOLERANCE = 0.01
-"""Loss of accuracy on the source hold-out that the guard forgives (our choice)."""
+"""What the guard forgives, against the round's start: accuracy on the source hold-out lost, and relative growth of the
+discrepancy (our choice)."""
 
 
 class DualAdapt(FedAvg):
@@ -107,13 +108,13 @@ class DualAdapt(FedAvg):
         """Lines 14-18, and the guard around them."""
         settings, network = self.settings, self.network
         generator = self._generator(server_round, "server optimisation")
-        guard = (
-            _Guard(network, clients, self.source, self._generator(server_round, "guard")) if settings.guard else None
-        )
         align = torch.optim.Adam(network.feature_extractor.parameters(), lr=settings.align_learning_rate)
         finetune = torch.optim.AdamW(
             network.parameters(), lr=settings.finetune_learning_rate, weight_decay=settings.weight_decay
         )
+        guard = None
+        if settings.guard:
+            guard = _Guard(network, clients, align, finetune, self.source, self._generator(server_round, "guard"))
         alignment = cross_entropy = 0.0
         for step in range(1, settings.server_steps + 1):
             # Lines 15-16: mixup of two source draws.
@@ -139,7 +140,7 @@ class DualAdapt(FedAvg):
             cross_entropy += loss.item() / settings.server_steps
 
             if guard is not None and (step % GUARD_INTERVAL == 0 or step == settings.server_steps):
-                guard.look(align, finetune)
+                guard.look()
         network.eval()
         metrics = {"alignment-loss": alignment, "fine-tuning-loss": cross_entropy}
         return {**metrics, **guard.metrics()} if guard is not None else metrics
@@ -197,39 +198,40 @@ class _Guard:
     """Watches the source hold-out and the mean discrepancy, and undoes alignment steps that harm either.
 
     A bare Eq. 6 can collapse (MCD from MNIST to SVHN ends at chance). Every few steps the guard compares the
-    network with the last good one; if accuracy on the hold-out fell by more than the tolerance, or the clients
-    disagree more with F_g than before, network and optimisers go back and alignment goes on with half its step.
+    network with the round's start; if accuracy on the hold-out is lower, or the clients disagree more with F_g, both by
+    more than a tolerance, network and optimisers go back to the last good state and alignment goes on with half its
+    step size.
     """
 
-    def __init__(self, network: Network, clients: _Clients, source, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        network: Network,
+        clients: _Clients,
+        align: torch.optim.Optimizer,
+        finetune: torch.optim.Optimizer,
+        source,
+        generator: torch.Generator,
+    ) -> None:
         self.network, self.clients = network, clients
+        self.align, self.finetune = align, finetune
         self.inputs, self.labels = source.held_out(generator)
         self.mixed = mixup(self.inputs, self.inputs[torch.randperm(len(self.inputs), generator=generator)])
         self.undone = self.looks = 0
         self.first_accuracy, self.first_discrepancy = self.accuracy, self.discrepancy = self._measure()
-        self._good: tuple | None = None
-        self._keep(None, None)
+        self._keep()
 
-    def look(self, align: torch.optim.Optimizer, finetune: torch.optim.Optimizer) -> None:
+    def look(self) -> None:
         """Keep what was reached, or go back to the last good state."""
         self.looks += 1
         self.network.eval()
         accuracy, discrepancy = self._measure()
-        if accuracy >= self.accuracy - GUARD_TOLERANCE and discrepancy <= self.discrepancy:
+        harmless = accuracy >= self.first_accuracy - GUARD_TOLERANCE
+        if harmless and discrepancy <= self.first_discrepancy * (1 + GUARD_TOLERANCE):
             self.accuracy, self.discrepancy = accuracy, discrepancy
-            self._keep(align, finetune)
-            return
-        self.undone += 1
-        weights, align_state, finetune_state = copy.deepcopy(self._good)
-        self.network.load_state_dict(weights)
-        rate = align.param_groups[0]["lr"] / 2
-        if align_state is not None:
-            align.load_state_dict(align_state)
-            finetune.load_state_dict(finetune_state)
+            self._keep()
         else:
-            align.state.clear()
-            finetune.state.clear()
-        align.param_groups[0]["lr"] = rate
+            self.undone += 1
+            self._go_back()
 
     def metrics(self) -> dict[str, float]:
         """What the guard saw and did, for the round's metrics."""
@@ -249,6 +251,11 @@ class _Guard:
         accuracy = (logits.argmax(dim=1) == self.labels).float().mean().item()
         return accuracy, self.clients.alignment(self.network, self.mixed).item()
 
-    def _keep(self, align: torch.optim.Optimizer | None, finetune: torch.optim.Optimizer | None) -> None:
-        states = [optimiser and optimiser.state_dict() for optimiser in (align, finetune)]
-        self._good = copy.deepcopy((self.network.state_dict(), *states))
+    def _keep(self) -> None:
+        self._good = copy.deepcopy([part.state_dict() for part in (self.network, self.align, self.finetune)])
+
+    def _go_back(self) -> None:
+        rate = self.align.param_groups[0]["lr"] / 2
+        for part, state in zip((self.network, self.align, self.finetune), copy.deepcopy(self._good), strict=True):
+            part.load_state_dict(state)
+        self.align.param_groups[0]["lr"] = rate

@@ -31,7 +31,7 @@ BLINK = {
     "server-threads": 1,
     "device": "cpu",
 }
-"""A few steps of everything; at confidence 0 every prediction is a pseudo-label, so that self-training moves weights."""
+"""A few steps of everything; at confidence 0 every prediction is a pseudo-label, so self-training moves weights."""
 
 
 @pytest.fixture(scope="session", autouse=True)

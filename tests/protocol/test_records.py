@@ -68,7 +68,9 @@ def header(description):
 
 
 def content(**records):
-    return RecordDict({"client": ConfigRecord({"name": "pen/0000"}), "metrics": MetricRecord({"seconds": 1.0}), **records})
+    return RecordDict(
+        {"client": ConfigRecord({"name": "pen/0000"}), "metrics": MetricRecord({"seconds": 1.0}), **records}
+    )
 
 
 def test_tensors_arrive_bit_by_bit():
@@ -196,7 +198,9 @@ def test_pickled_code_is_never_run(arrays, layout, tmp_path):
 def test_a_hundred_megabytes_of_junk_are_refused_before_they_are_unpacked(arrays, layout, monkeypatch):
     record = to_record(arrays)
     record["bias"] = raw(bytes(100_000_000), shape=(3,))
-    monkeypatch.setattr(Array, "numpy", lambda self: pytest.fail("unpacked") if len(self.data) > 1e6 else np.zeros((3, 4), "f4"))
+    monkeypatch.setattr(
+        Array, "numpy", lambda self: pytest.fail("unpacked") if len(self.data) > 1e6 else np.zeros((3, 4), "f4")
+    )
     began = time.perf_counter()
     message = refusal(check_arrays, record, layout)
     assert message == "bias carries 100000000 bytes, expected about 12"
@@ -302,6 +306,14 @@ def test_a_mixture_with_a_variance_that_is_not_positive_is_refused(mixture, vari
 def test_mixture_weights_that_are_no_probabilities_are_refused(mixture, weights):
     mixture["weights"] = np.array(weights, "f4")
     assert "mixture weights sum to" in mixture_refusal(mixture)
+
+
+def test_quantiles_may_lie_far_out(mixture):
+    """A log-likelihood in 128 dimensions may well be below minus a million; nothing else in a mixture is as large."""
+    mixture["quantiles"] = np.linspace(-1e9, -1e8, QUANTILES, dtype="f4")
+    check_mixture(to_record(mixture), 2, FEATURES, QUANTILES)
+    mixture["means"][0, 0] = 1e9
+    assert mixture_refusal(mixture) == "means has values over 1e+06 in size"
 
 
 def test_decreasing_quantiles_are_refused(mixture):

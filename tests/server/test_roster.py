@@ -16,7 +16,7 @@ def settings(settings_of, tmp_path):
 
 def called(grid, settings, silence):
     roster = Roster()
-    roster.call(Exchange(grid, silence), grid, settings)
+    roster.call(Exchange(grid, silence, in_flight=0), grid, settings)
     return roster
 
 
@@ -48,7 +48,8 @@ def test_a_cohort_has_one_client_at_least_and_all_at_fraction_one(grid_of, setti
 def test_another_seed_draws_another_cohort(grid_of, settings, silence):
     roster = called(grid_of.simulated(4), settings, silence)
     drawn = [
-        [tuple(roster.cohort(settings.changed(seed=s, fraction=0.5), r).get_node_ids()) for r in range(8)] for s in (0, 1)
+        [tuple(roster.cohort(settings.changed(seed=s, fraction=0.5), r).get_node_ids()) for r in range(8)]
+        for s in (0, 1)
     ]
     assert drawn[0] != drawn[1]
 
@@ -63,7 +64,7 @@ def test_a_late_node_is_asked_alone(grid_of, settings, silence):
     grid = grid_of.simulated(4)
     roster = called(grid, settings, silence)
     grid.node_configs[7] = {"domain": "street", "folder": settings.output}
-    roster.call(Exchange(grid, silence), grid, settings)
+    roster.call(Exchange(grid, silence, in_flight=0), grid, settings)
     assert [message.metadata.dst_node_id for message in grid.sent[4:]] == [7]
     assert list(roster.names.values()) == ["blend/0000", "blend/0001", "pen/0000", "pen/0001", "street/0000"]
 

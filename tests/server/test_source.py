@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from server.source import Source
+from server.source import WATCHED, Source
 
 CPU = torch.device("cpu")
 
@@ -80,8 +80,25 @@ def test_the_plain_source_has_the_same_examples_and_no_extra(settings):
     assert (plain.standardise, plain.randomisation, plain.backgrounds) == (False, None, None)
 
 
-def test_the_hold_out_comes_whole_and_in_order(settings):
-    source = Source.load(settings, CPU)
+def test_a_small_hold_out_is_watched_evenly_and_each_time_randomised_anew(settings):
+    source = Source.load(settings.changed(randomise=False, scenery=False, standardise=False), CPU)
     inputs, labels = source.held_out(generator())
-    assert inputs.shape == (20, 3, 32, 32)
-    assert torch.equal(labels, source.held_out_labels)
+    assert inputs.shape == (WATCHED, 3, 32, 32)
+    shown = [((image + 1) * 127.5).round().to(torch.uint8).numpy().tobytes() for image in inputs]
+    times = [shown.count(image.numpy().tobytes()) for image in source.held_out_images]
+    assert times == [WATCHED // 20] * 20
+    known = {
+        image.numpy().tobytes(): int(y) for image, y in zip(source.held_out_images, source.held_out_labels, strict=True)
+    }
+    assert [known[image] for image in shown] == labels.tolist()
+
+    varied, _ = Source.load(settings, CPU).held_out(generator())
+    assert len(pictures(varied)) > 0.9 * WATCHED
+
+
+def test_of_a_large_hold_out_a_part_is_drawn(settings, monkeypatch):
+    monkeypatch.setattr("server.source.WATCHED", 12)
+    source = Source.load(settings.changed(randomise=False, scenery=False, standardise=False), CPU)
+    first, labels = source.held_out(generator())
+    assert len(pictures(first)) == len(labels) == 12
+    assert pictures(first) != pictures(source.held_out(generator(1))[0])

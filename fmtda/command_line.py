@@ -33,7 +33,9 @@ def simulate(
     targets: Annotated[str | None, typer.Option(help="the clients' domains, e.g. mnist-m,svhn,usps")] = None,
     strategy: Annotated[str | None, typer.Option(help="dualadapt, source-only or fedavg-self-training")] = None,
     preset: Annotated[str | None, typer.Option(help="default, or paper: the published algorithm alone")] = None,
-    clients: Annotated[int | None, typer.Option(help="simulated clients, spread evenly over the targets")] = None,
+    clients: Annotated[
+        int | None, typer.Option(help="simulated clients, spread over the targets; default: one each")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="federated rounds")] = None,
     seed: Annotated[int | None, typer.Option(help="root of every random draw")] = None,
     output: Annotated[Path | None, typer.Option(help="run directory; default: a new one below ./runs")] = None,

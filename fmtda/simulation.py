@@ -17,7 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from protocol.settings import Settings
 from server.app import run
 from server.progress import Progress
-from server.run_directory import FLOWER_LOG
+from server.run_directory import FLOWER_LOG, make_folder
 
 SECONDS_TO_STOP_RAY = 3.0
 INTERRUPTED = 130
@@ -70,7 +70,7 @@ def simulate(settings: Settings, progress: Progress, client_cpus: float, client_
 
 def _log_flower_to(folder: Path) -> None:
     """Send Flower's own log, tracebacks of failing clients included, to a file in the run directory."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     logger = logging.getLogger("flwr")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
@@ -84,7 +84,9 @@ def _stop_at_once_on_signal(settings: Settings) -> None:
     """End the process within seconds of Ctrl-C or SIGTERM: Flower itself would wait for replies."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        print(f"\nfmtda: interrupted; continue with: fmtda simulate --resume {settings.output}", flush=True)
+        begun = (Path(settings.output) / "config.toml").exists()
+        hint = f"continue with: fmtda simulate --resume {settings.output}" if begun else "nothing was trained yet"
+        print(f"\nfmtda: interrupted; {hint}", flush=True)
         # Ray gets a moment to end its processes; it ends them itself too once this one is gone.
         watchdog = threading.Timer(SECONDS_TO_STOP_RAY, os._exit, [INTERRUPTED])
         watchdog.daemon = True

@@ -40,9 +40,7 @@ class Settings(BaseModel):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="root of every random draw; equal seeds give equal results")
     rounds: int = Field(3, ge=1, le=100_000, description="federated rounds")
-    clients: int = Field(
-        4, ge=1, le=100_000, description="clients to wait for; they are spread evenly over the targets"
-    )
+    clients: int = Field(ge=1, le=100_000, description="clients to wait for, spread over the targets; auto: one each")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the clients that train in a round, drawn by name")
     output: str = Field("", description="run directory, absolute; empty: a new one below ./runs")
     resume: bool = Field(False, description="continue the run in `output` from its last whole round")
@@ -129,8 +127,10 @@ class Settings(BaseModel):
         """
         values = {key: value for key, value in config.items() if not _is_auto(key, value)}
         preset = PRESETS.get(str(values.get("preset", "default")), PRESETS["default"])
+        resolved = {**(family_defaults or {}), **preset, **values}
+        resolved.setdefault("clients", max(1, len(_names(resolved.get("targets", "")))))
         try:
-            return cls.model_validate({**(family_defaults or {}), **preset, **values})
+            return cls.model_validate(resolved)
         except ValidationError as error:
             raise SettingsError("\n".join(_explain(problem) for problem in error.errors())) from None
 
@@ -141,7 +141,7 @@ class Settings(BaseModel):
     @property
     def target_domains(self) -> tuple[str, ...]:
         """The comma list `targets` as names."""
-        return tuple(name.strip() for name in self.targets.split(",") if name.strip())
+        return _names(self.targets)
 
     def changed(self, **values: Scalar) -> "Settings":
         """A copy with other values, validated like the original."""
@@ -159,6 +159,10 @@ PRESETS: dict[str, dict[str, Scalar]] = {
 def run_config_defaults() -> dict[str, Scalar]:
     """Every run-config key with its default, ``auto`` where preset or data decide: pyproject.toml's table."""
     return {field.alias: AUTO if field.is_required() else field.default for field in Settings.model_fields.values()}
+
+
+def _names(comma_list: Scalar) -> tuple[str, ...]:
+    return tuple(name.strip() for name in str(comma_list).split(",") if name.strip())
 
 
 def _is_auto(key: str, value: Scalar) -> bool:

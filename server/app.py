@@ -12,7 +12,7 @@ from domains.registry import family
 from protocol.records import from_record, to_record
 from protocol.runtime import choose_device, set_threads
 from protocol.seeds import generator_for, seed_for
-from protocol.settings import Settings
+from protocol.settings import Settings, SettingsError
 from server import checkpoints
 from server.metrics import summarise
 from server.pretraining import pretrain
@@ -59,7 +59,8 @@ def run(grid: Grid, settings: Settings, progress: Progress) -> RunDirectory:
     roster = Roster()
     federation = Federation(grid, roster, settings, len(data.classes), directory, progress)
     roster.wait(grid, settings)
-    roster.call(federation.exchange, grid, settings)
+    if problems := roster.call(federation.exchange, grid, settings):
+        raise SettingsError("\n".join(problems))
 
     device = choose_device(settings.device)
     source = Source.load(settings, device)

@@ -7,7 +7,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from protocol.records import BadReply, check_records, config_record, sender
-from protocol.seeds import domain_of, seed_for
+from protocol.seeds import seed_for
 from protocol.settings import Settings, SettingsError
 from server.exchange import Exchange
 
@@ -21,12 +21,6 @@ class Roster:
 
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
-        self.empty: list[str] = []
-
-    @property
-    def domains(self) -> list[str]:
-        """The domains that have clients, sorted."""
-        return sorted({domain_of(name) for name in self.names.values()})
 
     def wait(self, grid: Grid, settings: Settings) -> None:
         """Wait until ``clients`` nodes are there.
@@ -46,32 +40,38 @@ class Roster:
                 f"or set clients={count}, or start more SuperNodes"
             )
 
-    def call(self, exchange: Exchange, grid: Grid, settings: Settings) -> None:
-        """Ask every node for its client's name.
+    def call(self, exchange: Exchange, grid: Grid, settings: Settings) -> list[str]:
+        """Ask every node that is new for its client's name, and forget nodes that are gone.
 
-        Raises
-        ------
-        SettingsError
-            If a client has no usable data, or two claim one name.
+        Returns
+        -------
+        list of str
+            Who can't take part, and why: no usable data, no answer, a name that another node has.
         """
+        present = list(grid.get_node_ids())
+        names = {node_id: name for node_id, name in self.names.items() if node_id in present}
         content = RecordDict({"config": config_record(settings, 0)})
-        node_ids = [node_id for node_id in grid.get_node_ids() if node_id not in self.names]
-        messages = [Message(content, dst_node_id=node_id, message_type="query") for node_id in node_ids]
-        names: dict[int, str] = {}
-        for reply in exchange.send(messages, settings.timeout).replies:
+        unknown = [node_id for node_id in present if node_id not in names]
+        answers = exchange.send(
+            (Message(content, dst_node_id=n, message_type="query") for n in unknown), settings.timeout
+        )
+        problems = [f"node {node_id} did not say who it is" for node_id in answers.unanswered]
+        for reply in answers.replies:
             if reply.has_error():
-                raise SettingsError(f"a client can't take part: {last_line(reply.error.reason)}")
+                problems.append(f"a client can't take part: {last_line(reply.error.reason)}")
+                continue
             try:
                 check_records(reply.content)
                 name = sender(reply.content)
             except BadReply as error:
-                raise SettingsError(f"node {reply.metadata.src_node_id} can't take part: {error}") from None
-            if name in (*names.values(), *self.names.values()):
-                raise SettingsError(f"two nodes say that they are {name}; give each its own domain or share")
+                problems.append(f"node {reply.metadata.src_node_id} can't take part: {error}")
+                continue
+            if name in names.values():
+                problems.append(f"two nodes say that they are {name}; give each its own domain or share")
+                continue
             names[reply.metadata.src_node_id] = name
-        if len(names) < len(node_ids):
-            raise SettingsError(f"{len(node_ids) - len(names)} of {len(node_ids)} nodes did not say who they are")
-        self.names = dict(sorted({**self.names, **names}.items(), key=lambda item: item[1]))
+        self.names = dict(sorted(names.items(), key=lambda item: item[1]))
+        return problems
 
     def cohort(self, settings: Settings, server_round: int) -> "Cohort":
         """The clients of a round: all, or the share ``fraction`` drawn from the seed by name."""

@@ -87,7 +87,8 @@ class Federation:
             If a checkpoint can't be written; the last good one stays.
         """
         for server_round in range(first_round, self.settings.rounds + 1):
-            self.roster.call(self.exchange, self.grid, self.settings)
+            for problem in self.roster.call(self.exchange, self.grid, self.settings):
+                self.progress.note(f"round {server_round}: {problem}")
             cohort = self.roster.cohort(self.settings, server_round)
             arrays, training, server_seconds, metrics = self._training_phase(strategy, arrays, server_round, cohort)
             evaluation = self._evaluation_phase(strategy, arrays, server_round, cohort)

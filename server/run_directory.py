@@ -49,7 +49,7 @@ class RunDirectory:
         """
         path = Path(settings.output)
         refuse_unusable_output(path)
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         run = cls(path)
         run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": versions()}))
         return run
@@ -92,6 +92,20 @@ class RunDirectory:
         aside = self.path / f".{name}.writing"
         aside.write_text(text)
         aside.rename(self.path / name)
+
+
+def make_folder(path: Path) -> None:
+    """Create the run directory.
+
+    Raises
+    ------
+    SettingsError
+        If the system refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"output={path}: the folder can't be made ({error.strerror}); name another") from None
 
 
 def refuse_unusable_output(path: Path) -> None:

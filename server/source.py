@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from adaptation.augment import Randomisation, prepare, randomise
+from domains.examples import DataError
 from domains.photographs import patches
 from domains.registry import family
 from protocol.seeds import seed_for
 from protocol.settings import Settings
+
+LEAST_EXAMPLES = 20
+"""Labelled examples below which no network is trained (our choice)."""
 
 BACKGROUNDS = 1000
 """Photo patches that the scenery extra draws from (our choice)."""
@@ -46,10 +50,21 @@ class Source:
 
     @classmethod
     def load(cls, settings: Settings, device: torch.device) -> "Source":
-        """Load the source domain's training part and split off the hold-out, by the seed."""
+        """Load the source domain's training part and split off the hold-out, by the seed.
+
+        Raises
+        ------
+        DataError
+            If it can't be read, or is too small to train on.
+        """
         data_dir = Path(settings.data_dir) if settings.data_dir else None
         domain = family(settings.data).load(settings.source, "train", data_dir, settings.seed)
         examples = domain.limited(settings.source_limit, seed_for(settings.seed, "source limit"))
+        if len(examples) < LEAST_EXAMPLES:
+            raise DataError(
+                f"source {settings.source}: {len(examples)} labelled examples (source-limit={settings.source_limit}); "
+                f"at least {LEAST_EXAMPLES} are needed"
+            )
         order = np.random.default_rng(seed_for(settings.seed, "hold-out")).permutation(len(examples))
         cut = max(1, round(settings.hold_out * len(examples)))
         held_out, trained = examples.select(np.sort(order[:cut])), examples.select(np.sort(order[cut:]))

@@ -89,9 +89,7 @@ class TestAlignmentLoss:
         local_probabilities = torch.tensor([[[0.75, 0.25], [0.0, 1.0]], [[0.5, 0.5], [0.5, 0.5]]])
         weights = torch.tensor([[1.0, 0.5], [1.0, 0.2]])
         expected = (1.0 * 0.25 + 0.5 * 1.0 + 1.0 * 0.0 + 0.2 * 0.5) / 4
-        assert alignment_loss(global_probabilities, local_probabilities, weights).item() == pytest.approx(
-            expected
-        )
+        assert alignment_loss(global_probabilities, local_probabilities, weights).item() == pytest.approx(expected)
 
     def test_is_the_mean_discrepancy_where_all_weights_are_one(self):
         p, q = random_logits(5, 3).softmax(-1), random_logits(4, 5, 3, seed=1).softmax(-1)

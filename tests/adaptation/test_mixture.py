@@ -149,9 +149,7 @@ class TestFit:
     def test_takes_seeds_beyond_32_bits(self):
         assert len(fit(domain(60, seed=10), 2, seed=2**100 + 1).weights) == 2
 
-    @pytest.mark.parametrize(
-        ("examples", "components"), [(1, 1), (2, 1), (15, 1), (39, 1), (50, 2), (2000, 10)]
-    )
+    @pytest.mark.parametrize(("examples", "components"), [(1, 1), (2, 1), (15, 1), (39, 1), (50, 2), (2000, 10)])
     def test_few_examples_get_few_components(self, examples, components):
         mixture = fit(domain(examples, seed=11), components=10, seed=0)
         assert len(mixture.weights) == components
@@ -269,9 +267,7 @@ class TestStepwiseEM:
 
     def test_mean_typicality_is_calibrated_for_fifteen_examples(self, source_mixture):
         new = domain(500, seed=26)
-        means = [
-            self.follow(source_mixture, domain(15, seed)).typicality(new).mean() for seed in range(30, 50)
-        ]
+        means = [self.follow(source_mixture, domain(15, seed)).typicality(new).mean() for seed in range(30, 50)]
         assert 0.35 < torch.stack(means).mean() < 0.65
 
     def test_a_component_that_loses_all_examples_stays_harmless(self, source_mixture):
@@ -297,18 +293,12 @@ class TestStepwiseEM:
 
 class TestStackedMixtures:
     def test_equals_the_single_mixtures(self, source_mixture):
-        mixtures = [fit(domain(n, seed=n), components=10, seed=0) for n in (400, 15, 100, 1)] + [
-            source_mixture
-        ]
+        mixtures = [fit(domain(n, seed=n), components=10, seed=0) for n in (400, 15, 100, 1)] + [source_mixture]
         assert len({len(mixture.weights) for mixture in mixtures}) > 2
-        features = torch.cat(
-            [domain(100, seed=41), domain(50, seed=42, shift=0.5), domain(20, seed=43, shift=1e3)]
-        )
+        features = torch.cat([domain(100, seed=41), domain(50, seed=42, shift=0.5), domain(20, seed=43, shift=1e3)])
         stacked = StackedMixtures.from_mixtures(mixtures).typicality(features)
         assert stacked.shape == (5, 170)
-        torch.testing.assert_close(
-            stacked, torch.stack([m.typicality(features) for m in mixtures]), atol=1e-6, rtol=0
-        )
+        torch.testing.assert_close(stacked, torch.stack([m.typicality(features) for m in mixtures]), atol=1e-6, rtol=0)
 
     def test_absent_components_stay_absent_however_far_the_features(self, source_mixture):
         one = Mixture(

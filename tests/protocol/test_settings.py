@@ -65,6 +65,12 @@ def test_auto_becomes_what_the_family_says(family):
     assert AUTO not in [value for key, value in resolved.items() if key != "device"]
 
 
+def test_auto_clients_are_one_for_each_target():
+    targets = ("pen", "pen, blend", "pen,blend,street")
+    assert [settings(targets=each, clients=AUTO).clients for each in targets] == [1, 2, 3]
+    assert settings(targets="pen,blend", clients=5).clients == 5
+
+
 def test_auto_stays_a_value_of_the_device():
     assert settings(device="auto").device == "auto"
 

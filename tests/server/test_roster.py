@@ -1,5 +1,7 @@
 """Who takes part: by name, whatever node ids Flower draws."""
 
+import re
+
 import pytest
 from flwr.app import Error, Message, RecordDict
 
@@ -14,9 +16,16 @@ def settings(settings_of, tmp_path):
     return settings_of(targets="blend,pen", clients=4, join_timeout=0.1, timeout=0.2, output=str(tmp_path))
 
 
-def called(grid, settings, silence):
+def asked(grid, settings, silence) -> tuple[Roster, list[str]]:
+    """A roster after its call, and the problems it reported."""
     roster = Roster()
-    roster.call(Exchange(grid, silence, in_flight=0), grid, settings)
+    return roster, roster.call(Exchange(grid, silence, in_flight=0), grid, settings)
+
+
+def called(grid, settings, silence) -> Roster:
+    """A roster after a call without problems."""
+    roster, problems = asked(grid, settings, silence)
+    assert not problems
     return roster
 
 
@@ -24,7 +33,6 @@ def test_nodes_are_known_by_their_clients_names_in_order(grid_of, settings, sile
     roster = called(grid_of.simulated(4), settings, silence)
     assert list(roster.names.values()) == ["blend/0000", "blend/0001", "pen/0000", "pen/0001"]
     assert roster.names == {104: "blend/0000", 103: "pen/0000", 102: "blend/0001", 101: "pen/0001"}
-    assert roster.domains == ["blend", "pen"]
 
 
 def test_a_cohort_is_drawn_by_name_and_not_by_node_id(grid_of, settings, silence):
@@ -56,8 +64,9 @@ def test_another_seed_draws_another_cohort(grid_of, settings, silence):
 
 def test_two_nodes_of_one_name_are_refused(grid_of, settings, silence):
     node = {"domain": "pen", "folder": settings.output}
-    with pytest.raises(SettingsError, match="two nodes say that they are pen/0000; give each its own domain or share"):
-        called(grid_of({1: node, 2: node}), settings, silence)
+    roster, problems = asked(grid_of({1: node, 2: node}), settings, silence)
+    assert problems == ["two nodes say that they are pen/0000; give each its own domain or share"]
+    assert list(roster.names.values()) == ["pen/0000"]
 
 
 def test_a_late_node_is_asked_alone(grid_of, settings, silence):
@@ -96,28 +105,37 @@ def test_the_right_number_of_nodes_is_waited_for(grid_of, settings):
 
 
 def test_a_client_without_usable_data_is_named_with_its_reason(grid_of, settings, silence):
-    with pytest.raises(SettingsError, match="a client can't take part: DataError: .*nowhere") as caught:
-        called(grid_of({1: {"domain": "nowhere"}}), settings, silence)
-    assert "\n" not in str(caught.value)
+    roster, (problem,) = asked(grid_of({1: {"domain": "nowhere"}}), settings, silence)
+    assert re.fullmatch("a client can't take part: DataError: .*nowhere.*", problem)
+    assert not roster.names
 
 
 def test_a_node_that_is_silent_is_refused(grid_of, settings, silence):
     grid = grid_of.simulated(4, tamper=lambda sent, reply: None if sent.metadata.dst_node_id == 101 else reply)
-    with pytest.raises(SettingsError, match="1 of 4 nodes did not say who they are"):
-        called(grid, settings, silence)
+    roster, problems = asked(grid, settings.changed(timeout=0.5), silence)
+    assert problems == ["node 101 did not say who it is"]
+    assert len(roster.names) == 3
 
 
 def test_a_node_that_says_something_else_is_refused(grid_of, settings, silence):
-    with pytest.raises(SettingsError, match="can't take part: .* 'metrics'"):
-        called(grid_of.simulated(1, tamper=lambda sent, _: Message(RecordDict(), reply_to=sent)), settings, silence)
-    with pytest.raises(SettingsError, match="names no client"):
-        called(grid_of.simulated(1, tamper=lambda sent, _: reply_to(sent, "", {})), settings, silence)
-    with pytest.raises(SettingsError, match="can't take part: out of memory"):
-        called(
-            grid_of.simulated(1, tamper=lambda sent, _: Message(Error(1, "out of memory"), reply_to=sent)),
-            settings,
-            silence,
-        )
+    tampers = {
+        "'metrics'": lambda sent, _: Message(RecordDict(), reply_to=sent),
+        "names no client": lambda sent, _: reply_to(sent, "", {}),
+        "out of memory": lambda sent, _: Message(Error(1, "out of memory"), reply_to=sent),
+    }
+    for reason, tamper in tampers.items():
+        roster, (problem,) = asked(grid_of.simulated(1, tamper=tamper), settings, silence)
+        assert "can't take part" in problem
+        assert reason in problem
+        assert not roster.names
+
+
+def test_a_node_that_restarted_takes_its_name_again(grid_of, settings, silence):
+    grid = grid_of({1: {"domain": "pen", "folder": settings.output}})
+    roster = called(grid, settings, silence)
+    grid.node_configs[2] = grid.node_configs.pop(1)
+    assert roster.call(Exchange(grid, silence, in_flight=0), grid, settings) == []
+    assert roster.names == {2: "pen/0000"}
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,11 @@ def test_every_failure_is_listed_in_order_of_the_names():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_source_mixture():
-    """W_S on fewer source examples: what is tested here does not depend on their number, the seconds do."""
+def few_source_examples():
+    """For W_S and the guard: what is tested here does not depend on their number, the seconds do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
+        patch.setattr("server.source.WATCHED", 30)
         yield
 
 

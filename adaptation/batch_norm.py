@@ -6,33 +6,33 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @torch.no_grad()
-def reestimate(feature_extractor: nn.Module, inputs: Tensor, prior_examples: float, batch_size: int = 256) -> None:
+def reestimate(feature_extractor: nn.Module, inputs: Tensor, client_weight: float, batch_size: int = 256) -> None:
     """Re-estimate the running statistics of every BatchNorm layer on unlabelled inputs, in place.
 
-    Each layer sees what the layers before it give under the new statistics of the same batch (AdaBN, Li et
-    al. 2016); parameters stay as they are. Few examples give noisy statistics, so the result is shrunk
-    towards the statistics the module came with, the server's: new = (n client + prior server) / (n + prior).
-    The shrinkage is our choice.
+    Each layer sees what the layers before it give under the new statistics of the same batch (AdaBN, Li et al. 2016);
+    parameters stay as they are. The result is a mean of the new statistics and those that the module came with, the
+    server's: ``w client + (1 - w) server``. Mixing the two is in Schneider et al. 2020 and You et al. 2021; the weight
+    is the caller's choice.
 
     Parameters
     ----------
     feature_extractor : nn.Module
     inputs : Tensor, (n, ...)
         The client's prepared inputs, float32.
-    prior_examples : float
-        How many examples the server's statistics count for; 0 forgets them.
+    client_weight : float
+        w in [0, 1]; 1 forgets the server's statistics.
     batch_size : int
         Examples a forward pass. Batches are of nearly equal size, and their statistics are averaged by size.
 
     Raises
     ------
     ValueError
-        If there are fewer than two inputs, which have no variance, or `prior_examples` is negative.
+        If there are fewer than two inputs, which have no variance, or `client_weight` is outside [0, 1].
     """
     if len(inputs) < 2:
         raise ValueError(f"{len(inputs)} inputs given; BatchNorm statistics need two at least")
-    if prior_examples < 0:
-        raise ValueError(f"prior_examples={prior_examples} must not be negative")
+    if not 0 <= client_weight <= 1:
+        raise ValueError(f"client_weight={client_weight} must be in [0, 1]")
     layers = [layer for layer in feature_extractor.modules() if isinstance(layer, _BatchNorm)]
     server = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
     settings = [(layer.training, layer.momentum) for layer in layers]
@@ -44,7 +44,6 @@ def reestimate(feature_extractor: nn.Module, inputs: Tensor, prior_examples: flo
         for layer in layers:
             layer.momentum = len(batch) / seen
         feature_extractor(batch)
-    client_weight = len(inputs) / (len(inputs) + prior_examples)
     for layer, (mean, variance), (training, momentum) in zip(layers, server, settings, strict=True):
         layer.running_mean.copy_(mean.lerp(layer.running_mean, client_weight))
         layer.running_var.copy_(variance.lerp(layer.running_var, client_weight))

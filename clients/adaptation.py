@@ -1,7 +1,8 @@
 """DualAdapt's client side: Algorithm 1, lines 6-12, the extras that stay on the client, and evaluation.
 
-G and F_g come from the server and stay frozen. Only the local classifier F_l and the mixture W_T leave the client;
-labels are looked at in `_counts` alone, which counts how many predictions are right.
+G and F_g come from the server and stay frozen in training. Only the local classifier F_l and the mixture W_T leave the
+client. What the extras add happens in `localised_network`, before the client predicts, and stays with it. Labels are
+looked at in `_counts` alone, which counts how many predictions are right.
 """
 
 import copy
@@ -12,7 +13,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from adaptation.augment import prepare
-from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, reestimate
+from adaptation.batch_norm import batch_norm_state, reestimate
 from adaptation.batches import shuffled_batches
 from adaptation.losses import local_classifier_loss
 from adaptation.mixture import Mixture, StepwiseEM, hold_out
@@ -25,8 +26,8 @@ from domains.registry import family
 from protocol.records import from_record, reply_to, to_record
 from protocol.runtime import choose_device
 from protocol.seeds import seed_for
+from protocol.settings import Settings
 
-SCALE_SUFFIXES = (".weight", ".bias")
 FORWARD_BATCH = 256
 
 
@@ -37,36 +38,14 @@ def train(message: Message, client: Client) -> Message:
     network = received_network(message, client)
     source_mixture = Mixture.from_arrays({n: a.numpy() for n, a in message.content["source_mixture"].items()})
     inputs = client_inputs(client, client.train)
-    if settings.local_batch_norm and len(inputs) > 1:
-        reestimate(network.feature_extractor, inputs, settings.batch_norm_prior)
-
+    use_own_statistics(network, inputs, settings)
     classifier, mixture, losses = _adapt(client, network, inputs, source_mixture.to(inputs.device))
-
-    scale_changes: dict[str, Tensor] = {}
-    if settings.self_train:
-        before = _scales(network)
-        adapted = Network(network.feature_extractor, classifier, network.feature_size)
-        losses |= {
-            f"self-training-{name}": value
-            for name, value in adapt_head_and_scales(
-                adapted,
-                inputs,
-                steps=settings.self_train_steps,
-                batch_size=settings.client_batch,
-                learning_rate=settings.self_train_learning_rate,
-                threshold=settings.confidence,
-                generator=client.generator("self-training"),
-            ).items()
-        }
-        scale_changes = {name: value - before[name] for name, value in _scales(network).items()}
-
     mixture_arrays = mixture.arrays()
     local_part.write(
         client.folder,
-        local_part.ADAPTED,
+        local_part.UPLOADED,
         local_part.prefixed("classifier", classifier.state_dict())
-        | local_part.prefixed("mixture", {name: torch.from_numpy(a) for name, a in mixture_arrays.items()})
-        | local_part.prefixed("scale-change", scale_changes),
+        | local_part.prefixed("mixture", {name: torch.from_numpy(array) for name, array in mixture_arrays.items()}),
     )
     metrics = {"num-examples": len(inputs), "seconds": time.perf_counter() - began, **losses}
     return reply_to(
@@ -137,7 +116,7 @@ def personalise_copy(message: Message, client: Client) -> Message:
 
 
 def evaluate(message: Message, client: Client) -> Message:
-    """Predict the client's test examples by F_g, F_l and their mean (inference rule, design step 5), and count."""
+    """Predict the client's test examples by F_g, F_l and their mean, and count."""
     began = time.perf_counter()
     network, local_classifier, mixture = localised_network(message, client)
     features = extract(network, client_inputs(client, client.test))
@@ -148,7 +127,7 @@ def evaluate(message: Message, client: Client) -> Message:
         if local_classifier is not None:
             p_l = local_classifier(features).softmax(dim=1)
             probabilities |= {"local": p_l, "mean": (p_g + p_l) / 2}
-            decisive = "mean"
+            decisive = client.settings.inference
             if len(features):
                 metrics["agreement"] = (p_g.argmax(dim=1) == p_l.argmax(dim=1)).float().mean().item()
                 metrics["log-likelihood"] = mixture.log_likelihood(features).mean().item()
@@ -157,29 +136,52 @@ def evaluate(message: Message, client: Client) -> Message:
 
 
 def localised_network(message: Message, client: Client) -> tuple[Network, torch.nn.Module | None, Mixture | None]:
-    """The received G and F_g with this client's BatchNorm statistics and scales; its F_l and W_T if it has trained.
+    """The received G and F_g made this client's own, its F_l, and its W_T.
 
-    Strategies other than DualAdapt have no local part: they get the network as it came.
+    The extras that never leave the client act here: BatchNorm statistics of its own, then F_l and the BatchNorm scales
+    trained on confident pseudo-labels. What results is written to the client's folder. Strategies other than DualAdapt
+    have no local part: they get the network as it came. A client that has not trained, or lost its folder, has no F_l.
     """
     settings = client.settings
     network = received_network(message, client)
     if settings.strategy != "dualadapt":
         return network, None, None
-    if settings.local_batch_norm and len(client.train) > 1:
-        reestimate(network.feature_extractor, client_inputs(client, client.train), settings.batch_norm_prior)
-    stored = local_part.read(client.folder, local_part.ADAPTED)
+    inputs = client_inputs(client, client.train)
+    use_own_statistics(network, inputs, settings)
+    stored = local_part.read(client.folder, local_part.UPLOADED)
     if stored is None:
         return network, None, None
-    state = batch_norm_state(network.feature_extractor)
-    for name, change in local_part.group("scale-change", stored).items():
-        state[name] = state[name] + change.to(state[name].device)
-    load_batch_norm_state(network.feature_extractor, state)
-    if settings.local_batch_norm:
-        local_part.write(client.folder, local_part.BATCH_NORM, state)
     classifier = copy.deepcopy(network.classifier)
     classifier.load_state_dict(local_part.group("classifier", stored))
-    mixture = Mixture(**local_part.group("mixture", stored)).to(next(network.parameters()).device)
+    mixture = Mixture(**local_part.group("mixture", stored)).to(inputs.device)
+    if settings.self_train:
+        adapt_head_and_scales(
+            Network(network.feature_extractor, classifier, network.feature_size),
+            inputs,
+            steps=settings.self_train_steps,
+            batch_size=settings.self_train_batch,
+            learning_rate=settings.self_train_learning_rate,
+            threshold=settings.confidence,
+            generator=client.generator("self-training"),
+        )
+    local_part.write(
+        client.folder,
+        local_part.LOCALISED,
+        local_part.prefixed("classifier", classifier.state_dict())
+        | local_part.prefixed("batch-norm", batch_norm_state(network.feature_extractor)),
+    )
     return network, classifier, mixture
+
+
+def use_own_statistics(network: Network, inputs: Tensor, settings: Settings) -> None:
+    """The extra `local-batch-norm`: move G's BatchNorm statistics towards those of the client's inputs, in place.
+
+    The client's weight is ``batch-norm-share`` n / (n + ``batch-norm-prior``): a few examples give noisy statistics.
+    """
+    examples = len(inputs)
+    if settings.local_batch_norm and examples > 1:
+        weight = settings.batch_norm_share * examples / (examples + settings.batch_norm_prior)
+        reestimate(network.feature_extractor, inputs, weight)
 
 
 def received_network(message: Message, client: Client) -> Network:
@@ -233,12 +235,3 @@ def _counts(probabilities: dict[str, Tensor], examples: Examples, decisive: str)
     cells = labels * classes + p[known].argmax(dim=1)
     counts["confusion"] = torch.bincount(cells, minlength=classes**2).tolist()
     return counts
-
-
-def _scales(network: Network) -> dict[str, Tensor]:
-    """Copies of G's BatchNorm scales and shifts."""
-    return {
-        name: value
-        for name, value in batch_norm_state(network.feature_extractor).items()
-        if name.endswith(SCALE_SUFFIXES)
-    }

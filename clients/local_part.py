@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-ADAPTED = "adapted.safetensors"
-"""F_l, W_T, and how self-training changed the BatchNorm scales and shifts."""
+UPLOADED = "uploaded.safetensors"
+"""F_l and W_T as the client last sent them."""
 
-BATCH_NORM = "batch-norm.safetensors"
-"""BatchNorm statistics, scales and shifts as last used with the server's G."""
+LOCALISED = "localised.safetensors"
+"""What the client last predicted with beside the server's model: F_l, and G's BatchNorm statistics, scales, shifts."""
 
 PERSONAL = "personal.safetensors"
 """The client's own copy of G and its head."""

@@ -32,12 +32,13 @@ class DigitFive(Family):
     default_source = "mnist"
     default_targets = ("mnist-m", "svhn", "usps")
     training: ClassVar = {
-        "pretrain-steps": 2400,
+        "pretrain-steps": 4000,
         "pretrain-batch": 128,
         "plain-steps": 600,
         "server-steps": 100,
         "client-steps": 200,
         "self-train-steps": 60,
+        "self-train-batch": 128,
         "local-steps": 100,
     }
 

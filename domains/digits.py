@@ -54,10 +54,11 @@ class Digits(Family):
     training: ClassVar = {
         "pretrain-steps": 600,
         "pretrain-batch": 64,
-        "plain-steps": 300,
-        "server-steps": 40,
+        "plain-steps": 200,
+        "server-steps": 20,
         "client-steps": 60,
         "self-train-steps": 60,
+        "self-train-batch": 64,
         "local-steps": 40,
     }
 

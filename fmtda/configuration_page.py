@@ -4,7 +4,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from domains.registry import FAMILIES
-from protocol.settings import EXTRAS, PRESETS, Settings
+from protocol.settings import PRESETS, Settings
 
 HEAD = """# Configuration
 
@@ -27,7 +27,8 @@ def page() -> str:
     """The whole page as Markdown."""
     rows = "".join(_row(field) for field in Settings.model_fields.values())
     presets = "\n## What `auto` means by preset\n\n" + _table(
-        EXTRAS, {name: {key: str(values[key]).lower() for key in EXTRAS} for name, values in PRESETS.items()}
+        list(PRESETS["default"]),
+        {name: {key: str(value).lower() for key, value in values.items()} for name, values in PRESETS.items()},
     )
     keys = list(dict.fromkeys(key for family in FAMILIES.values() for key in family.defaults))
     families = "\n## What `auto` means by data\n\n" + _table(

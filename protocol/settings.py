@@ -84,6 +84,7 @@ class Settings(BaseModel):
     client_batch: int = Field(64, ge=1, description="examples in one of them")
     client_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of Eq. 5 on F_l")
     discrepancy_weight: float = Field(0.1, ge=0, description="lambda of Eq. 5")
+    inference: Literal["mean", "local"] = Field(description="what predicts on a client: (p_g + p_l) / 2, or p_l alone")
     cache_features: bool = Field(True, description="compute a client's features once a round (G is frozen there)")
 
     # The extras beyond the paper, each switchable alone
@@ -91,9 +92,11 @@ class Settings(BaseModel):
     randomise: bool = Field(description="extra: source in random colour, texture, polarity, geometry")
     scenery: bool = Field(description="extra: source digits on photographs, with neighbours (needs randomise)")
     local_batch_norm: bool = Field(description="extra: BatchNorm statistics re-estimated on each client, kept there")
-    batch_norm_prior: float = Field(100.0, ge=0, description="examples that the server's statistics count for in that")
+    batch_norm_share: float = Field(0.3, ge=0, le=1, description="largest weight of a client's own statistics in that")
+    batch_norm_prior: float = Field(30.0, ge=0, description="examples at which the weight is half of that")
     self_train: bool = Field(description="extra: F_l and local BatchNorm scales by confident pseudo-labels")
-    self_train_steps: int = Field(ge=1, description="gradient steps of it a round")
+    self_train_steps: int = Field(ge=1, description="gradient steps of it, before a client predicts")
+    self_train_batch: int = Field(ge=1, description="examples in one of them")
     self_train_learning_rate: float = Field(2e-3, gt=0, description="Adam step size of it")
     guard: bool = Field(description="extra: undo alignment steps that harm the source hold-out or raise discrepancy")
     personalise: bool = Field(False, description="extra, not in the default preset: own G on each client at the end")
@@ -151,8 +154,8 @@ class Settings(BaseModel):
 EXTRAS = ("standardise", "randomise", "scenery", "local-batch-norm", "self-train", "guard")
 
 PRESETS: dict[str, dict[str, Scalar]] = {
-    "default": dict.fromkeys(EXTRAS, True),
-    "paper": dict.fromkeys(EXTRAS, False),
+    "default": {**dict.fromkeys(EXTRAS, True), "inference": "local"},
+    "paper": {**dict.fromkeys(EXTRAS, False), "inference": "mean"},
 }
 
 

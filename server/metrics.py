@@ -8,7 +8,7 @@ from protocol.seeds import domain_of
 from protocol.settings import Settings
 
 HEADS = ("global", "local", "mean", "personal")
-"""F_g, F_l, their mean (the inference rule), and the client's personalised copy."""
+"""F_g, F_l, their mean, and the client's personalised copy."""
 
 Counts = Mapping[str, int | float | list[int]]
 
@@ -68,16 +68,16 @@ def confusion_by_domain(counts: Mapping[str, Counts]) -> dict[str, list[int]]:
     return total
 
 
-def best_head(accuracy: Mapping[str, float]) -> float:
-    """The accuracy that counts for a domain: the personalised copy's, else the mean's, else F_g's."""
-    return next(accuracy[head] for head in ("personal", "mean", "global") if head in accuracy)
+def decisive_head(accuracy: Mapping[str, float], inference: str) -> float:
+    """The accuracy that counts for a domain: the personalised copy's, else the inference rule's, else F_g's."""
+    return next(accuracy[head] for head in ("personal", inference, "global") if head in accuracy)
 
 
 def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
     """The contents of summary.json out of all lines of metrics.jsonl."""
     start, rounds = lines[0], [line for line in lines if line["phase"] == "round" and line["round"] > 0]
     heads = {domain: dict(by_head) for domain, by_head in lines[-1]["accuracy"].items()}
-    accuracy = {domain: best_head(by_head) for domain, by_head in heads.items()}
+    accuracy = {domain: decisive_head(by_head, settings.inference) for domain, by_head in heads.items()}
     return {
         "workload": settings.workload,
         "strategy": settings.strategy,
@@ -88,6 +88,7 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
         "seed": settings.seed,
         "rounds": settings.rounds,
         "clients": settings.clients,
+        "inference": settings.inference,
         "accuracy": accuracy,
         "average_accuracy": mean(accuracy.values()),
         "accuracy_by_head": heads,

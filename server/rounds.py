@@ -27,7 +27,7 @@ from protocol.records import (
 from protocol.settings import Settings
 from server import checkpoints
 from server.exchange import Answers, Exchange
-from server.metrics import HEADS, accuracy_by_domain, best_head, check_counts, confusion_by_domain
+from server.metrics import accuracy_by_domain, check_counts, confusion_by_domain, decisive_head
 from server.progress import Progress
 from server.roster import Cohort, Roster, last_line
 from server.run_directory import RunDirectory
@@ -96,7 +96,7 @@ class Federation:
             line |= {"train": metrics, "server_seconds": server_seconds}
             self.write_down(line)
             checkpoints.write(self.run.checkpoints, server_round, from_record(arrays))
-            self.progress.round_done(server_round, self.settings.rounds, _headline(line["accuracy"]))
+            self.progress.round_done(server_round, self.settings.rounds, self._headline(line["accuracy"]))
         return arrays
 
     def personalise(self, arrays: ArrayRecord) -> None:
@@ -110,7 +110,7 @@ class Federation:
         line["accuracy"] = {domain: before.get(domain, {}) | heads for domain, heads in line["accuracy"].items()}
         self.write_down(line)
         self.progress.note(
-            "personalised: " + ", ".join(f"{d} {v:.1f} %" for d, v in _headline(line["accuracy"]).items())
+            "personalised: " + ", ".join(f"{d} {v:.1f} %" for d, v in self._headline(line["accuracy"]).items())
         )
 
     def evaluate_global(self, arrays: ArrayRecord, settings: Settings, stage: str) -> dict[str, float]:
@@ -158,6 +158,9 @@ class Federation:
         for failure in phase.failures:
             self.progress.note(f"{stage}: {failure}")
         return phase
+
+    def _headline(self, accuracy: dict[str, dict[str, float]]) -> dict[str, float]:
+        return {domain: decisive_head(heads, self.settings.inference) for domain, heads in accuracy.items()}
 
     def _check_evaluation(self, content: RecordDict) -> None:
         check_records(content)
@@ -239,10 +242,6 @@ def _checker(strategy: Strategy, arrays: ArrayRecord) -> Check:
             raise BadReply(f"num-examples is {examples}, expected a whole number from 1: the average's weight")
 
     return looks_like_the_model
-
-
-def _headline(accuracy: dict[str, dict[str, float]]) -> dict[str, float]:
-    return {domain: best_head(heads) for domain, heads in accuracy.items() if any(head in heads for head in HEADS)}
 
 
 def _first(failures: list[str]) -> str:

@@ -17,9 +17,9 @@ def feature_extractor():
     return build("small-cnn", 10, (3, 32, 32), 0).eval().feature_extractor
 
 
-def test_without_prior_one_batch_gives_each_layer_its_own_statistics():
+def test_at_weight_one_a_batch_gives_each_layer_its_own_statistics():
     network = feature_extractor()
-    reestimate(network, example_inputs(), prior_examples=0)
+    reestimate(network, example_inputs(), client_weight=1)
     values = example_inputs()
     checked = 0
     with torch.no_grad():
@@ -40,18 +40,18 @@ def test_without_prior_one_batch_gives_each_layer_its_own_statistics():
 def test_several_batches_are_averaged_by_size():
     first_layer_inputs = example_inputs(50)
     network = feature_extractor()
-    reestimate(network, first_layer_inputs, prior_examples=0, batch_size=20)
+    reestimate(network, first_layer_inputs, client_weight=1, batch_size=20)
     with torch.no_grad():
         values = network[1](first_layer_inputs)
     torch.testing.assert_close(network[2].running_mean, values.mean(dim=(0, 2, 3)), atol=1e-5, rtol=1e-4)
 
 
-def test_the_server_counts_as_its_prior_examples():
+def test_the_weight_mixes_the_clients_statistics_with_the_servers():
     alone, shrunk = feature_extractor(), feature_extractor()
     server = batch_norm_state(alone)
     inputs = example_inputs(30)
-    reestimate(alone, inputs, prior_examples=0)
-    reestimate(shrunk, inputs, prior_examples=90)
+    reestimate(alone, inputs, client_weight=1)
+    reestimate(shrunk, inputs, client_weight=0.25)
     client = batch_norm_state(alone)
     for name, value in batch_norm_state(shrunk).items():
         torch.testing.assert_close(value, 0.25 * client[name] + 0.75 * server[name])
@@ -60,7 +60,7 @@ def test_the_server_counts_as_its_prior_examples():
 def test_parameters_modes_and_momentum_stay():
     network = feature_extractor()
     before = copy.deepcopy(network)
-    reestimate(network, example_inputs(), prior_examples=10)
+    reestimate(network, example_inputs(), client_weight=0.3)
     for old, new in zip(before.parameters(), network.parameters(), strict=True):
         assert torch.equal(old, new)
     assert not any(module.training for module in network.modules())
@@ -68,16 +68,18 @@ def test_parameters_modes_and_momentum_stay():
     assert not torch.equal(network[2].running_mean, before[2].running_mean)
 
 
-@pytest.mark.parametrize(("count", "prior", "message"), [(1, 0, "need two"), (4, -1, "negative")])
-def test_too_few_inputs_and_a_negative_prior_are_refused(count, prior, message):
+@pytest.mark.parametrize(
+    ("count", "weight", "message"), [(1, 0.5, "need two"), (4, -1, "in .0, 1."), (4, 1.5, "in .0, 1.")]
+)
+def test_too_few_inputs_and_a_weight_out_of_range_are_refused(count, weight, message):
     with pytest.raises(ValueError, match=message):
-        reestimate(feature_extractor(), example_inputs(count), prior_examples=prior)
+        reestimate(feature_extractor(), example_inputs(count), client_weight=weight)
 
 
 def test_the_state_brings_a_fresh_network_to_the_same_outputs():
     network = build("small-cnn", 10, (3, 32, 32), 0).eval()
     fresh = copy.deepcopy(network)
-    reestimate(network.feature_extractor, example_inputs(), prior_examples=0)
+    reestimate(network.feature_extractor, example_inputs(), client_weight=1)
     with torch.no_grad():
         network.feature_extractor[2].weight.mul_(1.5)
     state = batch_norm_state(network)
@@ -91,7 +93,7 @@ def test_the_state_brings_a_fresh_network_to_the_same_outputs():
 def test_the_state_is_a_copy():
     network = feature_extractor()
     state = batch_norm_state(network)
-    reestimate(network, example_inputs(), prior_examples=0)
+    reestimate(network, example_inputs(), client_weight=1)
     assert not torch.equal(state["2.running_mean"], network[2].running_mean)
 
 

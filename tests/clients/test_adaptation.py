@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from adaptation.batch_norm import reestimate
 from adaptation.mixture import Mixture
 from adaptation.networks import build
 from clients import adaptation, local_part, self_training
@@ -96,14 +97,20 @@ def test_metrics_of_training_hold_numbers_only_and_no_list(client_of, message_to
     assert not [key for key in metrics if "correct" in key or "accuracy" in key]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=NAMES)
-def test_training_changes_what_was_sent(way, settings_of, client_of, message_to):
-    client = client_of(settings_of(**way))
+def test_eq_5_moves_the_classifier_where_pictures_look_like_the_source(settings_of, client_of, message_to):
+    client = client_of(settings_of(preset="paper"))
+    message = message_to(client)
+    sent = from_record(message.content["model"])
+    assert not torch.equal(upload(message, client)["classifier.weight"], sent["classifier.weight"])
+
+
+def test_fedavg_self_training_moves_the_whole_model(settings_of, client_of, message_to):
+    client = client_of(settings_of(strategy="fedavg-self-training"))
     message = message_to(client)
     sent = from_record(message.content["model"])
     received = upload(message, client)
-    name = "classifier.weight" if "classifier.weight" in received else "model.classifier.weight"
-    assert not torch.equal(received[name], sent["classifier.weight"])
+    for name in ("classifier.weight", "feature_extractor.1.weight"):
+        assert not torch.equal(received[f"model.{name}"], sent[name])
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
@@ -154,13 +161,38 @@ def test_paper_keeps_the_servers_batch_norm_statistics_and_default_does_not(sett
         assert all("running" in name or name.endswith(("weight", "bias")) for name in changed)
 
 
-def test_the_uploaded_classifier_and_mixture_are_the_ones_a_client_evaluates_with(client_of, message_to):
-    client = client_of()
+def test_without_self_training_a_client_evaluates_with_what_it_uploaded(settings_of, client_of, message_to):
+    client = client_of(settings_of(self_train=False))
     sent = upload(message_to(client), client)
     _, classifier, mixture = adaptation.localised_network(message_to(client, "evaluate"), client)
     assert torch.equal(classifier.weight, sent["classifier.weight"])
     for name, array in mixture.arrays().items():
         assert torch.equal(torch.from_numpy(array), sent[f"mixture.{name}"])
+
+
+def test_self_training_changes_head_and_scales_on_the_client_alone(settings_of, client_of, message_to):
+    client = client_of(settings_of(self_train=True))
+    sent = upload(message_to(client), client)
+    message = message_to(client, "evaluate")
+    model = from_record(message.content["model"])
+    network, classifier, _ = adaptation.localised_network(message, client)
+    assert not torch.equal(classifier.weight, sent["classifier.weight"])
+    state = network.state_dict()
+    assert torch.equal(state["classifier.weight"], model["classifier.weight"])  # F_g stays
+    assert torch.equal(state["feature_extractor.1.weight"], model["feature_extractor.1.weight"])  # so do convolutions
+    assert not torch.equal(state["feature_extractor.2.weight"], model["feature_extractor.2.weight"])  # a scale
+    assert {path.name for path in client.folder.iterdir()} == {"uploaded.safetensors", "localised.safetensors"}
+
+
+def test_own_statistics_count_for_their_share_at_most(settings_of, client_of):
+    client = client_of(settings_of(batch_norm_share=0.5, batch_norm_prior=10.0))
+    inputs = adaptation.client_inputs(client, client.train)
+    server, mixed, alone = (build("small-cnn", 10, (3, 32, 32), 0).eval() for _ in range(3))
+    adaptation.use_own_statistics(mixed, inputs, client.settings)
+    reestimate(alone.feature_extractor, inputs, 1.0)
+    weight = 0.5 * len(inputs) / (len(inputs) + 10)
+    means = [network.feature_extractor[2].running_mean for network in (server, mixed, alone)]
+    torch.testing.assert_close(means[1], (1 - weight) * means[0] + weight * means[2])
 
 
 def evaluated(message, client):

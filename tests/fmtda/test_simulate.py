@@ -33,7 +33,7 @@ def test_run_directory_holds_what_the_docs_list(finished):
     names = {entry.name for entry in run.iterdir()}
     assert {"config.toml", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard", "clients"} <= names
     assert [line["round"] for line in metrics(run)] == [0, 1, 2, 2]
-    assert {path.parent.relative_to(run / "clients").as_posix() for path in run.glob("clients/*/*/adapted.*")} == {
+    assert {path.parent.relative_to(run / "clients").as_posix() for path in run.glob("clients/*/*/localised.*")} == {
         f"{domain}/0000" for domain in TARGETS
     }
     assert any((run / "tensorboard").iterdir())

@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.records import BadReply
-from server.metrics import accuracy_by_domain, best_head, check_counts, confusion_by_domain, summarise
+from server.metrics import accuracy_by_domain, decisive_head, check_counts, confusion_by_domain, summarise
 
 COUNTS = {
     "pen/0000": {"num-examples": 10, "correct-global": 1, "correct-mean": 2, "confusion": [1, 2, 3, 4]},
@@ -75,10 +75,12 @@ def test_counts_without_a_number_of_examples_are_refused():
         check_counts({"correct-global": 0}, classes=2)
 
 
-def test_the_personalised_copy_counts_before_the_mean_and_the_mean_before_f_g():
-    assert best_head({"global": 1, "local": 2, "mean": 3, "personal": 4}) == 4
-    assert best_head({"global": 1, "local": 2, "mean": 3}) == 3
-    assert best_head({"global": 1, "local": 2}) == 1
+def test_the_personalised_copy_decides_then_the_inference_rule_then_f_g():
+    heads = {"global": 1, "local": 2, "mean": 3}
+    assert decisive_head(heads | {"personal": 4}, "mean") == 4
+    assert decisive_head(heads, "mean") == 3
+    assert decisive_head(heads, "local") == 2
+    assert decisive_head({"global": 1}, "local") == 1
 
 
 def client(up, down, seconds):
@@ -98,7 +100,7 @@ def lines():
 
 
 def test_the_summary_has_every_field_of_the_design(settings_of, lines):
-    summary = summarise(settings_of(seed=3, rounds=2), lines, wall_seconds=12.5)
+    summary = summarise(settings_of(seed=3, rounds=2, inference="mean"), lines, wall_seconds=12.5)
     assert summary["accuracy"] == {"pen": 65.0, "blend": 75.0}
     assert summary["average_accuracy"] == 70.0
     assert summary["source_only"] == {"pen": 40.0}

@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.records import BadReply
-from server.metrics import accuracy_by_domain, decisive_head, check_counts, confusion_by_domain, summarise
+from server.metrics import accuracy_by_domain, check_counts, confusion_by_domain, decisive_head, summarise
 
 COUNTS = {
     "pen/0000": {"num-examples": 10, "correct-global": 1, "correct-mean": 2, "confusion": [1, 2, 3, 4]},

@@ -57,7 +57,7 @@ def adapt_head_and_scales(
     return _train(network, trained, batches, logits_and_teacher, learning_rate, threshold)
 
 
-def personalise(
+def adapt_network(
     network: Network,
     images: Tensor,
     *,
@@ -68,7 +68,9 @@ def personalise(
     standardise: bool,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Train a client's whole own copy, G and head, on its unlabelled pictures, in place.
+    """Train a whole network, G and head, on unlabelled pictures, in place.
+
+    For a client's own copy of the network, and for the local steps of federated self-training.
 
     Labels are the network's confident predictions on the pictures as they are, learned on a geometrically
     changed view of the same pictures (as in FixMatch, Sohn et al. 2020), with information maximisation on

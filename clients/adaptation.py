@@ -18,7 +18,7 @@ from adaptation.batches import shuffled_batches
 from adaptation.losses import local_classifier_loss
 from adaptation.mixture import Mixture, StepwiseEM, hold_out
 from adaptation.networks import Network, build
-from adaptation.self_training import adapt_head_and_scales, personalise
+from adaptation.self_training import adapt_head_and_scales, adapt_network
 from clients import local_part
 from clients.identity import Client
 from domains.examples import Examples
@@ -95,7 +95,7 @@ def personalise_copy(message: Message, client: Client) -> Message:
     settings = client.settings
     network, local_classifier, _ = localised_network(message, client)
     own = Network(network.feature_extractor, local_classifier or network.classifier, network.feature_size)
-    losses = personalise(
+    losses = adapt_network(
         own,
         client.train.inputs.to(choose_device(settings.device)),
         steps=settings.personalise_steps,

@@ -5,7 +5,7 @@ import time
 import torch
 from flwr.app import Message
 
-from adaptation.self_training import personalise
+from adaptation.self_training import adapt_network
 from clients.adaptation import received_network
 from clients.identity import Client
 from protocol.records import reply_to, to_record
@@ -17,7 +17,7 @@ def train(message: Message, client: Client) -> Message:
     began = time.perf_counter()
     settings = client.settings
     network = received_network(message, client).requires_grad_(True)
-    losses = personalise(
+    losses = adapt_network(
         network,
         client.train.inputs.to(choose_device(settings.device)),
         steps=settings.local_steps,

@@ -6,7 +6,7 @@ import torch
 from adaptation.augment import Randomisation, prepare
 from adaptation.batch_norm import batch_norm_state
 from adaptation.networks import build
-from adaptation.self_training import adapt_head_and_scales, personalise
+from adaptation.self_training import adapt_head_and_scales, adapt_network
 from server.pretraining import pretrain
 
 BATCH_NORM_STATISTICS = ("running_mean", "running_var")
@@ -73,7 +73,7 @@ def make_own(network, images, **changes):
         "threshold": 0.9,
         "generator": generator(),
     }
-    return personalise(network, images, standardise=True, **{**settings, **changes})
+    return adapt_network(network, images, standardise=True, **{**settings, **changes})
 
 
 def accuracy(network, images, labels):

@@ -70,7 +70,7 @@ def _adapt(
     expectation_maximisation = StepwiseEM(source_mixture, features[fitted])  # W_T <- W_S
     source_weights = source_mixture.typicality(features)  # w_S(x)
 
-    optimiser = torch.optim.Adam(classifier.parameters(), lr=settings.client_learning_rate)
+    optimiser = torch.optim.Adam(classifier.parameters(), lr=settings.client_learning_rate, fused=True)
     generator = client.generator("mini-batches")
     sums = {"cross-entropy": 0.0, "discrepancy": 0.0}
     for chosen in shuffled_batches(len(fitted), settings.client_batch, settings.client_steps, generator):
@@ -187,8 +187,9 @@ def use_own_statistics(network: Network, inputs: Tensor, settings: Settings) -> 
 def received_network(message: Message, client: Client) -> Network:
     """G and F_g as the message brought them, frozen, in evaluation mode, on the client's device."""
     data = family(client.settings.data)
-    network = build(client.settings.network, len(data.classes), data.input_shape, seed=0)
-    network.load_state_dict(from_record(message.content["model"]))
+    with torch.device("meta"):  # no initial weights are drawn: the message brings them
+        network = build(client.settings.network, len(data.classes), data.input_shape, seed=0)
+    network.load_state_dict(from_record(message.content["model"]), assign=True)
     return network.to(choose_device(client.settings.device)).requires_grad_(False).eval()
 
 

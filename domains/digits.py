@@ -56,7 +56,7 @@ class Digits(Family):
         "pretrain-batch": 64,
         "plain-steps": 200,
         "server-steps": 20,
-        "client-steps": 60,
+        "client-steps": 40,
         "self-train-steps": 60,
         "self-train-batch": 64,
         "local-steps": 40,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -87,12 +88,10 @@ def simulate(
     from server.progress import Lines
     from server.rounds import NoClientAnswered
 
+    progress = Bars(console, settings.rounds) if console.is_terminal else Lines()
     try:
-        if console.is_terminal:
-            with Bars(console, settings.rounds) as progress:
-                launch(settings, progress, client_cpus, client_gpus)
-        else:
-            launch(settings, Lines(), client_cpus, client_gpus)
+        with closing(progress):
+            launch(settings, progress, client_cpus, client_gpus)
     except (SettingsError, DataError) as error:
         _refuse(error)
     except (CheckpointError, NoClientAnswered) as error:

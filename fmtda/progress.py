@@ -1,7 +1,6 @@
 """A run's progress on a terminal: a bar of rounds, and one of the stage at hand."""
 
 from collections.abc import Mapping
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +16,7 @@ from server.progress import describe_accuracy
 
 
 class Bars:
-    """Two bars: rounds with accuracy per domain and time left, and the current stage. A context manager."""
+    """Two bars: rounds with accuracy per domain and time left, and the current stage. They show until `close`."""
 
     def __init__(self, console: Console, rounds: int) -> None:
         self._bars = Progress(
@@ -31,14 +30,9 @@ class Bars:
         )
         self._rounds = self._bars.add_task("rounds", total=rounds)
         self._stage = self._bars.add_task("starting Flower and Ray", total=None)
-
-    def __enter__(self) -> "Bars":
         self._bars.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._bars.stop()
 
     def stage(self, name: str, total: int) -> None:
@@ -52,4 +46,4 @@ class Bars:
         self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy)}")
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False)
+        self._bars.console.print(text, highlight=False, soft_wrap=True)

@@ -53,7 +53,7 @@ def simulate(settings: Settings, progress: Progress, client_cpus: float, client_
     def main(grid: Grid, context: Context) -> None:
         run(grid, settings, progress)
 
-    _stop_at_once_on_signal(settings)
+    _stop_at_once_on_signal(settings, progress)
     init_args: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not os.environ.get("RAY_ADDRESS"):
         init_args["num_cpus"] = os.cpu_count()
@@ -80,13 +80,14 @@ def _log_flower_to(folder: Path) -> None:
     logger.propagate = False
 
 
-def _stop_at_once_on_signal(settings: Settings) -> None:
+def _stop_at_once_on_signal(settings: Settings, progress: Progress) -> None:
     """End the process within seconds of Ctrl-C or SIGTERM: Flower itself would wait for replies."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         begun = (Path(settings.output) / "config.toml").exists()
         hint = f"continue with: fmtda simulate --resume {settings.output}" if begun else "nothing was trained yet"
-        print(f"\nfmtda: interrupted; {hint}", flush=True)
+        progress.note(f"interrupted; {hint}")
+        progress.close()
         # Ray gets a moment to end its processes; it ends them itself too once this one is gone.
         watchdog = threading.Timer(SECONDS_TO_STOP_RAY, os._exit, [INTERRUPTED])
         watchdog.daemon = True

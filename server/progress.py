@@ -20,6 +20,9 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Something a person should read: a client that was dropped, a resumed run."""
 
+    def close(self) -> None:
+        """Nothing more will come: leave the terminal as it was."""
+
 
 class Lines:
     """Progress as lines of text: one a stage, one a round with accuracy per domain and time left."""
@@ -45,6 +48,9 @@ class Lines:
 
     def note(self, text: str) -> None:
         print(f"fmtda: {text}", flush=True)
+
+    def close(self) -> None:
+        """Lines leave nothing behind."""
 
 
 def describe_accuracy(accuracy: Mapping[str, float]) -> str:

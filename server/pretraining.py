@@ -1,8 +1,7 @@
-"""Supervised training of G and F_g on the labelled source: before round 1 and as each round's fine-tuning."""
+"""Supervised training of G and F_g on the labelled source, before round 1 (Algorithm 1, line 1)."""
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,8 +10,6 @@ from torch.nn import functional
 from adaptation.augment import Randomisation, prepare, randomise
 from adaptation.batches import shuffled_batches
 from adaptation.networks import Network
-
-Schedule = Literal["one-cycle", "constant"]
 
 
 def pretrain(
@@ -28,7 +25,6 @@ def pretrain(
     randomisation: Randomisation | None,
     backgrounds: Tensor | None,
     generator: torch.Generator,
-    schedule: Schedule = "one-cycle",
     on_step: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Minimise cross-entropy on the source, in place, with AdamW, BatchNorm in training mode.
@@ -46,7 +42,7 @@ def pretrain(
     batch_size : int
         Pictures a mini-batch; a smaller source is taken whole.
     learning_rate : float
-        Peak of the one-cycle schedule, or the constant rate.
+        Peak of the schedule, see `one_cycle`.
     weight_decay : float
     standardise : bool
         See `adaptation.augment.prepare`.
@@ -56,8 +52,6 @@ def pretrain(
         Photo patches, which switch on the target-inspired part of the randomisation.
     generator : torch.Generator
         Source of the batches and of the randomisation.
-    schedule : {"one-cycle", "constant"}
-        See `one_cycle`.
     on_step : callable, optional
         Called with (steps done, steps) after every step.
 
@@ -69,21 +63,17 @@ def pretrain(
     Raises
     ------
     ValueError
-        If there are no images, or not as many labels, or the schedule is unknown.
+        If there are no images, or not as many labels.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels given; as many of both are needed")
-    if schedule not in ("one-cycle", "constant"):
-        raise ValueError(f"schedule={schedule!r} is unknown; allowed are one-cycle, constant")
     if steps == 0:
         return {}
     device = next(network.parameters()).device
     if backgrounds is not None:
         backgrounds = backgrounds.to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    annealing = None
-    if schedule == "one-cycle":
-        annealing = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(step, steps))
+    annealing = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(step, steps))
     losses, hits = [], []
     network.train()
     for step, chosen in enumerate(shuffled_batches(len(images), batch_size, steps, generator), start=1):
@@ -95,8 +85,7 @@ def pretrain(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        if annealing is not None:
-            annealing.step()
+        annealing.step()
         losses.append(loss.detach())
         hits.append((logits.detach().argmax(dim=1) == batch_labels).float().mean())
         if on_step is not None:

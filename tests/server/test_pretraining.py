@@ -1,11 +1,11 @@
-"""Supervised training on the source: it learns, is reproducible, and its schedule is the one asked for."""
+"""Supervised training on the source: it learns, is reproducible, and its rate follows one cycle."""
 
 import pytest
 import torch
 
 from adaptation.augment import Randomisation, prepare
 from adaptation.networks import build
-from server.pretraining import pretrain
+from server.pretraining import one_cycle, pretrain
 
 
 def generator(seed=0):
@@ -83,18 +83,13 @@ def test_randomisation_and_standardisation_reach_the_network():
     assert difference(plain, unstandardised) > 0
 
 
-def test_the_one_cycle_schedule_ends_at_zero_and_the_constant_one_does_not():
-    def last_step_size(schedule):
-        network, before = new_network(), new_network()
-
-        def remember(step, steps):
-            if step == steps - 1:
-                before.load_state_dict(network.state_dict())
-
-        train(network, *corners(), steps=10, schedule=schedule, on_step=remember)
-        return (network.classifier.weight - before.classifier.weight).abs().max().item()
-
-    assert last_step_size("one-cycle") < 5e-5 < 1e-4 < last_step_size("constant")
+def test_the_one_cycle_schedule_peaks_after_a_quarter_and_ends_near_zero():
+    shares = [one_cycle(step, 100) for step in range(100)]
+    assert max(shares) == shares[25] == pytest.approx(1, abs=1e-3)
+    assert shares[0] == pytest.approx(0.02)
+    assert shares[-1] < 1e-3
+    assert shares[:25] == sorted(shares[:25])
+    assert shares[25:] == sorted(shares[25:], reverse=True)
 
 
 def test_progress_is_told_after_every_step():
@@ -103,20 +98,17 @@ def test_progress_is_told_after_every_step():
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-@pytest.mark.parametrize("schedule", ["one-cycle", "constant"])
-def test_a_single_step_trains_and_none_changes_nothing(schedule):
+def test_a_single_step_trains_and_none_changes_nothing():
     network = new_network()
-    assert train(network, *corners(), steps=0, schedule=schedule) == {}
+    assert train(network, *corners(), steps=0) == {}
     assert difference(network, new_network()) == 0
-    assert set(train(network, *corners(), steps=1, schedule=schedule)) == {"loss", "accuracy"}
+    assert set(train(network, *corners(), steps=1)) == {"loss", "accuracy"}
     assert difference(network, new_network()) > 0
 
 
-def test_images_without_as_many_labels_and_unknown_schedules_are_refused():
+def test_images_without_as_many_labels_are_refused():
     images, labels = corners(8)
     with pytest.raises(ValueError, match="8 images and 7 labels"):
         train(new_network(), images, labels[:7])
     with pytest.raises(ValueError, match="0 images"):
         train(new_network(), images[:0], labels[:0])
-    with pytest.raises(ValueError, match="schedule='cosine'.*one-cycle, constant"):
-        train(new_network(), images, labels, schedule="cosine")

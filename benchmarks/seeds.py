@@ -36,7 +36,7 @@ def main() -> None:
     runs = [run(seed, arguments.options) for seed in range(arguments.seeds)]
     shown = ["DIR" if i and arguments.options[i - 1] == "--data-dir" else o for i, o in enumerate(arguments.options)]
     result = {
-        "command": f"fmtda simulate {' '.join(shown)} --seed 0..{arguments.seeds - 1}",
+        "command": " ".join(["fmtda simulate", *shown, f"--seed 0..{arguments.seeds - 1}"]),
         "cores": os.cpu_count(),
         "versions": versions(),
         "average_accuracy": _spread([r["average_accuracy"] for r in runs]),

@@ -1,8 +1,8 @@
 """DualAdapt's client side: Algorithm 1, lines 6-12, the extras that stay on the client, and evaluation.
 
 G and F_g come from the server and stay frozen in training. Only the local classifier F_l and the mixture W_T leave the
-client. What the extras add happens in `localised_network`, before the client predicts, and stays with it. Labels are
-looked at in `_counts` alone, which counts how many predictions are right.
+client. What the extras add happens before the client predicts, in `localise`, and stays with it. Labels are looked at
+in `_counts` alone, which counts how many predictions are right.
 """
 
 import copy
@@ -65,16 +65,19 @@ def _adapt(
     global_classifier = network.classifier
     features = extract(network, inputs)
     classifier = copy.deepcopy(global_classifier).requires_grad_(True)  # F_l <- F_g
-    fitted, held_out = hold_out(len(features), seed_for(settings.seed, client.name, "mixture hold-out") % 2**32)
-    fitted = torch.from_numpy(fitted).to(inputs.device)
+    fitted, held_out = (
+        torch.from_numpy(part).to(inputs.device)
+        for part in hold_out(len(features), seed_for(settings.seed, client.name, "mixture hold-out"))
+    )
     expectation_maximisation = StepwiseEM(source_mixture, features[fitted])  # W_T <- W_S
+    is_fitted = torch.zeros(len(features), dtype=torch.bool, device=inputs.device).index_fill(0, fitted, True)
     source_weights = source_mixture.typicality(features)  # w_S(x)
 
     optimiser = torch.optim.Adam(classifier.parameters(), lr=settings.client_learning_rate, fused=True)
     generator = client.generator("mini-batches")
     sums = {"cross-entropy": 0.0, "discrepancy": 0.0}
-    for chosen in shuffled_batches(len(fitted), settings.client_batch, settings.client_steps, generator):
-        batch = fitted[chosen.to(fitted.device)]
+    for chosen in shuffled_batches(len(features), settings.client_batch, settings.client_steps, generator):
+        batch = chosen.to(inputs.device)
         z = features[batch] if settings.cache_features else extract(network, inputs[batch])
         # F_g and F_l see the very same z: while they are equal the L1 is exactly 0, and rounding decides no sign.
         global_logits = global_classifier(z)
@@ -82,19 +85,50 @@ def _adapt(
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
-        expectation_maximisation.update(z)
+        z_fitted = z[is_fitted[batch]]  # the mixture's quantiles come from the others
+        if len(z_fitted):
+            expectation_maximisation.update(z_fitted)
         sums["cross-entropy"] += loss.cross_entropy.item() / settings.client_steps
         sums["discrepancy"] += loss.discrepancy.item() / settings.client_steps
-    mixture = expectation_maximisation.finish(features[torch.from_numpy(held_out).to(inputs.device)])
+    mixture = expectation_maximisation.finish(features[held_out])
     return classifier, mixture, {**sums, "source-typicality": source_weights.mean().item()}
+
+
+def evaluate(message: Message, client: Client) -> Message:
+    """Predict the client's test examples by F_g, F_l and their mean, and count what is right.
+
+    F_g predicts on G as it came, with the client's own BatchNorm statistics where that extra is on; F_l on G as
+    self-training left it. Strategies other than DualAdapt have F_g alone, and nothing of the client's own.
+    """
+    began = time.perf_counter()
+    network = received_network(message, client)
+    inputs = client_inputs(client, client.test)
+    if client.settings.strategy != "dualadapt":
+        counts = _counts({"global": predict(network, inputs)}, client.test, "global")
+        return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **counts})
+    use_own_statistics(network, client_inputs(client, client.train), client.settings)
+    features = extract(network, inputs)
+    metrics: dict[str, float] = {}
+    uploaded = local_part.read(client.folder, local_part.UPLOADED)
+    if uploaded is not None and len(features):
+        mixture = Mixture(**local_part.group("mixture", uploaded)).to(features.device)
+        metrics["log-likelihood"] = mixture.log_likelihood(features).mean().item()
+    p_g = network.classifier(features).softmax(dim=1)
+    p_l = predict(localise(network, client), inputs)
+    if len(features):
+        metrics["agreement"] = (p_g.argmax(dim=1) == p_l.argmax(dim=1)).float().mean().item()
+    probabilities = {"global": p_g, "local": p_l, "mean": (p_g + p_l) / 2}
+    metrics |= _counts(probabilities, client.test, client.settings.inference)
+    return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **metrics})
 
 
 def personalise_copy(message: Message, client: Client) -> Message:
     """At the end: train the client's own copy of G and head on its examples, keep it, and report how good it is."""
     began = time.perf_counter()
     settings = client.settings
-    network, local_classifier, _ = localised_network(message, client)
-    own = Network(network.feature_extractor, local_classifier or network.classifier, network.feature_size)
+    network = received_network(message, client)
+    use_own_statistics(network, client_inputs(client, client.train), settings)
+    own = localise(network, client)
     losses = adapt_network(
         own,
         client.train.inputs.to(choose_device(settings.device)),
@@ -107,57 +141,27 @@ def personalise_copy(message: Message, client: Client) -> Message:
     )
     local_part.write(client.folder, local_part.PERSONAL, own.state_dict())
     probabilities = {"personal": predict(own, client_inputs(client, client.test))}
-    metrics = {
-        "seconds": time.perf_counter() - began,
-        **losses,
-        **_counts(probabilities, client.test, "personal"),
-    }
+    metrics = {"seconds": time.perf_counter() - began, **losses, **_counts(probabilities, client.test, "personal")}
     return reply_to(message, client.name, metrics)
 
 
-def evaluate(message: Message, client: Client) -> Message:
-    """Predict the client's test examples by F_g, F_l and their mean, and count."""
-    began = time.perf_counter()
-    network, local_classifier, mixture = localised_network(message, client)
-    features = extract(network, client_inputs(client, client.test))
-    with torch.no_grad():
-        p_g = network.classifier(features).softmax(dim=1)
-        probabilities, decisive = {"global": p_g}, "global"
-        metrics: dict[str, float] = {}
-        if local_classifier is not None:
-            p_l = local_classifier(features).softmax(dim=1)
-            probabilities |= {"local": p_l, "mean": (p_g + p_l) / 2}
-            decisive = client.settings.inference
-            if len(features):
-                metrics["agreement"] = (p_g.argmax(dim=1) == p_l.argmax(dim=1)).float().mean().item()
-                metrics["log-likelihood"] = mixture.log_likelihood(features).mean().item()
-    metrics |= _counts(probabilities, client.test, decisive)
-    return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **metrics})
+def localise(network: Network, client: Client) -> Network:
+    """G and F_l as this client predicts with them; what makes them its own is written to its folder.
 
-
-def localised_network(message: Message, client: Client) -> tuple[Network, torch.nn.Module | None, Mixture | None]:
-    """The received G and F_g made this client's own, its F_l, and its W_T.
-
-    The extras that never leave the client act here: BatchNorm statistics of its own, then F_l and the BatchNorm scales
-    trained on confident pseudo-labels. What results is written to the client's folder. Strategies other than DualAdapt
-    have no local part: they get the network as it came. A client that has not trained, or lost its folder, has no F_l.
+    F_l is what the client last uploaded; F_g, from which F_l starts, if it has not trained or lost its folder. The
+    extra `self-train` goes on from there: F_l and G's BatchNorm scales and shifts learn from confident pseudo-labels.
+    `network` shares G with the result, and so its scales and shifts.
     """
     settings = client.settings
-    network = received_network(message, client)
-    if settings.strategy != "dualadapt":
-        return network, None, None
-    inputs = client_inputs(client, client.train)
-    use_own_statistics(network, inputs, settings)
-    stored = local_part.read(client.folder, local_part.UPLOADED)
-    if stored is None:
-        return network, None, None
     classifier = copy.deepcopy(network.classifier)
-    classifier.load_state_dict(local_part.group("classifier", stored))
-    mixture = Mixture(**local_part.group("mixture", stored)).to(inputs.device)
+    uploaded = local_part.read(client.folder, local_part.UPLOADED)
+    if uploaded is not None:
+        classifier.load_state_dict(local_part.group("classifier", uploaded))
+    local = Network(network.feature_extractor, classifier, network.feature_size)
     if settings.self_train:
         adapt_head_and_scales(
-            Network(network.feature_extractor, classifier, network.feature_size),
-            inputs,
+            local,
+            client_inputs(client, client.train),
             steps=settings.self_train_steps,
             batch_size=settings.self_train_batch,
             learning_rate=settings.self_train_learning_rate,
@@ -170,7 +174,7 @@ def localised_network(message: Message, client: Client) -> tuple[Network, torch.
         local_part.prefixed("classifier", classifier.state_dict())
         | local_part.prefixed("batch-norm", batch_norm_state(network.feature_extractor)),
     )
-    return network, classifier, mixture
+    return local
 
 
 def use_own_statistics(network: Network, inputs: Tensor, settings: Settings) -> None:

@@ -20,6 +20,7 @@ app = ClientApp()
 @app.query()
 def introduce(message: Message, context: Context) -> Message:
     """Say who this client is and how much it holds."""
+    set_threads(CLIENT_THREADS)
     client = identify(message, context)
     return reply_to(message, client.name, {"train-examples": len(client.train), "test-examples": len(client.test)})
 

@@ -9,10 +9,10 @@ import torch
 from flwr.app import Context, Message
 
 from domains.examples import DataError, Examples
-from domains.partition import split_between
+from domains.partition import limited_split
 from domains.registry import family
 from protocol.records import read_config
-from protocol.seeds import client_name, client_names, domain_of, generator_for, seed_for
+from protocol.seeds import client_name, client_names, domain_of, generator_for
 from protocol.settings import Settings
 
 
@@ -83,17 +83,20 @@ def identify(message: Message, context: Context) -> Client:
 def load_share(settings: Settings, name: str, shares: int, data_dir: str = "") -> tuple[Examples, Examples]:
     """A client's training and test examples: its share of its domain's two parts.
 
+    The labels of the training examples are taken away here; those of the test examples serve evaluation.
+
     Raises
     ------
     DataError
         If the domain can't be loaded or the share is smaller than ``min-examples``.
     """
-    share = int(name.rsplit("/", 1)[1])
-    train = _load_domain(settings.data, domain_of(name), "train", data_dir, settings.seed)
-    test = _load_domain(settings.data, domain_of(name), "test", data_dir, settings.seed)
-    key = (settings.target_limit, settings.partition, settings.alpha, settings.seed, settings.min_examples)
-    train_indices = _split(settings.data, domain_of(name), data_dir, shares, *key)[share]
-    return train.select(train_indices), test.select(np.arange(len(test))[share::shares])
+    domain, share = domain_of(name), int(name.rsplit("/", 1)[1])
+    key = (settings.target_limit, shares, settings.partition, settings.alpha, settings.seed, settings.min_examples)
+    train = _load_domain(settings.data, domain, "train", data_dir, settings.seed)
+    mine = train.select(_split(settings.data, domain, data_dir, *key)[share])
+    test = _load_domain(settings.data, domain, "test", data_dir, settings.seed)
+    unlabelled = Examples(mine.inputs, torch.full_like(mine.labels, -1))
+    return unlabelled, test.select(np.arange(len(test))[share::shares])
 
 
 @functools.lru_cache(maxsize=32)
@@ -102,21 +105,7 @@ def _load_domain(data: str, domain: str, part: str, data_dir: str, seed: int) ->
 
 
 @functools.lru_cache(maxsize=32)
-def _split(
-    data: str,
-    domain: str,
-    data_dir: str,
-    shares: int,
-    limit: int,
-    how: str,
-    alpha: float,
-    seed: int,
-    minimum: int,
-) -> list[np.ndarray]:
+def _split(data: str, domain: str, data_dir: str, *how: int | float | str) -> list[np.ndarray]:
+    limit, shares, partition, alpha, seed, minimum = how
     labels = _load_domain(data, domain, "train", data_dir, seed).labels.numpy()
-    kept = np.arange(len(labels))
-    if 0 < limit < len(labels):
-        draw = np.random.default_rng(seed_for(seed, domain, "target limit"))
-        kept = np.sort(draw.choice(len(labels), limit, replace=False))
-    parts = split_between(labels[kept], shares, how, alpha, seed_for(seed, domain, "split") % 2**31, minimum, domain)
-    return [kept[part] for part in parts]
+    return limited_split(labels, limit, shares, partition, alpha, seed, minimum, domain)

@@ -294,7 +294,8 @@ def _reading(file: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (
+    except (  # SciPy raises NotImplementedError for MATLAB 7.3 files
+        NotImplementedError,
         OSError,
         EOFError,
         ValueError,

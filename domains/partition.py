@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from domains.examples import DataError
+from protocol.seeds import seed_for
 
 
 def split_between(
@@ -84,6 +85,28 @@ def split_between(
             f"below the minimum of {minimum}, in a {how} split between {shares} clients; {mend}"
         )
     return split
+
+
+def limited_split(
+    labels: np.ndarray,
+    limit: int,
+    shares: int,
+    how: Literal["iid", "dirichlet"],
+    alpha: float,
+    seed: int,
+    minimum: int,
+    domain: str,
+) -> list[np.ndarray]:
+    """`split_between` for a random part of at most `limit` examples (0: all), by the run's root seed.
+
+    Server and clients ask for a domain's shares here, so that a split which is impossible is refused early.
+    """
+    kept = np.arange(len(labels))
+    if 0 < limit < len(labels):
+        draw = np.random.default_rng(seed_for(seed, domain, "target limit"))
+        kept = np.sort(draw.choice(len(labels), limit, replace=False))
+    parts = split_between(labels[kept], shares, how, alpha, seed_for(seed, domain, "split") % 2**31, minimum, domain)
+    return [kept[part] for part in parts]
 
 
 def _iid(order: np.ndarray, shares: int) -> list[np.ndarray]:

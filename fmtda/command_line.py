@@ -1,6 +1,7 @@
 """The command line: ``fmtda simulate`` and what belongs to it."""
 
 import json
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -79,6 +80,7 @@ def simulate(
     }
     given = {**_pairs(config or []), **{key: value for key, value in named.items() if value is not None}}
     settings = _checked_settings(given, resume)
+    _check_resources(settings, client_cpus, client_gpus)
 
     from domains.examples import DataError
     from fmtda.progress import Bars
@@ -159,6 +161,8 @@ def _checked_settings(given: dict[str, Scalar], resume: Path | None) -> Settings
 
     try:
         if resume is not None:
+            if "output" in given:
+                _refuse(f"--output {given['output']}: a resumed run stays in its own folder; leave --output out")
             path = resume.expanduser().absolute()
             given = {**run_directory.stored_run_config(path), **given, "output": str(path), "resume": True}
         settings = startup.effective_settings(given)
@@ -173,6 +177,22 @@ def _checked_settings(given: dict[str, Scalar], resume: Path | None) -> Settings
     except (SettingsError, DataError) as error:
         _refuse(error)
     return settings
+
+
+def _check_resources(settings: Settings, client_cpus: float, client_gpus: float) -> None:
+    """Refuse a client that this machine can't hold; a Ray cluster is asked by Ray itself."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    import torch
+
+    if client_cpus > (os.cpu_count() or 1):
+        _refuse(f"--client-cpus {client_cpus:g}: this machine has {os.cpu_count()} cores; give at most that many")
+    if client_gpus > torch.cuda.device_count():
+        _refuse(
+            f"--client-gpus {client_gpus:g}: torch sees {torch.cuda.device_count()} GPUs here; give at most that many"
+        )
+    if settings.device == "cuda" and client_gpus == 0:
+        _refuse("device=cuda: clients need a share of a GPU; give one with --client-gpus, as in --client-gpus 0.25")
 
 
 def _refuse(problem: Exception | str) -> None:

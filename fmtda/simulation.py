@@ -40,9 +40,7 @@ def simulate(settings: Settings, progress: Progress, client_cpus: float, client_
     Whatever the ServerApp raises.
     """
     _log_flower_to(Path(settings.output))
-    # Ray is told before it is imported: no usage report, no warning about a GPU variable that nobody set.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
     from flwr.simulation import run_simulation
 
     from clients.app import app as client_app
@@ -84,14 +82,14 @@ def _stop_at_once_on_signal(settings: Settings, progress: Progress) -> None:
     """End the process within seconds of Ctrl-C or SIGTERM: Flower itself would wait for replies."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        begun = (Path(settings.output) / "config.toml").exists()
-        hint = f"continue with: fmtda simulate --resume {settings.output}" if begun else "nothing was trained yet"
-        progress.note(f"interrupted; {hint}")
-        progress.close()
         # Ray gets a moment to end its processes; it ends them itself too once this one is gone.
         watchdog = threading.Timer(SECONDS_TO_STOP_RAY, os._exit, [INTERRUPTED])
         watchdog.daemon = True
         watchdog.start()
+        begun = (Path(settings.output) / "config.toml").exists()
+        hint = f"continue with: fmtda simulate --resume {settings.output}" if begun else "nothing was trained yet"
+        progress.note(f"interrupted; {hint}")
+        progress.close()
         import ray
 
         ray.shutdown()

@@ -59,7 +59,7 @@ def run(grid: Grid, settings: Settings, progress: Progress) -> RunDirectory:
     roster = Roster()
     federation = Federation(grid, roster, settings, len(data.classes), directory, progress)
     roster.wait(grid, settings)
-    if problems := roster.call(federation.exchange, grid, settings):
+    if problems := roster.call(federation.exchange, grid, settings, settings.timeout):
         raise SettingsError("\n".join(problems))
 
     device = choose_device(settings.device)
@@ -77,7 +77,7 @@ def run(grid: Grid, settings: Settings, progress: Progress) -> RunDirectory:
 
     strategy = STRATEGIES[settings.strategy](settings, network, source)
     arrays = federation.train(strategy, to_record(model), first_round)
-    if settings.personalise and settings.strategy == "dualadapt":
+    if settings.personalise:
         federation.personalise(arrays)
     directory.write_summary(summarise(settings, directory.metrics(), time.perf_counter() - began))
     progress.note(f"run directory: {directory.path}")

@@ -35,8 +35,8 @@ def write(folder: Path, server_round: int, model: Mapping[str, torch.Tensor]) ->
     CheckpointError
         If the folder can't be written to or the disk is full; earlier checkpoints stay as they are.
     """
-    final = folder / f"round-{server_round:05d}"
-    aside = folder / f".writing-{server_round:05d}"
+    final = folder / f"round-{server_round:06d}"
+    aside = folder / f".writing-{server_round:06d}"
     try:
         for left in (*folder.glob(".writing-*"), *folder.glob(".removing-*")):  # by a killed run
             shutil.rmtree(left, ignore_errors=True)

@@ -40,8 +40,8 @@ class Roster:
                 f"or set clients={count}, or start more SuperNodes"
             )
 
-    def call(self, exchange: Exchange, grid: Grid, settings: Settings) -> list[str]:
-        """Ask every node that is new for its client's name, and forget nodes that are gone.
+    def call(self, exchange: Exchange, grid: Grid, settings: Settings, timeout: float) -> list[str]:
+        """Ask every node that is new for its client's name, `timeout` seconds long, and forget nodes that are gone.
 
         Returns
         -------
@@ -52,9 +52,7 @@ class Roster:
         names = {node_id: name for node_id, name in self.names.items() if node_id in present}
         content = RecordDict({"config": config_record(settings, 0)})
         unknown = [node_id for node_id in present if node_id not in names]
-        answers = exchange.send(
-            (Message(content, dst_node_id=n, message_type="query") for n in unknown), settings.timeout
-        )
+        answers = exchange.send((Message(content, dst_node_id=n, message_type="query") for n in unknown), timeout)
         problems = [f"node {node_id} did not say who it is" for node_id in answers.unanswered]
         for reply in answers.replies:
             if reply.has_error():

@@ -87,11 +87,13 @@ class Federation:
             If a checkpoint can't be written; the last good one stays.
         """
         for server_round in range(first_round, self.settings.rounds + 1):
-            for problem in self.roster.call(self.exchange, self.grid, self.settings):
+            for problem in self.roster.call(self.exchange, self.grid, self.settings, self.settings.join_timeout):
                 self.progress.note(f"round {server_round}: {problem}")
+            if not self.roster.names:
+                raise NoClientAnswered(f"round {server_round}: no client is there any more")
             cohort = self.roster.cohort(self.settings, server_round)
             arrays, training, server_seconds, metrics = self._training_phase(strategy, arrays, server_round, cohort)
-            evaluation = self._evaluation_phase(strategy, arrays, server_round, cohort)
+            evaluation = self._evaluation_phase(strategy, arrays, server_round)
             line = self._line(server_round, "round", evaluation, training)
             line |= {"train": metrics, "server_seconds": server_seconds}
             self.write_down(line)
@@ -107,7 +109,8 @@ class Federation:
         phase = self._exchange("personalising", messages, self._check_evaluation)
         line = self._line(self.settings.rounds, "personalise", phase)
         before = self.run.metrics()[-1]["accuracy"]
-        line["accuracy"] = {domain: before.get(domain, {}) | heads for domain, heads in line["accuracy"].items()}
+        own = line["accuracy"]
+        line["accuracy"] = {domain: before.get(domain, {}) | own.get(domain, {}) for domain in {**before, **own}}
         self.write_down(line)
         self.progress.note(
             "personalised: " + ", ".join(f"{d} {v:.1f} %" for d, v in self._headline(line["accuracy"]).items())
@@ -143,9 +146,10 @@ class Federation:
         self.progress.advance(1)
         return new_arrays or arrays, phase, server_seconds, dict(metrics or {})
 
-    def _evaluation_phase(self, strategy: Strategy, arrays: ArrayRecord, server_round: int, cohort: Cohort) -> Phase:
+    def _evaluation_phase(self, strategy: Strategy, arrays: ArrayRecord, server_round: int) -> Phase:
+        """Every client evaluates, whoever trained, so that a domain's accuracy means the same in every round."""
         config = config_record(self.settings, server_round)
-        messages = strategy.configure_evaluate(server_round, arrays, config, cohort)
+        messages = strategy.configure_evaluate(server_round, arrays, config, Cohort(list(self.roster.names)))
         return self._exchange(f"round {server_round}: clients evaluate", messages, self._check_evaluation)
 
     def _exchange(self, stage: str, messages: Iterable[Message], check: Check) -> Phase:

@@ -25,6 +25,9 @@ from protocol.settings import Settings, SettingsError
 FLOWER_LOG = "flower.log"
 """Flower's own log of a simulation; it may be there before the run is."""
 
+BEFORE_THE_RUN = {FLOWER_LOG, ".config.toml.writing"}
+"""What a folder may hold and still be new: the log, and what a kill in the very first moment left."""
+
 MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout", "in-flight"}
 """Keys that a resumed run may be given anew; `rounds` may only grow."""
 
@@ -118,7 +121,7 @@ def refuse_unusable_output(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise SettingsError(f"output={path}: this is a file; name a folder")
-    if path.is_dir() and any(entry.name != FLOWER_LOG for entry in path.iterdir()):
+    if path.is_dir() and any(entry.name not in BEFORE_THE_RUN for entry in path.iterdir()):
         hint = f"continue that run with --resume {path}" if (path / "config.toml").exists() else "name a new folder"
         raise SettingsError(f"output={path}: the folder is not empty; {hint}")
     parent = next(folder for folder in (path, *path.parents) if folder.exists())

@@ -93,6 +93,11 @@ class Source:
         chosen = torch.randint(len(self.images), (count,), generator=generator).to(self.images.device)
         return self.prepared(self.images[chosen], generator), self.labels[chosen]
 
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Inputs of `count` different examples, or of all where there are fewer: float32 (<= count, 3, H, W)."""
+        chosen = torch.randperm(len(self.images), generator=generator)[:count].to(self.images.device)
+        return self.prepared(self.images[chosen], generator)
+
     def held_out(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`WATCHED` examples of the hold-out, randomised and prepared as batches are.
 

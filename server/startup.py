@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adaptation.networks import NETWORKS
 from domains.examples import DataError
+from domains.partition import limited_split
 from domains.registry import family
 from protocol.runtime import choose_device
 from protocol.seeds import client_names, domain_of
@@ -30,6 +31,10 @@ def effective_settings(config: Mapping[str, Scalar]) -> Settings:
         raise SettingsError(f"network={settings.network}: no such network; allowed are {', '.join(NETWORKS)}")
     if settings.scenery and not settings.randomise:
         raise SettingsError("scenery=True: it is a part of the randomisation; set randomise=true, or scenery=false too")
+    if settings.personalise and settings.strategy != "dualadapt":
+        raise SettingsError(
+            f"personalise=True: strategy={settings.strategy} has no part of a client's own; use dualadapt"
+        )
     try:
         choose_device(settings.device)
     except ValueError as error:
@@ -50,13 +55,16 @@ def check_simulation(settings: Settings) -> None:
     names = client_names(settings.target_domains, settings.clients)
     for domain in settings.target_domains:
         shares = sum(domain_of(name) == domain for name in names)
-        size = len(data.load(domain, "train", _data_dir(settings), settings.seed))
-        available = min(size, settings.target_limit or size)
+        labels = data.load(domain, "train", _data_dir(settings), settings.seed).labels.numpy()
+        available = min(len(labels), settings.target_limit or len(labels))
         if shares * settings.min_examples > available:
             raise DataError(
                 f"clients={settings.clients}: {shares} of them would share the {available} training examples of "
                 f"{domain}, at least {settings.min_examples} each; take fewer clients"
             )
+        if settings.partition == "dirichlet":  # the draw decides whether every share is large enough
+            how = (settings.partition, settings.alpha, settings.seed, settings.min_examples)
+            limited_split(labels, settings.target_limit, shares, *how, domain)
 
 
 def _check_targets(settings: Settings) -> None:

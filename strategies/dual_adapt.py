@@ -38,7 +38,7 @@ from protocol.seeds import generator_for, seed_for
 from protocol.settings import Settings
 
 MIXTURE_EXAMPLES = 2000
-"""Source examples whose features W_S is fitted on (our choice)."""
+"""Source examples at most whose features W_S is fitted on (our choice)."""
 
 GUARD_INTERVAL = 5
 """Alignment steps between two looks of the guard (our choice)."""
@@ -58,7 +58,7 @@ class DualAdapt(FedAvg):
     network
         A network of the run's architecture; its weights are overwritten by those of each round.
     source
-        The labelled source: `server.source.Source`, or anything with its `draw` and `held_out`.
+        The labelled source: `server.source.Source`, or anything with its `sample`, `draw` and `held_out`.
     """
 
     def __init__(self, settings: Settings, network: Network, source) -> None:
@@ -75,9 +75,9 @@ class DualAdapt(FedAvg):
         self.network.load_state_dict(from_record(arrays))
         self.network.eval()
         with torch.no_grad():
-            x_s, _ = self.source.draw(MIXTURE_EXAMPLES, self._generator(server_round, "mixture"))
+            x_s = self.source.sample(MIXTURE_EXAMPLES, self._generator(server_round, "mixture"))
             features = torch.cat([self.network.feature_extractor(batch) for batch in x_s.split(256)])
-        source_mixture = fit(features, settings.components, seed_for(settings.seed, server_round, "fit") % 2**32)
+        source_mixture = fit(features, settings.components, seed_for(settings.seed, server_round, "fit"))
         config[SERVER_ROUND] = server_round
         content = RecordDict({"model": arrays, "source_mixture": to_record(source_mixture.arrays()), "config": config})
         return [

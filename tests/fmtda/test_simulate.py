@@ -54,7 +54,7 @@ def test_a_killed_run_resumes_to_the_same_metrics_and_arrays(finished, tmp_path)
     process = subprocess.Popen(
         command("--rounds", 2, "--output", killed, "-c", "personalise=true"), stdout=subprocess.DEVNULL
     )
-    _wait_for(lambda: (killed / "checkpoints" / "round-00001").exists(), process)
+    _wait_for(lambda: (killed / "checkpoints" / "round-000001").exists(), process)
     family = [process, *psutil.Process(process.pid).children(recursive=True)]
     process.kill()
     process.wait()
@@ -75,7 +75,7 @@ def test_ctrl_c_ends_within_seconds_and_says_how_to_resume(tmp_path):
     process = subprocess.Popen(
         command("--rounds", 50, "--output", run), stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    _wait_for(lambda: (run / "checkpoints" / "round-00001").exists(), process)
+    _wait_for(lambda: (run / "checkpoints" / "round-000001").exists(), process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=5)

@@ -72,7 +72,7 @@ def test_a_kill_at_any_file_leaves_the_old_checkpoint(folder, monkeypatch, file)
     monkeypatch.undo()
     write(folder, 3, model(3))
     assert latest(folder).round == 3
-    assert sorted(path.name for path in folder.iterdir()) == ["round-00001", "round-00003"]
+    assert sorted(path.name for path in folder.iterdir()) == ["round-000001", "round-000003"]
 
 
 def test_a_kill_while_an_old_one_is_removed_hinders_nobody(folder, monkeypatch):
@@ -91,7 +91,7 @@ def test_a_kill_while_an_old_one_is_removed_hinders_nobody(folder, monkeypatch):
     assert latest(folder).round == 3
     for server_round in (1, 4, 5):
         write(folder, server_round, model(server_round))
-    assert sorted(path.name for path in folder.iterdir()) == ["round-00004", "round-00005"]
+    assert sorted(path.name for path in folder.iterdir()) == ["round-000004", "round-000005"]
 
 
 def damage_bit(path):
@@ -116,7 +116,7 @@ DAMAGES = {
 def test_a_damaged_newest_is_skipped_for_the_older(folder, damage):
     for server_round in (1, 2):
         write(folder, server_round, model(server_round))
-    DAMAGES[damage](folder / "round-00002")
+    DAMAGES[damage](folder / "round-000002")
     assert (latest(folder).round, value_of(latest(folder))) == (1, 1)
     write(folder, 2, model(7))
     assert (latest(folder).round, value_of(latest(folder))) == (2, 7)
@@ -124,7 +124,7 @@ def test_a_damaged_newest_is_skipped_for_the_older(folder, damage):
 
 def test_the_manifest_says_round_and_checksum(folder):
     write(folder, 4, model(1))
-    manifest = json.loads((folder / "round-00004" / "manifest.json").read_text())
+    manifest = json.loads((folder / "round-000004" / "manifest.json").read_text())
     assert manifest["round"] == 4
     assert len(manifest["sha256"]) == 64
 

@@ -19,7 +19,7 @@ def settings(settings_of, tmp_path):
 def asked(grid, settings, silence) -> tuple[Roster, list[str]]:
     """A roster after its call, and the problems it reported."""
     roster = Roster()
-    return roster, roster.call(Exchange(grid, silence, in_flight=0), grid, settings)
+    return roster, roster.call(Exchange(grid, silence, in_flight=0), grid, settings, settings.timeout)
 
 
 def called(grid, settings, silence) -> Roster:
@@ -73,7 +73,7 @@ def test_a_late_node_is_asked_alone(grid_of, settings, silence):
     grid = grid_of.simulated(4)
     roster = called(grid, settings, silence)
     grid.node_configs[7] = {"domain": "street", "folder": settings.output}
-    roster.call(Exchange(grid, silence, in_flight=0), grid, settings)
+    roster.call(Exchange(grid, silence, in_flight=0), grid, settings, settings.timeout)
     assert [message.metadata.dst_node_id for message in grid.sent[4:]] == [7]
     assert list(roster.names.values()) == ["blend/0000", "blend/0001", "pen/0000", "pen/0001", "street/0000"]
 
@@ -134,7 +134,7 @@ def test_a_node_that_restarted_takes_its_name_again(grid_of, settings, silence):
     grid = grid_of({1: {"domain": "pen", "folder": settings.output}})
     roster = called(grid, settings, silence)
     grid.node_configs[2] = grid.node_configs.pop(1)
-    assert roster.call(Exchange(grid, silence, in_flight=0), grid, settings) == []
+    assert roster.call(Exchange(grid, silence, in_flight=0), grid, settings, settings.timeout) == []
     assert roster.names == {2: "pen/0000"}
 
 

@@ -6,10 +6,11 @@ message     server -> client                     client -> server
 query       config                               client (name), metrics (numbers of examples)
 train       model (G, F), config and, for        client, metrics and `classifier`, `mixture` (DualAdapt)
             DualAdapt, source_mixture            or `model` (averaging strategies)
+personalise model, config                        client, metrics
 evaluate    model, config                        client, metrics
 ==========  ===================================  ==========================================================
 
-Everything else in the project sees dictionaries of tensors; Flower's record types are converted here.
+Records are made, unpacked and checked here; strategies and the round driver only pass them on.
 """
 
 from collections.abc import Collection, Mapping

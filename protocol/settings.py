@@ -66,15 +66,15 @@ class Settings(BaseModel):
     hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of the source kept from training, for the guard")
     pretrain_steps: int = Field(ge=1, description="gradient steps of server-side pre-training (Algorithm 1, line 1)")
     pretrain_batch: int = Field(ge=2, description="examples in one of them")
-    pretrain_learning_rate: float = Field(4e-3, gt=0, description="peak of its one-cycle schedule (Adam)")
+    pretrain_learning_rate: float = Field(4e-3, gt=0, description="peak of its one-cycle schedule (AdamW)")
     plain_steps: int = Field(ge=1, description="gradient steps of the plain source-only reference, without any extra")
-    weight_decay: float = Field(5e-4, ge=0, description="Adam's, in pre-training and fine-tuning")
+    weight_decay: float = Field(5e-4, ge=0, description="AdamW's, in pre-training and fine-tuning")
 
     # DualAdapt, server side
     server_steps: int = Field(ge=0, description="R_s: alignment and fine-tuning steps a round (lines 14-18)")
     server_batch: int = Field(64, ge=2, description="source examples in one of them")
     align_learning_rate: float = Field(1e-4, gt=0, description="Adam step size of Eq. 6 on G (line 17)")
-    finetune_learning_rate: float = Field(1e-4, gt=0, description="Adam step size of fine-tuning G and F_g (line 18)")
+    finetune_learning_rate: float = Field(1e-4, gt=0, description="AdamW step size of fine-tuning G and F_g (line 18)")
     components: int = Field(10, ge=1, le=256, description="Gaussians in a mixture, at most one per 20 examples")
 
     # DualAdapt, client side

@@ -119,7 +119,9 @@ def test_cached_features_give_the_uploads_of_recomputed_ones(preset, settings_of
     first, second = upload(message_to(kept), kept), upload(message_to(anew), anew)
     assert first.keys() == second.keys()
     for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-6)
+        # A log-likelihood sums 128 terms divided by small variances: rounding of features counts for more there.
+        rtol = 1e-4 if name == "mixture.quantiles" else 1e-5
+        torch.testing.assert_close(first[name], second[name], rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=NAMES)
@@ -149,12 +151,19 @@ def test_another_name_round_or_seed_gives_another_upload(way, change, settings_o
     assert not same_bits(upload(message_to(client), client), upload(message_to(other), other))
 
 
+def localised(message, client):
+    """G, F_g and F_l as the client predicts with them."""
+    network = adaptation.received_network(message, client)
+    adaptation.use_own_statistics(network, adaptation.client_inputs(client, client.train), client.settings)
+    return network, adaptation.localise(network, client).classifier
+
+
 def test_paper_keeps_the_servers_batch_norm_statistics_and_default_does_not(settings_of, client_of, message_to):
     for preset, own in (("paper", False), ("default", True)):
         client = client_of(settings_of(preset=preset), folder=preset)
         adaptation.train(message_to(client), client)
         message = message_to(client, "evaluate")
-        network, _, _ = adaptation.localised_network(message, client)
+        network, _ = localised(message, client)
         sent = from_record(message.content["model"])
         changed = [name for name, value in network.state_dict().items() if not torch.equal(value, sent[name])]
         assert bool(changed) is own
@@ -164,10 +173,8 @@ def test_paper_keeps_the_servers_batch_norm_statistics_and_default_does_not(sett
 def test_without_self_training_a_client_evaluates_with_what_it_uploaded(settings_of, client_of, message_to):
     client = client_of(settings_of(self_train=False))
     sent = upload(message_to(client), client)
-    _, classifier, mixture = adaptation.localised_network(message_to(client, "evaluate"), client)
+    _, classifier = localised(message_to(client, "evaluate"), client)
     assert torch.equal(classifier.weight, sent["classifier.weight"])
-    for name, array in mixture.arrays().items():
-        assert torch.equal(torch.from_numpy(array), sent[f"mixture.{name}"])
 
 
 def test_self_training_changes_head_and_scales_on_the_client_alone(settings_of, client_of, message_to):
@@ -175,13 +182,23 @@ def test_self_training_changes_head_and_scales_on_the_client_alone(settings_of, 
     sent = upload(message_to(client), client)
     message = message_to(client, "evaluate")
     model = from_record(message.content["model"])
-    network, classifier, _ = adaptation.localised_network(message, client)
+    network, classifier = localised(message, client)
     assert not torch.equal(classifier.weight, sent["classifier.weight"])
     state = network.state_dict()
     assert torch.equal(state["classifier.weight"], model["classifier.weight"])  # F_g stays
     assert torch.equal(state["feature_extractor.1.weight"], model["feature_extractor.1.weight"])  # so do convolutions
     assert not torch.equal(state["feature_extractor.2.weight"], model["feature_extractor.2.weight"])  # a scale
     assert {path.name for path in client.folder.iterdir()} == {"uploaded.safetensors", "localised.safetensors"}
+
+
+def test_f_g_is_evaluated_before_self_training_touches_g(settings_of, client_of, message_to):
+    correct = []
+    for self_train in (False, True):
+        client = client_of(settings_of(self_train=self_train), folder=str(self_train))
+        adaptation.train(message_to(client), client)
+        metrics = evaluated(message_to(client, "evaluate"), client)
+        correct.append((metrics["correct-global"], metrics["log-likelihood"]))
+    assert correct[0] == correct[1]
 
 
 def test_own_statistics_count_for_their_share_at_most(settings_of, client_of):
@@ -205,7 +222,8 @@ def test_evaluation_counts_what_a_person_would_count(settings_of, client_of, mes
     message = message_to(client, "evaluate")
     metrics = evaluated(message, client)
 
-    network, local, mixture = adaptation.localised_network(message, client)
+    network, local = localised(message, client)
+    mixture = Mixture(**local_part.group("mixture", local_part.read(client.folder, local_part.UPLOADED)))
     settings, _ = read_config(message.content["config"])
     assert settings.standardise is False
     z = network.feature_extractor(client.test.inputs.float() / 127.5 - 1)
@@ -270,14 +288,12 @@ def test_a_client_with_next_to_nothing_trains_personalises_and_evaluates(
     assert evaluated(message_to(client, "evaluate"), client)["num-examples"] == 1
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
-def test_a_client_that_lost_its_folder_evaluates_with_the_global_classifier_alone(
-    preset, settings_of, client_of, message_to
-):
-    client = client_of(settings_of(preset=preset))
+def test_a_client_that_lost_its_folder_starts_from_the_global_classifier(settings_of, client_of, message_to):
+    client = client_of(settings_of(preset="paper"))
     metrics = evaluated(message_to(client, "evaluate"), client)
-    assert [key for key in metrics if key.startswith("correct")] == ["correct-global"]
-    assert "agreement" not in metrics
+    assert metrics["correct-local"] == metrics["correct-mean"] == metrics["correct-global"]
+    assert metrics["agreement"] == 1
+    assert "log-likelihood" not in metrics
     assert sum(metrics["confusion"]) == 12
 
 
@@ -298,10 +314,12 @@ def test_under_another_strategy_the_network_is_evaluated_as_it_came(settings_of,
     client = client_of()
     adaptation.train(message_to(client), client)
     plain = dataclasses.replace(client, settings=client.settings.changed(strategy="source-only"))
-    network, local, mixture = adaptation.localised_network(message_to(plain, "evaluate"), plain)
-    sent = from_record(message_to(plain, "evaluate").content["model"])
-    assert same_bits(dict(network.state_dict()), sent)
-    assert local is mixture is None
+    message = message_to(plain, "evaluate")
+    network = adaptation.received_network(message, plain)
+    predicted = network(adaptation.client_inputs(plain, plain.test)).argmax(dim=1)
+    metrics = evaluated(message, plain)
+    assert [key for key in metrics if key.startswith("correct")] == ["correct-global"]
+    assert metrics["correct-global"] == int((predicted == plain.test.labels).sum())
 
 
 @pytest.mark.parametrize("cached", [True, False])

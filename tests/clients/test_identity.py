@@ -1,6 +1,5 @@
 """Who a client is: in simulation and in deployment the same name and the same share of the data."""
 
-import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
@@ -63,7 +62,13 @@ def test_a_deployed_client_that_names_no_share_holds_its_whole_domain(settings, 
     client = found(settings.changed(target_limit=0), domain="pen", folder=str(tmp_path))
     whole = family("digits").load("pen", "train", None, 0)
     assert len(client.train) == len(whole)
-    assert torch.equal(client.train.labels, whole.labels)
+    assert torch.equal(client.train.inputs, whole.inputs)
+
+
+def test_a_clients_training_examples_carry_no_labels_and_its_test_examples_do(settings):
+    client = simulated(settings, 0)
+    assert (client.train.labels == -1).all()
+    assert (client.test.labels >= 0).all()
 
 
 def test_settings_and_round_come_out_of_the_message(settings):
@@ -92,7 +97,7 @@ def test_a_limit_takes_examples_before_they_are_shared_out(settings_of):
 
 def test_another_seed_shares_out_differently(settings_of):
     first, second = (load_share(settings_of(seed=seed), "pen/0000", 4)[0] for seed in (0, 1))
-    assert not np.array_equal(first.labels.numpy(), second.labels.numpy())
+    assert not torch.equal(first.inputs, second.inputs)
 
 
 def test_a_node_that_names_neither_domain_nor_partition_is_told_what_to_write(settings):

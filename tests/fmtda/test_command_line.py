@@ -36,6 +36,10 @@ def refused(*options: object) -> str:
         (("--data", "digit-five"), ("data-dir",)),
         (("--data", "digit-five", "--data-dir", "/nowhere"), ("/nowhere",)),
         (("-c", "scenery=true", "-c", "randomise=false"), ("scenery", "randomise")),
+        (("-c", "personalise=true", "--strategy", "source-only"), ("personalise", "strategy=source-only")),
+        (("--clients", "40", "-c", "partition=dirichlet", "-c", "min-examples=99"), ("blend", "99", "alpha")),
+        (("--client-cpus", "9999"), ("--client-cpus 9999", "cores")),
+        (("--client-gpus", "99"), ("--client-gpus 99", "GPUs")),
     ],
 )
 def test_bad_settings_are_named_with_what_is_allowed(options, named, tmp_path):
@@ -69,6 +73,10 @@ def test_a_run_of_another_configuration_is_not_resumed(finished):
     run, _ = finished
     assert "seed=7" in refused("--resume", run, "--seed", 7)
     assert "rounds=1" in refused("--resume", run, "--rounds", 1)
+
+
+def test_a_resumed_run_stays_in_its_folder(tmp_path):
+    assert "leave --output out" in refused("--resume", tmp_path, "--output", tmp_path / "elsewhere")
 
 
 def test_a_folder_without_a_run_is_not_resumed(tmp_path):

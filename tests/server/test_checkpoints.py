@@ -45,7 +45,7 @@ def test_the_newest_counts_and_two_are_kept(folder):
     for server_round in (0, 1, 2, 9, 10, 11):
         write(folder, server_round, model(server_round))
         assert latest(folder).round == server_round
-    assert sorted(path.name for path in folder.iterdir()) == ["round-00010", "round-00011"]
+    assert sorted(path.name for path in folder.iterdir()) == ["round-000010", "round-000011"]
 
 
 def test_a_round_written_again_replaces_itself(folder):

@@ -250,10 +250,24 @@ def test_target_labels_are_asked_for_nowhere_but_in_evaluation(settings, grid_of
             assert client["evaluate"]["correct-mean"] <= client["evaluate"]["num-examples"]
 
 
-def test_only_the_cohort_of_a_round_is_asked(settings, grid_of, silence):
+def test_only_the_cohort_of_a_round_trains_and_everybody_evaluates(settings, grid_of, silence):
     grid = grid_of.simulated(3)
     directory = run(grid, settings.changed(fraction=0.34), silence)
-    assert [len(line["clients"]) for line in directory.metrics()] == [0, 1, 1]
+    for line in directory.metrics()[1:]:
+        assert len([client for client in line["clients"].values() if client["up_training"]]) == 1
+        assert len([client for client in line["clients"].values() if client["evaluate"]]) == 3
+
+
+def test_a_federation_whose_clients_all_left_ends_with_a_reason(settings, grid_of, silence):
+    grid = grid_of.simulated(3)
+    asked = grid.get_node_ids
+
+    def gone_after_the_first_evaluation():
+        return [] if any(message.metadata.message_type == "evaluate" for message in grid.sent) else asked()
+
+    grid.get_node_ids = gone_after_the_first_evaluation
+    with pytest.raises(NoClientAnswered, match="round 1: no client is there any more"):
+        run(grid, settings, silence)
 
 
 def test_a_federation_of_one_client_works(settings, grid_of, silence):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from domains.examples import DataError
 from server.source import WATCHED, Source
 
 CPU = torch.device("cpu")
@@ -27,6 +28,18 @@ def test_nothing_held_out_is_trained_on(settings):
     assert len(source.held_out_images) == 20
     assert not pictures(source.images) & pictures(source.held_out_images)
     assert len(pictures(source.images) | pictures(source.held_out_images)) == 200
+
+
+def test_a_sample_holds_no_picture_twice_and_all_where_there_are_fewer(settings_of):
+    source = Source.load(settings_of(source_limit=200, preset="paper"), CPU)
+    assert len(pictures(source.sample(100, generator()))) == 100
+    assert len(pictures(source.sample(10_000, generator()))) == len(pictures(source.images))
+    assert torch.equal(source.sample(50, generator()), source.sample(50, generator()))
+
+
+def test_a_source_of_a_handful_is_refused(settings_of):
+    with pytest.raises(DataError, match="source handwritten: 5 labelled examples .*at least 20"):
+        Source.load(settings_of(source_limit=5), CPU)
 
 
 @pytest.mark.parametrize(("share", "held_out"), [(0.0001, 1), (0.25, 50), (0.89, 178)])

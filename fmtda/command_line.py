@@ -20,6 +20,7 @@ cli = typer.Typer(
     rich_markup_mode="markdown",
 )
 BAD_INPUT = 2
+WIDTH_WITHOUT_TERMINAL = 120
 
 
 @cli.callback()
@@ -65,7 +66,7 @@ def simulate(
 
     Every run-config key, its meaning and its range: docs/configuration.md.
     """
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
     named = {
         "data": data,
         "data-dir": data_dir and str(data_dir.expanduser().absolute()),

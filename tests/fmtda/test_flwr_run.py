@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import SMALL, arrays, metrics, simulate
+from real_runs import SMALL, arrays, metrics, simulate
 
 APP = Path(__file__).parents[2]
 FLWR = Path(sys.executable).with_name("flwr")

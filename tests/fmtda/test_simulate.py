@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from conftest import arrays, command, metrics, simulate
+from real_runs import arrays, command, metrics, simulate
 
 TARGETS = ["blend", "fonts", "pen", "street"]
 

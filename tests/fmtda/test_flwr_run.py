@@ -41,33 +41,30 @@ def flower(tmp_path):
                     child.kill()
 
 
-def test_flwr_run_gives_the_same_result_as_fmtda_simulate(flower, tmp_path):
-    simulate("--rounds", 1, "--output", tmp_path / "simulate")
-    overrides = " ".join(word for word in SMALL if word != "-c")
-    done = subprocess.run(
+def flwr_run(environment: dict[str, str], supernodes: int, run_config: str) -> subprocess.CompletedProcess[str]:
+    """Run the app on simulated SuperNodes and stream its log to the end."""
+    return subprocess.run(
         [str(FLWR), "run", str(APP), "--stream"]
-        + ["--federation-config", "num-supernodes=4 client-resources-num-cpus=1"]
-        + ["--run-config", f'{overrides} rounds=1 output="{tmp_path / "flwr-run"}"'],
+        + ["--federation-config", f"num-supernodes={supernodes} client-resources-num-cpus=1"]
+        + ["--run-config", run_config],
         capture_output=True,
         text=True,
         timeout=400,
-        env=flower,
+        env=environment,
     )
+
+
+def test_flwr_run_gives_the_same_result_as_fmtda_simulate(flower, tmp_path):
+    simulate("--rounds", 1, "--output", tmp_path / "simulate")
+    overrides = " ".join(word for word in SMALL if word != "-c")
+    done = flwr_run(flower, 4, f'{overrides} rounds=1 output="{tmp_path / "flwr-run"}"')
     assert (tmp_path / "flwr-run" / "summary.json").exists(), done.stdout + done.stderr
     assert metrics(tmp_path / "flwr-run") == metrics(tmp_path / "simulate")
     assert arrays(tmp_path / "flwr-run") == arrays(tmp_path / "simulate")
 
 
 def test_the_wrong_number_of_supernodes_names_the_option(flower, tmp_path):
-    done = subprocess.run(
-        [str(FLWR), "run", str(APP), "--stream"]
-        + ["--federation-config", "num-supernodes=2 client-resources-num-cpus=1"]
-        + ["--run-config", f'join-timeout=1.0 output="{tmp_path / "run"}"'],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env=flower,
-    )
+    done = flwr_run(flower, 2, f'join-timeout=1.0 output="{tmp_path / "run"}"')
     assert "num-supernodes=4" in re.sub(r"\s+", " ", done.stdout + done.stderr)
 
 

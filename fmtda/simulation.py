@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from pathlib import Path
 from types import FrameType
 
@@ -41,6 +42,7 @@ def simulate(settings: Settings, progress: Progress, client_cpus: float, client_
     """
     _log_flower_to(Path(settings.output))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+    warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
     from flwr.simulation import run_simulation
 
     from clients.app import app as client_app

@@ -12,13 +12,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from server.progress import describe_accuracy
+from server.progress import RoundClock, describe_accuracy
 
 
 class Bars:
     """Two bars: rounds with accuracy per domain and time left, and the current stage. They show until `close`."""
 
     def __init__(self, console: Console, rounds: int) -> None:
+        self._clock = RoundClock()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -43,7 +44,8 @@ class Bars:
 
     def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
         self._bars.update(self._rounds, completed=server_round, total=rounds)
-        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy)}")
+        left = self._clock.left(server_round, rounds)
+        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy)}{left}")
 
     def note(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, soft_wrap=True)

@@ -28,7 +28,7 @@ class Lines:
     """Progress as lines of text: one a stage, one a round with accuracy per domain and time left."""
 
     def __init__(self) -> None:
-        self._first_round: tuple[int, float] | None = None
+        self._clock = RoundClock()
 
     def stage(self, name: str, total: int) -> None:
         self.note(f"{name} ({total})")
@@ -37,13 +37,7 @@ class Lines:
         """Lines are written for whole stages only."""
 
     def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
-        now = time.monotonic()
-        left = ""
-        if self._first_round is None:
-            self._first_round = (server_round, now)
-        elif server_round < rounds:
-            first, since = self._first_round
-            left = f"; about {(now - since) / (server_round - first) * (rounds - server_round):.0f} s left"
+        left = self._clock.left(server_round, rounds)
         self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy)}{left}")
 
     def note(self, text: str) -> None:
@@ -51,6 +45,24 @@ class Lines:
 
     def close(self) -> None:
         """Lines leave nothing behind."""
+
+
+class RoundClock:
+    """Estimates the time left from the rounds so far."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def left(self, server_round: int, rounds: int) -> str:
+        """``; about 40 s left``, or nothing after the first call and after the last round."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (server_round, now)
+            return ""
+        if server_round >= rounds:
+            return ""
+        first_round, began = self._first
+        return f"; about {(now - began) / (server_round - first_round) * (rounds - server_round):.0f} s left"
 
 
 def describe_accuracy(accuracy: Mapping[str, float]) -> str:

@@ -4,9 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from adaptation.batches import forward_slices
+from adaptation.inputs import Inputs
+
 
 @torch.no_grad()
-def reestimate(feature_extractor: nn.Module, inputs: Tensor, client_weight: float, batch_size: int = 256) -> None:
+def reestimate(feature_extractor: nn.Module, inputs: Inputs | Tensor, client_weight: float) -> None:
     """Re-estimate the running statistics of every BatchNorm layer on unlabelled inputs, in place.
 
     Each layer sees what the layers before it give under the new statistics of the same batch (AdaBN, Li et al. 2016);
@@ -17,12 +20,11 @@ def reestimate(feature_extractor: nn.Module, inputs: Tensor, client_weight: floa
     Parameters
     ----------
     feature_extractor : nn.Module
-    inputs : Tensor, (n, ...)
-        The client's prepared inputs, float32.
+    inputs : Inputs or Tensor, (n, ...)
+        The client's prepared inputs, float32. They pass in batches of nearly equal size, whose statistics are averaged
+        by size.
     client_weight : float
         w in [0, 1]; 1 forgets the server's statistics.
-    batch_size : int
-        Examples a forward pass. Batches are of nearly equal size, and their statistics are averaged by size.
 
     Raises
     ------
@@ -39,7 +41,8 @@ def reestimate(feature_extractor: nn.Module, inputs: Tensor, client_weight: floa
     seen = 0
     for layer in layers:
         layer.train()
-    for batch in inputs.tensor_split(-(-len(inputs) // batch_size)):
+    for part in forward_slices(inputs):
+        batch = inputs[part]
         seen += len(batch)
         for layer in layers:
             layer.momentum = len(batch) / seen

@@ -1,9 +1,17 @@
-"""Mini-batches: which examples each step of a training takes."""
+"""Mini-batches: which examples each step of a training or each forward pass takes."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from adaptation.inputs import Inputs
+
+FORWARD_VALUES = 256 * 3 * 32 * 32
+"""Input values in a forward pass at most (our choice): 256 pictures of 32x32, 28 of 96x96."""
+
+FORWARD_EXAMPLES = 256
+"""Examples in a forward pass at most (our choice)."""
 
 
 def shuffled_batches(examples: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -31,3 +39,12 @@ def shuffled_batches(examples: int, batch_size: int, steps: int, generator: torc
             permutation = torch.randperm(examples, generator=generator, device=generator.device).cpu()
             order = [batch for batch in permutation.split(batch_size) if len(batch) == batch_size]
         yield order.pop()
+
+
+def forward_slices(inputs: Inputs | Tensor) -> list[slice]:
+    """All examples in order, cut into slices of nearly equal size that a forward pass has room for."""
+    example = torch.Size(inputs.shape[1:] if isinstance(inputs, Tensor) else inputs.example_shape).numel()
+    size = max(1, min(FORWARD_EXAMPLES, FORWARD_VALUES // example))
+    count = -(-len(inputs) // size)
+    edges = [len(inputs) * i // count for i in range(count + 1)] if count else [0]
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]

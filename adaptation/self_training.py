@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from adaptation.augment import geometric_view, prepare
 from adaptation.batches import shuffled_batches
+from adaptation.inputs import Inputs
 from adaptation.losses import confident_cross_entropy, information_maximisation
 from adaptation.networks import Network
 
 
 def adapt_head_and_scales(
     network: Network,
-    inputs: Tensor,
+    inputs: Inputs,
     *,
     steps: int,
     batch_size: int,
@@ -31,8 +31,8 @@ def adapt_head_and_scales(
     Parameters
     ----------
     network : Network
-    inputs : Tensor, (n, ...)
-        The client's prepared inputs, float32, on the network's device.
+    inputs : Inputs
+        The client's. A dense network's predictions count place by place of its feature maps.
     steps, batch_size : int
         Mini-batches, and inputs in each.
     learning_rate : float
@@ -50,7 +50,7 @@ def adapt_head_and_scales(
     trained = _unique([*network.classifier.parameters(), *_scales_and_shifts(network)])
 
     def logits_and_teacher(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        logits = network(inputs[chosen.to(inputs.device)])
+        logits = network.classifier(network.features(inputs[chosen]))
         return logits, logits.detach().softmax(dim=1)
 
     batches = shuffled_batches(len(inputs), batch_size, steps, generator)
@@ -59,37 +59,34 @@ def adapt_head_and_scales(
 
 def adapt_network(
     network: Network,
-    images: Tensor,
+    inputs: Inputs,
     *,
     steps: int,
     batch_size: int,
     learning_rate: float,
     threshold: float,
-    standardise: bool,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Train a whole network, G and head, on unlabelled pictures, in place.
+    """Train a whole network, G and head, on unlabelled inputs, in place.
 
     For a client's own copy of the network, and for the local steps of federated self-training.
 
-    Labels are the network's confident predictions on the pictures as they are, learned on a geometrically
-    changed view of the same pictures (as in FixMatch, Sohn et al. 2020), with information maximisation on
-    that view. BatchNorm keeps its running statistics. The combination is our choice.
+    Labels are the network's confident predictions on the inputs as they are, learned on a changed view of the same
+    inputs (as in FixMatch, Sohn et al. 2020), with information maximisation on that view. BatchNorm keeps its running
+    statistics. The combination is our choice.
 
     Parameters
     ----------
     network : Network
         The client's copy, BatchNorm statistics already its own.
-    images : Tensor, (n, 3, H, W), uint8
-        On the network's device.
+    inputs : Inputs
+        The client's. A dense network's predictions count place by place of its feature maps.
     steps, batch_size : int
-        Mini-batches, and pictures in each.
+        Mini-batches, and inputs in each.
     learning_rate : float
         Adam's, constant.
     threshold : float
         Class probability in (0, 1) above which a prediction counts as a label.
-    standardise : bool
-        See `adaptation.augment.prepare`.
     generator : torch.Generator
         Source of the mini-batches and of the views.
 
@@ -100,12 +97,11 @@ def adapt_network(
     """
 
     def logits_and_teacher(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        batch = images[chosen.to(images.device)]
         with torch.no_grad():
-            teacher = network(prepare(batch, standardise)).softmax(dim=1)
-        return network(prepare(geometric_view(batch, generator), standardise)), teacher
+            teacher = network.classifier(network.features(inputs[chosen])).softmax(dim=1)
+        return network.classifier(network.features(inputs.view(chosen, generator))), teacher
 
-    batches = shuffled_batches(len(images), batch_size, steps, generator)
+    batches = shuffled_batches(len(inputs), batch_size, steps, generator)
     return _train(network, list(network.parameters()), batches, logits_and_teacher, learning_rate, threshold)
 
 

@@ -1,8 +1,7 @@
 """DualAdapt's client side: Algorithm 1, lines 6-12, the extras that stay on the client, and evaluation.
 
 G and F_g come from the server and stay frozen in training. Only the local classifier F_l and the mixture W_T leave the
-client. What the extras add happens before the client predicts, in `localise`, and stays with it. Labels are looked at
-in `_counts` alone, which counts how many predictions are right.
+client. What the extras add happens before the client predicts, in `localise`, and stays with it.
 """
 
 import copy
@@ -12,23 +11,20 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from adaptation.augment import prepare
-from adaptation.batch_norm import batch_norm_state, reestimate
+from adaptation.batch_norm import batch_norm_state
 from adaptation.batches import shuffled_batches
+from adaptation.inputs import Inputs
 from adaptation.losses import local_classifier_loss
 from adaptation.mixture import Mixture, StepwiseEM, hold_out
-from adaptation.networks import Network, build
+from adaptation.networks import Network
 from adaptation.self_training import adapt_head_and_scales, adapt_network
 from clients import local_part
+from clients.evaluation import count
 from clients.identity import Client
-from domains.examples import Examples
-from domains.registry import family
-from protocol.records import from_record, reply_to, to_record
+from clients.network import feature_rows, inputs_of, received_network, use_own_statistics
+from protocol.records import reply_to, to_record
 from protocol.runtime import choose_device
 from protocol.seeds import seed_for
-from protocol.settings import Settings
-
-FORWARD_BATCH = 256
 
 
 def train(message: Message, client: Client) -> Message:
@@ -37,7 +33,7 @@ def train(message: Message, client: Client) -> Message:
     settings = client.settings
     network = received_network(message, client)
     source_mixture = Mixture.from_arrays({n: a.numpy() for n, a in message.content["source_mixture"].items()})
-    inputs = client_inputs(client, client.train)
+    inputs = inputs_of(client, client.train)
     use_own_statistics(network, inputs, settings)
     classifier, mixture, losses = _adapt(client, network, inputs, source_mixture.to(inputs.device))
     mixture_arrays = mixture.arrays()
@@ -58,12 +54,15 @@ def train(message: Message, client: Client) -> Message:
 
 
 def _adapt(
-    client: Client, network: Network, inputs: Tensor, source_mixture: Mixture
+    client: Client, network: Network, inputs: Inputs, source_mixture: Mixture
 ) -> tuple[torch.nn.Module, Mixture, dict[str, float]]:
-    """Algorithm 1, lines 7-11: R_c mini-batches of Eq. 5 on F_l and of the mixture's stepwise EM."""
+    """Algorithm 1, lines 7-11: R_c mini-batches of Eq. 5 on F_l and of the mixture's stepwise EM.
+
+    An example is a row of features: for segmentation, one place of a picture's feature map.
+    """
     settings = client.settings
     global_classifier = network.classifier
-    features = extract(network, inputs)
+    features = feature_rows(network, inputs, settings, client.generator("places"))
     classifier = copy.deepcopy(global_classifier).requires_grad_(True)  # F_l <- F_g
     fitted, held_out = (
         torch.from_numpy(part).to(inputs.device)
@@ -78,7 +77,7 @@ def _adapt(
     sums = {"cross-entropy": 0.0, "discrepancy": 0.0}
     for chosen in shuffled_batches(len(features), settings.client_batch, settings.client_steps, generator):
         batch = chosen.to(inputs.device)
-        z = features[batch] if settings.cache_features else extract(network, inputs[batch])
+        z = features[batch] if settings.cache_features else network.features(inputs[chosen])
         # F_g and F_l see the very same z: while they are equal the L1 is exactly 0, and rounding decides no sign.
         global_logits = global_classifier(z)
         loss = local_classifier_loss(classifier(z), global_logits, source_weights[batch], settings.discrepancy_weight)
@@ -98,27 +97,29 @@ def evaluate(message: Message, client: Client) -> Message:
     """Predict the client's test examples by F_g, F_l and their mean, and count what is right.
 
     F_g predicts on G as it came, with the client's own BatchNorm statistics where that extra is on; F_l on G as
-    self-training left it. Strategies other than DualAdapt have F_g alone, and nothing of the client's own.
+    self-training left it.
     """
     began = time.perf_counter()
     network = received_network(message, client)
-    inputs = client_inputs(client, client.test)
-    if client.settings.strategy != "dualadapt":
-        counts = _counts({"global": predict(network, inputs)}, client.test, "global")
-        return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **counts})
-    use_own_statistics(network, client_inputs(client, client.train), client.settings)
-    features = extract(network, inputs)
-    metrics: dict[str, float] = {}
+    use_own_statistics(network, inputs_of(client, client.train), client.settings)
+    local = localise(copy.deepcopy(network), client)
     uploaded = local_part.read(client.folder, local_part.UPLOADED)
-    if uploaded is not None and len(features):
-        mixture = Mixture(**local_part.group("mixture", uploaded)).to(features.device)
-        metrics["log-likelihood"] = mixture.log_likelihood(features).mean().item()
-    p_g = network.classifier(features).softmax(dim=1)
-    p_l = predict(localise(network, client), inputs)
-    if len(features):
-        metrics["agreement"] = (p_g.argmax(dim=1) == p_l.argmax(dim=1)).float().mean().item()
-    probabilities = {"global": p_g, "local": p_l, "mean": (p_g + p_l) / 2}
-    metrics |= _counts(probabilities, client.test, client.settings.inference)
+    mixture = None
+    if uploaded is not None:
+        mixture = Mixture(**local_part.group("mixture", uploaded)).to(choose_device(client.settings.device))
+    log_likelihoods: list[Tensor] = []
+
+    def predict(inputs: Tensor) -> dict[str, Tensor]:
+        features = network.feature_extractor(inputs)
+        if mixture is not None:
+            log_likelihoods.append(mixture.log_likelihood(features.flatten(0, -2)))
+        p_g = network.logits(features, inputs.shape[-2:]).softmax(dim=1)
+        p_l = local(inputs).softmax(dim=1)
+        return {"global": p_g, "local": p_l, "mean": (p_g + p_l) / 2}
+
+    metrics = count(client, predict, client.settings.inference)
+    if log_likelihoods:
+        metrics["log-likelihood"] = torch.cat(log_likelihoods).mean().item()
     return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **metrics})
 
 
@@ -127,22 +128,21 @@ def personalise_copy(message: Message, client: Client) -> Message:
     began = time.perf_counter()
     settings = client.settings
     network = received_network(message, client)
-    use_own_statistics(network, client_inputs(client, client.train), settings)
+    inputs = inputs_of(client, client.train)
+    use_own_statistics(network, inputs, settings)
     own = localise(network, client)
     losses = adapt_network(
         own,
-        client.train.inputs.to(choose_device(settings.device)),
+        inputs,
         steps=settings.personalise_steps,
         batch_size=settings.personalise_batch,
         learning_rate=settings.personalise_learning_rate,
         threshold=settings.confidence,
-        standardise=settings.standardise,
         generator=client.generator("personalise"),
     )
     local_part.write(client.folder, local_part.PERSONAL, own.state_dict())
-    probabilities = {"personal": predict(own, client_inputs(client, client.test))}
-    metrics = {"seconds": time.perf_counter() - began, **losses, **_counts(probabilities, client.test, "personal")}
-    return reply_to(message, client.name, metrics)
+    counts = count(client, lambda batch: {"personal": own(batch).softmax(dim=1)}, "personal")
+    return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **losses, **counts})
 
 
 def localise(network: Network, client: Client) -> Network:
@@ -161,7 +161,7 @@ def localise(network: Network, client: Client) -> Network:
     if settings.self_train:
         adapt_head_and_scales(
             local,
-            client_inputs(client, client.train),
+            inputs_of(client, client.train),
             steps=settings.self_train_steps,
             batch_size=settings.self_train_batch,
             learning_rate=settings.self_train_learning_rate,
@@ -175,68 +175,3 @@ def localise(network: Network, client: Client) -> Network:
         | local_part.prefixed("batch-norm", batch_norm_state(network.feature_extractor)),
     )
     return local
-
-
-def use_own_statistics(network: Network, inputs: Tensor, settings: Settings) -> None:
-    """The extra `local-batch-norm`: move G's BatchNorm statistics towards those of the client's inputs, in place.
-
-    The client's weight is ``batch-norm-share`` n / (n + ``batch-norm-prior``): a few examples give noisy statistics.
-    """
-    examples = len(inputs)
-    if settings.local_batch_norm and examples > 1:
-        weight = settings.batch_norm_share * examples / (examples + settings.batch_norm_prior)
-        reestimate(network.feature_extractor, inputs, weight)
-
-
-def received_network(message: Message, client: Client) -> Network:
-    """G and F_g as the message brought them, frozen, in evaluation mode, on the client's device."""
-    data = family(client.settings.data)
-    with torch.device("meta"):  # no initial weights are drawn: the message brings them
-        network = build(client.settings.network, len(data.classes), data.input_shape, seed=0)
-    network.load_state_dict(from_record(message.content["model"]), assign=True)
-    return network.to(choose_device(client.settings.device)).requires_grad_(False).eval()
-
-
-def client_inputs(client: Client, examples: Examples) -> Tensor:
-    """Examples as network inputs, float32, on the client's device."""
-    return prepare(examples.inputs.to(choose_device(client.settings.device)), client.settings.standardise)
-
-
-@torch.no_grad()
-def extract(network: Network, inputs: Tensor) -> Tensor:
-    """Features z (N, D) of inputs (N, 3, H, W)."""
-    if len(inputs) == 0:
-        return torch.zeros(0, network.feature_size, device=inputs.device)
-    return torch.cat([network.feature_extractor(batch) for batch in inputs.split(FORWARD_BATCH)])
-
-
-@torch.no_grad()
-def predict(network: Network, inputs: Tensor) -> Tensor:
-    """Class probabilities (N, C)."""
-    return network.eval().classifier(extract(network, inputs)).softmax(dim=1)
-
-
-def _counts(probabilities: dict[str, Tensor], examples: Examples, decisive: str) -> dict[str, int | float | list[int]]:
-    """What evaluation may tell: entropy always; where there are labels, how many predictions of each head are right.
-
-    Parameters
-    ----------
-    probabilities
-        (N, C) by head.
-    decisive
-        The head whose confusion counts (true class by predicted class, row-major) and entropy are reported.
-    """
-    p = probabilities[decisive]
-    known = examples.labels.to(p.device) >= 0
-    counts: dict[str, int | float | list[int]] = {"num-examples": int(known.sum()) if examples.labelled else len(p)}
-    if len(p):
-        counts["entropy"] = torch.special.entr(p).sum(dim=1).mean().item()
-    if not examples.labelled:
-        return counts
-    labels = examples.labels.to(p.device)[known]
-    for head, p_head in probabilities.items():
-        counts[f"correct-{head}"] = int((p_head[known].argmax(dim=1) == labels).sum())
-    classes = p.shape[1]
-    cells = labels * classes + p[known].argmax(dim=1)
-    counts["confusion"] = torch.bincount(cells, minlength=classes**2).tolist()
-    return counts

@@ -3,13 +3,16 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import adaptation, self_training
+from clients import adaptation, evaluation, self_training
 from clients.identity import identify
 from protocol.records import reply_to
 from protocol.runtime import set_threads
 
 TRAINERS = {"dualadapt": adaptation.train, "fedavg-self-training": self_training.train}
 """The training of each strategy that has one on its clients."""
+
+EVALUATORS = {"dualadapt": adaptation.evaluate}
+"""How the clients of a strategy predict; those of the others with F_g as it came."""
 
 CLIENT_THREADS = 1
 """Everywhere, so that simulation and deployment agree bit by bit."""
@@ -44,4 +47,5 @@ def personalise(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Count right predictions on the client's test examples, or report what can be told without labels."""
     set_threads(CLIENT_THREADS)
-    return adaptation.evaluate(message, identify(message, context))
+    client = identify(message, context)
+    return EVALUATORS.get(client.settings.strategy, evaluation.evaluate)(message, client)

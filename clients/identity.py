@@ -9,8 +9,9 @@ import torch
 from flwr.app import Context, Message
 
 from domains.examples import DataError, Examples
-from domains.partition import limited_split
-from domains.registry import family
+from domains.family import DataSpec
+from domains.partition import limited_split, split_labels
+from domains.registry import family, spec_of
 from protocol.records import read_config
 from protocol.seeds import client_name, client_names, domain_of, generator_for
 from protocol.settings import Settings
@@ -92,20 +93,20 @@ def load_share(settings: Settings, name: str, shares: int, data_dir: str = "") -
     """
     domain, share = domain_of(name), int(name.rsplit("/", 1)[1])
     key = (settings.target_limit, shares, settings.partition, settings.alpha, settings.seed, settings.min_examples)
-    train = _load_domain(settings.data, domain, "train", data_dir, settings.seed)
-    mine = train.select(_split(settings.data, domain, data_dir, *key)[share])
-    test = _load_domain(settings.data, domain, "test", data_dir, settings.seed)
-    unlabelled = Examples(mine.inputs, torch.full_like(mine.labels, -1))
-    return unlabelled, test.select(np.arange(len(test))[share::shares])
+    spec = spec_of(settings, data_dir)
+    train = _load_domain(settings.data, domain, "train", spec)
+    mine = train.select(_split(settings.data, domain, spec, *key)[share])
+    test = _load_domain(settings.data, domain, "test", spec)
+    return mine.without_labels(), test.select(np.arange(len(test))[share::shares])
 
 
 @functools.lru_cache(maxsize=32)
-def _load_domain(data: str, domain: str, part: str, data_dir: str, seed: int) -> Examples:
-    return family(data).load(domain, part, Path(data_dir) if data_dir else None, seed)
+def _load_domain(data: str, domain: str, part: str, spec: DataSpec) -> Examples:
+    return family(data).load(domain, part, spec)
 
 
 @functools.lru_cache(maxsize=32)
-def _split(data: str, domain: str, data_dir: str, *how: int | float | str) -> list[np.ndarray]:
+def _split(data: str, domain: str, spec: DataSpec, *how: int | float | str) -> list[np.ndarray]:
     limit, shares, partition, alpha, seed, minimum = how
-    labels = _load_domain(data, domain, "train", data_dir, seed).labels.numpy()
+    labels = split_labels(_load_domain(data, domain, "train", spec))
     return limited_split(labels, limit, shares, partition, alpha, seed, minimum, domain)

@@ -6,10 +6,9 @@ import torch
 from flwr.app import Message
 
 from adaptation.self_training import adapt_network
-from clients.adaptation import received_network
 from clients.identity import Client
+from clients.network import inputs_of, received_network
 from protocol.records import reply_to, to_record
-from protocol.runtime import choose_device
 
 
 def train(message: Message, client: Client) -> Message:
@@ -19,12 +18,11 @@ def train(message: Message, client: Client) -> Message:
     network = received_network(message, client).requires_grad_(True)
     losses = adapt_network(
         network,
-        client.train.inputs.to(choose_device(settings.device)),
+        inputs_of(client, client.train),
         steps=settings.local_steps,
         batch_size=settings.client_batch,
         learning_rate=settings.local_learning_rate,
         threshold=settings.confidence,
-        standardise=settings.standardise,
         generator=client.generator("self-training"),
     )
     metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began, **losses}

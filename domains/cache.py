@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,24 +39,59 @@ def cached(key: Mapping[str, object], build: Callable[[], Examples]) -> Examples
         Out of the cache their tensors are memory-mapped, copy on write: a process that changes them changes
         only its own.
     """
-    text = json.dumps(key, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    entry = cache_root() / f"{key['family']}-{key['domain']}-{key['part']}-{digest}"
-
+    entry = _entry(key)
     found = _read(entry)
     if found is not None:
         return found
     built = build()
     try:
-        _write(entry, built, text)
+        _write(entry, key, len(built), [built])
     except OSError as error:
-        warnings.warn(
-            f"the cache {entry.parent} cannot be written ({error}), so {key['domain']!r} is prepared anew by "
-            "each process; set FMTDA_CACHE to a writable folder",
-            stacklevel=2,
-        )
+        _warn_unwritable(entry, key, error)
         return built
     return _read(entry) or built
+
+
+def cached_rows(key: Mapping[str, object], count: int, blocks: Callable[[], Iterable[Examples]]) -> Examples:
+    """Like `cached`, for examples that are too many to hold in memory: they go to disk a block at a time.
+
+    Processes that ask at once wait for the first to finish; should it die, the next one builds. Where the cache
+    cannot be written, the examples are held in memory after all.
+
+    Parameters
+    ----------
+    key : mapping of str to JSON value
+        As for `cached`.
+    count : int
+        Number of examples, at least 1.
+    blocks : callable
+        Gives the examples in consecutive blocks, inputs and labels of any one shape and type. It may raise: then
+        nothing is kept. It is called again if the cache turns out to be unwritable halfway.
+
+    Returns
+    -------
+    Examples
+        Memory-mapped, as from `cached`.
+
+    Raises
+    ------
+    ValueError
+        If the blocks hold more or fewer than `count` examples, or differ in shape or type.
+    """
+    entry = _entry(key)
+    found = _read(entry)
+    if found is not None:
+        return found
+    try:
+        with _one_builder(entry):
+            if _read(entry) is None:
+                _write(entry, key, count, blocks())
+        found = _read(entry)
+        if found is not None:
+            return found
+    except OSError as error:
+        _warn_unwritable(entry, key, error)
+    return _in_memory(count, blocks())
 
 
 def cache_root() -> Path:
@@ -65,6 +102,24 @@ def cache_root() -> Path:
 def fingerprint(files: Sequence[Path]) -> list[tuple[str, int, int]]:
     """Each file's name, size in bytes and time of change in nanoseconds: tells when one was replaced."""
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _entry(key: Mapping[str, object]) -> Path:
+    """The folder of what has this key."""
+    digest = hashlib.sha256(_text(key).encode()).hexdigest()[:16]
+    return cache_root() / f"{key['family']}-{key['domain']}-{key['part']}-{digest}"
+
+
+def _text(key: Mapping[str, object]) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
+def _warn_unwritable(entry: Path, key: Mapping[str, object], error: OSError) -> None:
+    warnings.warn(
+        f"the cache {entry.parent} cannot be written ({error}), so {key['domain']!r} is prepared anew by "
+        "each process; set FMTDA_CACHE to a writable folder",
+        stacklevel=3,
+    )
 
 
 def _read(entry: Path) -> Examples | None:
@@ -78,14 +133,13 @@ def _read(entry: Path) -> Examples | None:
         return None
 
 
-def _write(entry: Path, examples: Examples, key: str) -> None:
+def _write(entry: Path, key: Mapping[str, object], count: int, blocks: Iterable[Examples]) -> None:
     """Write to a temporary folder beside the entry and rename it: nobody ever sees half an entry."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=entry.parent))
     try:
-        np.save(unfinished / "inputs.npy", examples.inputs.numpy())
-        np.save(unfinished / "labels.npy", examples.labels.numpy())
-        (unfinished / "key.json").write_text(key + "\n")
+        _write_arrays(unfinished, count, blocks)
+        (unfinished / "key.json").write_text(_text(key) + "\n")
         if entry.exists() and _read(entry) is None:
             shutil.rmtree(entry, ignore_errors=True)
         try:
@@ -95,3 +149,69 @@ def _write(entry: Path, examples: Examples, key: str) -> None:
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_arrays(folder: Path, count: int, blocks: Iterable[Examples]) -> None:
+    with _RowFile(folder / "inputs.npy", count) as inputs, _RowFile(folder / "labels.npy", count) as labels:
+        for block in blocks:
+            inputs.append(block.inputs.numpy())
+            labels.append(block.labels.numpy())
+
+
+class _RowFile:
+    """An array file (.npy) of known length, written a few rows at a time.
+
+    Plain writes, not a memory map: on a full disk they raise OSError, where a map kills the process.
+    """
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._file = path.open("wb")
+        self._count = count
+        self._written = 0
+        self._row: tuple[tuple[int, ...], np.dtype] | None = None
+
+    def append(self, rows: np.ndarray) -> None:
+        row = (rows.shape[1:], rows.dtype)
+        if self._row is None:
+            self._row = row
+            descr = np.lib.format.dtype_to_descr(rows.dtype)
+            header = {"descr": descr, "fortran_order": False, "shape": (self._count, *rows.shape[1:])}
+            np.lib.format.write_array_header_1_0(self._file, header)
+        if row != self._row:
+            raise ValueError(f"rows of shape and type {row} follow rows of {self._row}")
+        self._file.write(np.ascontiguousarray(rows))
+        self._written += len(rows)
+
+    def __enter__(self) -> _RowFile:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if error_type is None and self._written != self._count:
+            raise ValueError(f"{self._written} rows came where {self._count} were announced")
+
+
+def _in_memory(count: int, blocks: Iterable[Examples]) -> Examples:
+    gathered = list(blocks)
+    examples = Examples(*(torch.cat([getattr(block, name) for block in gathered]) for name in ("inputs", "labels")))
+    if len(examples) != count:
+        raise ValueError(f"{len(examples)} rows came where {count} were announced")
+    return examples
+
+
+@contextlib.contextmanager
+def _one_builder(entry: Path) -> Iterator[None]:
+    """Let one process at a time build an entry.
+
+    The system takes the lock from a process that dies, so nobody waits for a dead one. Two builders at once, where
+    a file system knows no locks, do no harm either.
+    """
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    lock = entry.with_name(f".lock-{entry.name}")
+    with lock.open("w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

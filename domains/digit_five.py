@@ -9,7 +9,7 @@ from typing import ClassVar
 from domains import digit_files, rendered
 from domains.cache import cached, fingerprint
 from domains.examples import DataError, Examples
-from domains.family import Family, Part
+from domains.family import DataSpec, Family, Part
 
 # Raised whenever a change here, in digit_files.py or in rendered.py changes a picture.
 RECIPE_VERSION = 3
@@ -26,12 +26,18 @@ class DigitFive(Family):
     """
 
     name = "digit-five"
+    kind = "digits"
     classes = tuple("0123456789")
     input_shape = (3, 32, 32)
     domains = ("mnist", "usps", "svhn", "mnist-m", "fonts")
     default_source = "mnist"
     default_targets = ("mnist-m", "svhn", "usps")
     training: ClassVar = {
+        "network": "small-cnn",
+        "pretrain-learning-rate": 4e-3,
+        "server-batch": 64,
+        "client-batch": 64,
+        "local-learning-rate": 2e-4,
         "pretrain-steps": 4000,
         "pretrain-batch": 128,
         "plain-steps": 600,
@@ -42,8 +48,9 @@ class DigitFive(Family):
         "local-steps": 100,
     }
 
-    def check(self, domains: Sequence[str], data_dir: Path | None) -> None:
-        super().check(domains, data_dir)
+    def check(self, domains: Sequence[str], spec: DataSpec) -> None:
+        super().check(domains, spec)
+        data_dir = spec.data_dir
         for domain in domains:
             if domain == "fonts":
                 continue
@@ -53,13 +60,13 @@ class DigitFive(Family):
                 raise DataError(f"--data-dir {data_dir} is no folder; domain {domain!r} is read from files there")
             digit_files.check(domain, data_dir)
 
-    def load(self, domain: str, part: Part, data_dir: Path | None, seed: int) -> Examples:
-        self.check([domain], data_dir)
+    def load(self, domain: str, part: Part, spec: DataSpec) -> Examples:
+        self.check([domain], spec)
         key = {"family": self.name, "domain": domain, "part": part, "recipe": RECIPE_VERSION}
         if domain == "fonts":
-            rng = self.generator(domain, part, seed)
-            return cached(key | {"seed": seed}, lambda: rendered.fonts(RENDERED_COUNTS[part], part, rng))
-        files = digit_files.located(domain, part, data_dir)
+            rng = self.generator(domain, part, spec.seed)
+            return cached(key | {"seed": spec.seed}, lambda: rendered.fonts(RENDERED_COUNTS[part], part, rng))
+        files = digit_files.located(domain, part, spec.data_dir)
         return cached(key | {"files": fingerprint(files)}, lambda: digit_files.read(domain, part, files))
 
     def fetch(self, domain: str, data_dir: Path) -> None:
@@ -77,11 +84,11 @@ class DigitFive(Family):
         DataError
             If torchvision doesn't offer the domain, or the download fails.
         """
-        super().check([domain], data_dir)
+        super().check([domain], DataSpec(data_dir))
         if domain not in ("mnist", "usps", "svhn"):
             raise DataError(f"domain {domain!r} cannot be downloaded; allowed: mnist, usps, svhn")
         try:
-            return self.check([domain], data_dir)
+            return self.check([domain], DataSpec(data_dir))
         except DataError:
             pass
 

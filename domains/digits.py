@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from domains import rendered
 from domains.cache import cached
 from domains.distortions import blurred, halved, warped
 from domains.examples import Examples
-from domains.family import Family, Part
+from domains.family import DataSpec, Family, Part
 from domains.photographs import patches
 
 # Raised whenever a change here or in a file that draws for us changes a picture.
@@ -46,12 +45,18 @@ class Digits(Family):
     """
 
     name = "digits"
+    kind = "digits"
     classes = tuple("0123456789")
     input_shape = (3, 32, 32)
     domains = ("handwritten", "blend", "fonts", "street", "pen")
     default_source = "handwritten"
     default_targets = ("blend", "fonts", "street", "pen")
     training: ClassVar = {
+        "network": "small-cnn",
+        "pretrain-learning-rate": 4e-3,
+        "server-batch": 64,
+        "client-batch": 64,
+        "local-learning-rate": 2e-4,
         "pretrain-steps": 600,
         "pretrain-batch": 64,
         "plain-steps": 200,
@@ -62,8 +67,9 @@ class Digits(Family):
         "local-steps": 40,
     }
 
-    def load(self, domain: str, part: Part, data_dir: Path | None, seed: int) -> Examples:
-        self.check([domain], data_dir)
+    def load(self, domain: str, part: Part, spec: DataSpec) -> Examples:
+        self.check([domain], spec)
+        seed = spec.seed
         key = {"family": self.name, "domain": domain, "part": part, "seed": seed, "recipe": RECIPE_VERSION}
         return cached(key, lambda: self._made(domain, part, seed))
 

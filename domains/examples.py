@@ -16,16 +16,50 @@ class DataError(ValueError):
     """
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Pictures and their labels, in the same order.
+LARGE = 256 * 2**20
+"""Bytes from which on a selection is not copied into memory (our choice)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of a memory-mapped tensor, read from disk when they are asked for.
 
     Attributes
     ----------
-    inputs : torch.Tensor
-        First axis N, one entry an example; uint8 (N, 3, 32, 32), values 0 to 255, for the digit families.
-    labels : torch.Tensor
-        int64 (N,), from 0 to the number of classes less one, -1 where the label is unknown.
+    base : torch.Tensor
+        First axis one entry a row.
+    index : torch.Tensor
+        int64 (N,), which of its rows.
+    """
+
+    base: torch.Tensor
+    index: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, ...)."""
+        return torch.Size((len(self.index), *self.base.shape[1:]))
+
+    def __getitem__(self, chosen: torch.Tensor | slice) -> torch.Tensor:
+        """A copy of the rows at these places."""
+        return self.base[self.index[chosen]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs and their labels, in the same order.
+
+    Attributes
+    ----------
+    inputs : torch.Tensor or Rows
+        First axis N, one entry an example: uint8 (N, 3, H, W), values 0 to 255, for pictures; float32 (N, D) for
+        feature vectors.
+    labels : torch.Tensor or Rows
+        int64 (N,), from 0 to the number of classes less one, -1 where the label is unknown; for segmentation int8
+        (N, H, W), -1 where a pixel counts for no class. (N,) of -1 says unlabelled of either.
 
     Raises
     ------
@@ -33,27 +67,31 @@ class Examples:
         If there are not as many labels as inputs.
     """
 
-    inputs: torch.Tensor
-    labels: torch.Tensor
+    inputs: torch.Tensor | Rows
+    labels: torch.Tensor | Rows
 
     def __post_init__(self) -> None:
-        if self.labels.shape != self.inputs.shape[:1]:
+        if self.labels.shape[0] != self.inputs.shape[0]:
             raise ValueError(
                 f"labels of shape {tuple(self.labels.shape)} must be one for each of {self.inputs.shape[0]} inputs"
             )
 
     def __len__(self) -> int:
-        return self.labels.shape[0]
+        return len(self.labels)
 
     @property
     def labelled(self) -> bool:
         """Whether at least one label is known."""
-        return bool((self.labels >= 0).any())
+        return any(bool((self.labels[start : start + 1000] >= 0).any()) for start in range(0, len(self), 1000))
+
+    def without_labels(self) -> Examples:
+        """The same inputs, every label unknown."""
+        return Examples(self.inputs, torch.full((len(self),), -1))
 
     def select(self, indices: torch.Tensor | np.ndarray | Sequence[int]) -> Examples:
-        """The examples at `indices` (integers, any order), copied."""
+        """The examples at `indices` (integers, any order): copied, or left on disk where they are `LARGE`."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return Examples(self.inputs[chosen], self.labels[chosen])
+        return Examples(_selected(self.inputs, chosen), _selected(self.labels, chosen))
 
     def limited(self, n: int, seed: int) -> Examples:
         """At most `n` examples, drawn at random by `seed` and kept in their order; `n` = 0 means all."""
@@ -63,3 +101,10 @@ class Examples:
             return self
         drawn = np.random.default_rng(seed).choice(len(self), size=n, replace=False)
         return self.select(np.sort(drawn))
+
+
+def _selected(rows: torch.Tensor | Rows, chosen: torch.Tensor) -> torch.Tensor | Rows:
+    if isinstance(rows, Rows):
+        return Rows(rows.base, rows.index[chosen])
+    size = len(chosen) * rows.element_size() * rows.shape[1:].numel()
+    return Rows(rows, chosen) if size >= LARGE else rows[chosen]

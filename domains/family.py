@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,17 +12,47 @@ import numpy as np
 
 from domains.examples import DataError, Examples
 from protocol.seeds import seed_for
+from protocol.settings import Scalar
 
 Part = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a domain is read with; hashable.
+
+    Attributes
+    ----------
+    data_dir : Path or None
+        Folder with the data files; None where the family needs none.
+    seed : int
+        Fixes everything drawn at random; examples read from files do not depend on it.
+    classes : tuple of str
+        Class names in the order of the labels. The server decides them; a client's folder may show fewer.
+    input_shape : tuple of int
+        Shape that every input is brought to: (3, height, width) for pictures, (D,) for feature vectors.
+    """
+
+    data_dir: Path | None = None
+    seed: int = 0
+    classes: tuple[str, ...] = ()
+    input_shape: tuple[int, ...] = ()
 
 
 class Family(ABC):
     """Domains with the same classes and input shape.
 
+    A family whose domains, classes or input shape are only known from the user's files overrides `domains_in` and
+    `defaults`; the others set the class attributes.
+
     Attributes
     ----------
     name : str
         The family's name in settings and on the command line.
+    kind : str
+        How its inputs are prepared and randomised: a key of `adaptation.augmentations.AUGMENTATIONS`.
+    segmentation : bool
+        Whether labels are maps, one class a pixel, and not one class an example.
     classes : tuple of str
         Name of each class; a label is an index into it.
     input_shape : tuple of int
@@ -32,67 +63,96 @@ class Family(ABC):
         The labelled domain if the user names none.
     default_targets : tuple of str
         The unlabelled domains if the user names none.
-    training : mapping of str to int
-        Settings (protocol/settings.py) whose right value depends on how much data there is, and how hard it
-        is.
+    training : mapping
+        Settings (protocol/settings.py) whose right value depends on how much data there is, of what kind, and how
+        hard it is.
     """
 
     name: ClassVar[str]
-    classes: ClassVar[tuple[str, ...]]
-    input_shape: ClassVar[tuple[int, ...]]
-    domains: ClassVar[tuple[str, ...]]
+    kind: ClassVar[str]
+    segmentation: ClassVar[bool] = False
+    classes: ClassVar[tuple[str, ...]] = ()
+    input_shape: ClassVar[tuple[int, ...]] = ()
+    domains: ClassVar[tuple[str, ...]] = ()
     default_source: ClassVar[str]
     default_targets: ClassVar[tuple[str, ...]]
-    training: ClassVar[Mapping[str, int]]
+    training: ClassVar[Mapping[str, Scalar]]
 
-    @property
-    def defaults(self) -> dict[str, str | int]:
-        """What `auto` means in the settings for this data."""
-        return {"source": self.default_source, "targets": ",".join(self.default_targets), **self.training}
+    def domains_in(self, data_dir: Path | None) -> tuple[str, ...]:
+        """Names of the domains there are, in this folder where they are only known from files.
 
-    def check(self, domains: Sequence[str], data_dir: Path | None) -> None:
+        Raises
+        ------
+        DataError
+            If the folder is needed and missing, or holds no domain.
+        """
+        return self.domains
+
+    def defaults(self, data_dir: Path | None = None, given: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
+        """What `auto` means in the settings for this data: source, targets, classes, input shape and training.
+
+        Parameters
+        ----------
+        data_dir : Path or None
+            The user's folder.
+        given : mapping
+            What the user set, in kebab-case; a source named there is no default target.
+
+        Raises
+        ------
+        DataError
+            As `domains_in`.
+        """
+        source = (given or {}).get("source", self.default_source)
+        return {
+            "source": self.default_source,
+            "targets": ",".join(target for target in self.default_targets if target != source),
+            "classes": ",".join(self.classes),
+            "input-shape": "x".join(map(str, self.input_shape)),
+            **self.training,
+        }
+
+    def check(self, domains: Sequence[str], spec: DataSpec) -> None:
         """Refuse, in under a second, what `load` could not load.
 
-        A family that reads files extends this to look at their headers and sizes, never at all of their
+        A family that reads files extends this to look at their names, headers and sizes, never at all of their
         content.
 
         Parameters
         ----------
         domains : sequence of str
             Domains that are going to be loaded.
-        data_dir : Path or None
-            Folder with the data files; None where the family needs none.
+        spec : DataSpec
 
         Raises
         ------
         DataError
             If a domain is unknown, or a file it needs is missing or truncated.
         """
+        allowed = self.domains_in(spec.data_dir)
         for domain in domains:
-            if domain not in self.domains:
-                raise DataError(
-                    f"domain {domain!r} is not in the family {self.name!r}; allowed: {', '.join(self.domains)}"
-                )
+            if domain not in allowed:
+                raise DataError(f"domain {domain!r} is not in the family {self.name!r}; allowed: {', '.join(allowed)}")
+        for own, asked in ((self.classes, spec.classes), (self.input_shape, spec.input_shape)):
+            if own and asked and own != asked:
+                raise DataError(f"{self.name} has {own}, which can't be set to {asked}; leave it at auto")
 
     @abstractmethod
-    def load(self, domain: str, part: Part, data_dir: Path | None, seed: int) -> Examples:
+    def load(self, domain: str, part: Part, spec: DataSpec) -> Examples:
         """One part of one domain.
 
         Parameters
         ----------
         domain : str
-            One of `domains`.
+            One of `domains_in`.
         part : {"train", "test"}
             Nothing that a domain's examples are made of is in both parts.
-        data_dir : Path or None
-            Folder with the data files; None where the family needs none.
-        seed : int
-            Fixes everything drawn at random; domains read from files do not depend on it.
+        spec : DataSpec
 
         Returns
         -------
         Examples
-            Labelled; whoever hands them to a target client takes the labels away.
+            Labelled where the files are; whoever hands them to a target client takes the labels away.
 
         Raises
         ------

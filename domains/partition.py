@@ -6,8 +6,9 @@ import warnings
 from typing import Literal
 
 import numpy as np
+import torch
 
-from domains.examples import DataError
+from domains.examples import DataError, Examples
 from protocol.seeds import seed_for
 
 
@@ -85,6 +86,12 @@ def split_between(
             f"below the minimum of {minimum}, in a {how} split between {shares} clients; {mend}"
         )
     return split
+
+
+def split_labels(examples: Examples) -> np.ndarray:
+    """The labels that a split goes by: int (N,); unknown ones (-1) where an example has a whole map of them."""
+    labels = examples.labels
+    return labels.numpy() if isinstance(labels, torch.Tensor) and labels.ndim == 1 else np.full(len(examples), -1)
 
 
 def limited_split(

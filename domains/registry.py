@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from domains.digit_five import DigitFive
 from domains.digits import Digits
 from domains.examples import DataError
-from domains.family import Family
+from domains.family import DataSpec, Family
+from domains.feature_vectors import FeatureVectors
+from domains.image_folders import ImageFolders
+from protocol.settings import Settings
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (Digits(), DigitFive())}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (Digits(), DigitFive(), ImageFolders(), FeatureVectors())
+}
 
 
 def family(name: str) -> Family:
@@ -21,3 +28,9 @@ def family(name: str) -> Family:
     if name not in FAMILIES:
         raise DataError(f"unknown data {name!r}; allowed: {', '.join(FAMILIES)}")
     return FAMILIES[name]
+
+
+def spec_of(settings: Settings, data_dir: str | None = None) -> DataSpec:
+    """What the run's domains are read with; a client's own folder stands in for the server's."""
+    folder = settings.data_dir if data_dir is None else data_dir
+    return DataSpec(Path(folder) if folder else None, settings.seed, settings.class_names, settings.shape)

@@ -30,11 +30,15 @@ def fmtda() -> None:
 
 @cli.command()
 def simulate(
-    data: Annotated[str | None, typer.Option(help="family of domains: digits (embedded), digit-five")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder with the data files; digits needs none")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="family of domains, see `fmtda data list`; default: digits, embedded")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="folder with the data files; embedded data needs none")] = None,
     source: Annotated[str | None, typer.Option(help="the labelled domain on the server, e.g. mnist")] = None,
     targets: Annotated[str | None, typer.Option(help="the clients' domains, e.g. mnist-m,svhn,usps")] = None,
-    strategy: Annotated[str | None, typer.Option(help="dualadapt, source-only or fedavg-self-training")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="federated algorithm: dualadapt, or a peer, see docs/benchmarks.md")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="default, or paper: the published algorithm alone")] = None,
     clients: Annotated[
         int | None, typer.Option(help="simulated clients, spread over the targets; default: one each")
@@ -112,16 +116,33 @@ cli.add_typer(data_cli, name="data")
 
 
 @data_cli.command("list")
-def list_domains() -> None:
-    """Which families and domains there are, with their defaults."""
+def list_domains(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="folder whose domains to list, for data read from files")
+    ] = None,
+) -> None:
+    """Which families and domains there are, with their defaults.
+
+    Examples:
+
+    - `fmtda data list`
+
+    - `fmtda data list --data-dir ~/data/PACS`  (what each family finds there)
+    """
     from rich.table import Table
 
+    from domains.examples import DataError
     from domains.registry import FAMILIES
 
-    table = Table("family", "domains", "source", "targets")
+    table = Table("family", "kind", "domains", "source", "targets")
     for family in FAMILIES.values():
-        defaults = (family.default_source, ", ".join(family.default_targets))
-        table.add_row(family.name, ", ".join(family.domains), *defaults)
+        try:
+            defaults = family.defaults(data_dir, {})
+            domains = ", ".join(family.domains_in(data_dir))
+            table.add_row(family.name, family.kind, domains, defaults["source"], defaults["targets"])
+        except DataError as problem:
+            found = str(problem) if data_dir else "found in the files below --data-dir"
+            table.add_row(family.name, family.kind, found, "", "")
     Console().print(table)
 
 

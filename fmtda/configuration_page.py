@@ -4,7 +4,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from domains.registry import FAMILIES
-from protocol.settings import PRESETS, Settings
+from protocol.settings import PRESETS, Scalar, Settings
 
 HEAD = """# Configuration
 
@@ -23,6 +23,14 @@ This page is written by `python -m fmtda.configuration_page`.
 """
 
 
+FAMILIES_HEAD = """
+## What `auto` means by data
+
+`source`, `targets`, `classes` and `input-shape` are the data's own too, partly found in its files: `fmtda data list`.
+
+"""
+
+
 def page() -> str:
     """The whole page as Markdown."""
     rows = "".join(_row(field) for field in Settings.model_fields.values())
@@ -30,11 +38,15 @@ def page() -> str:
         list(PRESETS["default"]),
         {name: {key: str(value).lower() for key, value in values.items()} for name, values in PRESETS.items()},
     )
-    keys = list(dict.fromkeys(key for family in FAMILIES.values() for key in family.defaults))
-    families = "\n## What `auto` means by data\n\n" + _table(
-        keys, {name: {key: str(family.defaults[key]) for key in keys} for name, family in FAMILIES.items()}
+    keys = list(dict.fromkeys(key for family in FAMILIES.values() for key in family.training))
+    families = FAMILIES_HEAD + _table(
+        keys, {name: {key: _shown(family.training.get(key)) for key in keys} for name, family in FAMILIES.items()}
     )
     return HEAD + rows + presets + families
+
+
+def _shown(value: Scalar | None) -> str:
+    return "as the preset" if value is None else str(value).lower()
 
 
 def _row(field: FieldInfo) -> str:

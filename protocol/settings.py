@@ -33,7 +33,7 @@ class Settings(BaseModel):
 
     # What runs
     workload: Literal["adaptation"] = Field("adaptation", description="what the clients train")
-    strategy: str = Field("dualadapt", description="federated algorithm: dualadapt, source-only, fedavg-self-training")
+    strategy: str = Field("dualadapt", description="federated algorithm, see docs/benchmarks.md")
     preset: Literal["default", "paper"] = Field(
         "default",
         description="which extras `auto` switches on: all of the default ones, or none (the paper alone)",
@@ -51,10 +51,14 @@ class Settings(BaseModel):
     server_threads: int = Field(2, ge=1, le=256, description="torch threads of the server (a client always has one)")
 
     # Data
-    data: str = Field("digits", description="family of domains: digits (embedded), digit-five")
+    data: str = Field("digits", description="family of domains, see docs/data.md")
     data_dir: str = Field("", description="folder with the data files; not needed for embedded data")
     source: str = Field(min_length=1, description="the labelled domain on the server")
     targets: str = Field(min_length=1, description="comma list of the clients' unlabelled domains")
+    classes: str = Field(min_length=1, description="comma list of the class names, in the order of the labels")
+    input_shape: str = Field(
+        pattern=r"^[1-9]\d*(x[1-9]\d*)*$", description="shape of one input: 3x96x96 for pictures, 800 for features"
+    )
     source_limit: int = Field(20_000, ge=0, description="labelled examples used at most, a random part; 0: all")
     target_limit: int = Field(6_000, ge=0, description="unlabelled training examples of a target at most; 0: all")
     partition: Literal["iid", "dirichlet"] = Field("iid", description="how a domain is split between its clients")
@@ -62,17 +66,18 @@ class Settings(BaseModel):
     min_examples: int = Field(1, ge=1, description="a client with fewer training examples is refused by name")
 
     # Network and server-side training
-    network: str = Field("small-cnn", description="G and F: small-cnn, mcd-digits, m3sda-digits")
+    network: str = Field(min_length=1, description="G and F by name, see docs/algorithm.md")
+    base_dir: str = Field("", description="folder of pre-trained networks, shared by runs; empty: always pre-train")
     hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of the source kept from training, for the guard")
     pretrain_steps: int = Field(ge=1, description="gradient steps of server-side pre-training (Algorithm 1, line 1)")
     pretrain_batch: int = Field(ge=2, description="examples in one of them")
-    pretrain_learning_rate: float = Field(4e-3, gt=0, description="peak of its one-cycle schedule (AdamW)")
+    pretrain_learning_rate: float = Field(gt=0, description="peak of its one-cycle schedule (AdamW)")
     plain_steps: int = Field(ge=1, description="gradient steps of the plain source-only reference, without any extra")
     weight_decay: float = Field(5e-4, ge=0, description="AdamW's, in pre-training and fine-tuning")
 
     # DualAdapt, server side
     server_steps: int = Field(ge=0, description="R_s: alignment and fine-tuning steps a round (lines 14-18)")
-    server_batch: int = Field(64, ge=2, description="source examples in one of them")
+    server_batch: int = Field(ge=2, description="source examples in one of them")
     align_learning_rate: float = Field(1e-4, gt=0, description="Adam step size of Eq. 6 on G (line 17)")
     finetune_learning_rate: float = Field(1e-4, gt=0, description="AdamW step size of fine-tuning G and F_g (line 18)")
     components: int = Field(10, ge=1, le=256, description="Gaussians in a mixture, at most one per 20 examples")
@@ -81,8 +86,9 @@ class Settings(BaseModel):
     client_steps: int = Field(
         ge=0, description="R_c: mini-batches a round for F_l (Eq. 5) and the mixture (lines 8-11)"
     )
-    client_batch: int = Field(64, ge=1, description="examples in one of them")
+    client_batch: int = Field(ge=1, description="examples in one of them")
     client_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of Eq. 5 on F_l")
+    places: int = Field(64, ge=0, description="segmentation: places of a picture that count in Eq. 5, W_T, W_S; 0: all")
     discrepancy_weight: float = Field(0.1, ge=0, description="lambda of Eq. 5")
     inference: Literal["mean", "local"] = Field(description="what predicts on a client: (p_g + p_l) / 2, or p_l alone")
     cache_features: bool = Field(True, description="compute a client's features once a round (G is frozen there)")
@@ -106,8 +112,8 @@ class Settings(BaseModel):
     confidence: float = Field(0.9, ge=0, lt=1, description="pseudo-labels count above this probability")
 
     # Peers
-    local_steps: int = Field(ge=1, description="fedavg-self-training: gradient steps of a client a round")
-    local_learning_rate: float = Field(2e-4, gt=0, description="fedavg-self-training: Adam step size of them")
+    local_steps: int = Field(ge=1, description="peers: gradient steps of a client a round")
+    local_learning_rate: float = Field(gt=0, description="peers: Adam step size of them")
 
     @classmethod
     def from_run_config(
@@ -120,8 +126,8 @@ class Settings(BaseModel):
         config
             Keys in kebab-case; values as TOML gives them, or strings. Missing keys take their default.
         family_defaults
-            What ``auto`` means for the chosen data (`domains.family.Family.defaults`). Not needed where nothing is
-            ``auto`` any more, as in a message.
+            What ``auto`` means for the chosen data (`domains.family.Family.defaults`); it wins over the preset: data
+            that knows no scenery has none. Not needed where nothing is ``auto`` any more, as in a message.
 
         Raises
         ------
@@ -130,7 +136,7 @@ class Settings(BaseModel):
         """
         values = {key: value for key, value in config.items() if not _is_auto(key, value)}
         preset = PRESETS.get(str(values.get("preset", "default")), PRESETS["default"])
-        resolved = {**(family_defaults or {}), **preset, **values}
+        resolved = {**preset, **(family_defaults or {}), **values}
         resolved.setdefault("clients", max(1, len(_names(resolved.get("targets", "")))))
         try:
             return cls.model_validate(resolved)
@@ -145,6 +151,16 @@ class Settings(BaseModel):
     def target_domains(self) -> tuple[str, ...]:
         """The comma list `targets` as names."""
         return _names(self.targets)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The comma list `classes` as names."""
+        return _names(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`input-shape` as numbers."""
+        return tuple(int(side) for side in self.input_shape.split("x"))
 
     def changed(self, **values: Scalar) -> "Settings":
         """A copy with other values, validated like the original."""

@@ -8,14 +8,13 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from adaptation.networks import Network, build
-from domains.registry import family
 from protocol.records import from_record, to_record
 from protocol.runtime import choose_device, set_threads
-from protocol.seeds import generator_for, seed_for
+from protocol.seeds import seed_for
 from protocol.settings import Settings, SettingsError
 from server import checkpoints
 from server.metrics import summarise
-from server.pretraining import pretrain
+from server.pretraining import pretrained
 from server.progress import Lines, Progress
 from server.roster import Roster
 from server.rounds import Federation
@@ -55,9 +54,8 @@ def run(grid: Grid, settings: Settings, progress: Progress) -> RunDirectory:
     began = time.perf_counter()
     set_threads(settings.server_threads)
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
-    data = family(settings.data)
     roster = Roster()
-    federation = Federation(grid, roster, settings, len(data.classes), directory, progress)
+    federation = Federation(grid, roster, settings, directory, progress)
     roster.wait(grid, settings)
     if problems := roster.call(federation.exchange, grid, settings, settings.timeout):
         raise SettingsError("\n".join(problems))
@@ -86,9 +84,8 @@ def run(grid: Grid, settings: Settings, progress: Progress) -> RunDirectory:
 
 def new_network(settings: Settings, device: torch.device) -> Network:
     """A freshly initialised network of the run's architecture."""
-    data = family(settings.data)
     seed = seed_for(settings.seed, "network")
-    return build(settings.network, len(data.classes), data.input_shape, seed).to(device)
+    return build(settings.network, len(settings.class_names), settings.shape, seed).to(device)
 
 
 def _before_the_first_round(federation: Federation, source: Source, network: Network) -> dict[str, torch.Tensor]:
@@ -99,11 +96,11 @@ def _before_the_first_round(federation: Federation, source: Source, network: Net
     plain_source_only = None
     if plain_settings != settings:
         plain = new_network(settings, next(network.parameters()).device)
-        _pretrain(plain, source.plain(), settings, settings.plain_steps, "plain reference", progress)
+        pretrained(plain, source.plain(), settings, settings.plain_steps, "plain reference", progress)
         plain_source_only = federation.evaluate_global(
             to_record(plain.state_dict()), plain_settings, "clients evaluate the plain reference"
         )
-    report = _pretrain(network, source, settings, settings.pretrain_steps, "pre-training", progress)
+    report = pretrained(network, source, settings, settings.pretrain_steps, "pre-training", progress)
     pretraining_seconds = time.perf_counter() - began
     arrays = to_record(network.state_dict())
     source_only = federation.evaluate_global(arrays, settings, "clients evaluate the pre-trained model")
@@ -124,27 +121,3 @@ def _before_the_first_round(federation: Federation, source: Source, network: Net
     checkpoints.write(federation.run.checkpoints, 0, from_record(arrays))
     progress.round_done(0, settings.rounds, source_only)
     return from_record(arrays)
-
-
-def _pretrain(
-    network: Network, source: Source, settings: Settings, steps: int, stage: str, progress: Progress
-) -> dict[str, float]:
-    progress.stage(stage, steps)
-    report = pretrain(
-        network,
-        source.images,
-        source.labels,
-        steps=steps,
-        batch_size=settings.pretrain_batch,
-        learning_rate=settings.pretrain_learning_rate,
-        weight_decay=settings.weight_decay,
-        standardise=source.standardise,
-        randomisation=source.randomisation,
-        backgrounds=source.backgrounds,
-        generator=generator_for(settings.seed, "server", 0, stage),
-        on_step=lambda step, total: progress.advance(1),
-    )
-    held_out, labels = source.held_out(generator_for(settings.seed, "server", 0, "hold-out"))
-    with torch.no_grad():
-        predicted = torch.cat([network(batch).argmax(dim=1) for batch in held_out.split(256)])
-    return {**report, "hold_out_accuracy": 100 * (predicted == labels).float().mean().item()}

@@ -1,14 +1,26 @@
-"""What the clients' evaluation counts add up to: accuracy per domain, the lines of metrics.jsonl, the summary."""
+"""What the clients' evaluation counts add up to: accuracy per domain, the lines of metrics.jsonl, the summary.
 
-from collections.abc import Mapping
-from typing import Any
+For segmentation every `accuracy` is a mean intersection over union (mIoU), in percent too; the summary's `metric` says
+which of the two it is.
+"""
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+
+from domains.registry import family
 from protocol.records import BadReply
+from protocol.runtime import repair_torchvision
 from protocol.seeds import domain_of
 from protocol.settings import Settings
 
 HEADS = ("global", "local", "mean", "personal")
 """F_g, F_l, their mean, and the client's personalised copy."""
+
+ACCURACY, MEAN_IOU = "accuracy", "mean-iou"
+"""What the percents of a run are."""
 
 Counts = Mapping[str, int | float | list[int]]
 
@@ -28,18 +40,21 @@ def check_counts(counts: Counts, classes: int) -> None:
         correct = counts.get(f"correct-{head}", 0)
         if not isinstance(correct, int) or not 0 <= correct <= examples:
             raise BadReply(f"correct-{head} is {correct} of {examples} examples")
-    confusion = counts.get("confusion", [0] * classes**2)
-    if (
-        not isinstance(confusion, list)
-        or len(confusion) != classes**2
-        or min(confusion) < 0
-        or sum(confusion) > examples
-    ):
-        raise BadReply(f"confusion counts don't fit {classes} classes and {examples} examples")
+    for key in ("confusion", *(f"confusion-{head}" for head in HEADS)):
+        confusion = counts.get(key, [0] * classes**2)
+        if (
+            not isinstance(confusion, list)
+            or len(confusion) != classes**2
+            or min(confusion) < 0
+            or sum(confusion) > examples
+        ):
+            raise BadReply(f"{key}: the counts don't fit {classes} classes and {examples} examples")
 
 
 def accuracy_by_domain(counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:
     """Accuracy in percent by domain and head, over all labelled test examples of a domain's clients.
+
+    Where clients send the confusion counts of every head (segmentation), it is the mIoU over all their pixels.
 
     Parameters
     ----------
@@ -50,6 +65,10 @@ def accuracy_by_domain(counts: Mapping[str, Counts]) -> dict[str, dict[str, floa
     for domain in dict.fromkeys(domain_of(name) for name in counts):
         of_domain = [client for name, client in counts.items() if domain_of(name) == domain]
         for head in HEADS:
+            maps = [client[f"confusion-{head}"] for client in of_domain if f"confusion-{head}" in client]
+            if maps:
+                accuracy.setdefault(domain, {})[head] = mean_iou(_added(maps))
+                continue
             labelled = [client for client in of_domain if f"correct-{head}" in client]
             examples = sum(client["num-examples"] for client in labelled)
             if examples:
@@ -60,12 +79,36 @@ def accuracy_by_domain(counts: Mapping[str, Counts]) -> dict[str, dict[str, floa
 
 def confusion_by_domain(counts: Mapping[str, Counts]) -> dict[str, list[int]]:
     """The clients' confusion counts added up by domain: row-major, true class by predicted class."""
-    total: dict[str, list[int]] = {}
+    by_domain: dict[str, list[list[int]]] = {}
     for name, client in counts.items():
         if "confusion" in client:
-            before = total.get(domain_of(name), [0] * len(client["confusion"]))
-            total[domain_of(name)] = [a + b for a, b in zip(before, client["confusion"], strict=True)]
-    return total
+            by_domain.setdefault(domain_of(name), []).append(client["confusion"])
+    return {domain: _added(confusions) for domain, confusions in by_domain.items()}
+
+
+def mean_iou(confusion: list[int]) -> float:
+    """Mean intersection over union in percent, over the classes that are there or predicted, by torchmetrics."""
+    return 100 * _jaccard(confusion, "macro").item()
+
+
+def class_iou(confusion: list[int], classes: Sequence[str]) -> dict[str, float]:
+    """Intersection over union of each class in percent; 0 for one that is neither there nor predicted."""
+    return dict(zip(classes, (100 * _jaccard(confusion, "none")).tolist(), strict=True))
+
+
+def _jaccard(confusion: list[int], average: Literal["macro", "none"]) -> torch.Tensor:
+    repair_torchvision()  # torchmetrics imports it
+    from torchmetrics.classification import MulticlassJaccardIndex
+
+    classes = math.isqrt(len(confusion))
+    metric = MulticlassJaccardIndex(classes, average=average)
+    metric.confmat = torch.tensor(confusion).reshape(classes, classes)
+    metric._update_count = 1  # its counts came over the wire and not through update()
+    return metric.compute()
+
+
+def _added(counts: list[list[int]]) -> list[int]:
+    return [sum(column) for column in zip(*counts, strict=True)]
 
 
 def decisive_head(accuracy: Mapping[str, float], inference: str) -> float:
@@ -78,6 +121,8 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
     start, rounds = lines[0], [line for line in lines if line["phase"] == "round" and line["round"] > 0]
     heads = {domain: dict(by_head) for domain, by_head in lines[-1]["accuracy"].items()}
     accuracy = {domain: decisive_head(by_head, settings.inference) for domain, by_head in heads.items()}
+    segmentation = family(settings.data).segmentation
+    by_class = {d: class_iou(c, settings.class_names) for d, c in lines[-1]["confusion"].items() if segmentation}
     return {
         "workload": settings.workload,
         "strategy": settings.strategy,
@@ -89,10 +134,12 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
         "rounds": settings.rounds,
         "clients": settings.clients,
         "inference": settings.inference,
+        "metric": MEAN_IOU if segmentation else ACCURACY,
         "accuracy": accuracy,
         "average_accuracy": mean(accuracy.values()),
         "accuracy_by_head": heads,
         "confusion": lines[-1]["confusion"],
+        **({"class_iou": by_class} if segmentation else {}),
         "source_only": start["source_only"],
         "plain_source_only": start["plain_source_only"],
         "uplink_bytes_per_client_round": mean(c["up"] for line in rounds for c in line["clients"].values()),

@@ -1,55 +1,139 @@
 """Supervised training of G and F_g on the labelled source, before round 1 (Algorithm 1, line 1)."""
 
+import hashlib
+import json
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from adaptation.augment import Randomisation, prepare, randomise
-from adaptation.batches import shuffled_batches
+from adaptation.batches import forward_slices, shuffled_batches
 from adaptation.networks import Network
+from domains.examples import Rows
+from protocol.seeds import generator_for
+from protocol.settings import Settings
+from server.progress import Progress
+from server.source import Source
+
+DECIDING = (
+    "data source classes input-shape source-limit seed hold-out network pretrain-batch pretrain-learning-rate "
+    "weight-decay server-threads device"
+).split()
+"""Settings that decide, beside the source's extras and the number of steps, what pre-training gives."""
+
+
+class Batches(Protocol):
+    """What is trained on: `Source`, or anything else with its `batch`."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
+
+
+def pretrained(
+    network: Network, source: Source, settings: Settings, steps: int, stage: str, progress: Progress
+) -> dict[str, float]:
+    """Pre-train a network in place as the settings say, or read it from `base-dir` if an equal one was trained before.
+
+    Returns
+    -------
+    dict
+        What `pretrain` returns, and `hold_out_accuracy` in percent.
+    """
+    kept = _kept_in(settings, source, steps, stage)
+    if kept is not None and kept.exists():
+        with safe_open(kept, framework="pt", device=str(source.device)) as file:
+            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+            report = json.loads(file.metadata()["report"])
+        progress.note(f"{stage}: taken from {kept}")
+        network.eval()
+        return report
+    progress.stage(stage, steps)
+    report = pretrain(
+        network,
+        source,
+        steps=steps,
+        batch_size=settings.pretrain_batch,
+        learning_rate=settings.pretrain_learning_rate,
+        weight_decay=settings.weight_decay,
+        generator=generator_for(settings.seed, "server", 0, stage),
+        on_step=lambda step, total: progress.advance(1),
+    )
+    report["hold_out_accuracy"] = _hold_out_accuracy(network, source, settings)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        aside = kept.with_suffix(f".{os.getpid()}")
+        state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+        save_file(state, aside, {"report": json.dumps(report)})
+        aside.rename(kept)
+    return report
+
+
+def _kept_in(settings: Settings, source: Source, steps: int, stage: str) -> Path | None:
+    """The file that an equally pre-trained network is kept in; None without `base-dir`."""
+    if not settings.base_dir:
+        return None
+    config = settings.run_config()
+    deciding = {key: config[key] for key in DECIDING} | {
+        "extras": [source.standardise, source.randomise, source.backgrounds is not None],
+        "steps": steps,
+        "stage": stage,
+        "labels": _digest(source.trained.labels),
+        "torch": torch.__version__,
+    }
+    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(settings.base_dir) / f"{settings.network}-{settings.source}-seed-{settings.seed}-{digest}.safetensors"
+
+
+def _digest(labels: Tensor | Rows) -> str:
+    """What tells two sources apart that share name and settings; of label maps that stay on disk, their number."""
+    content = labels.numpy().tobytes() if isinstance(labels, Tensor) else b""
+    return hashlib.sha256(str(tuple(labels.shape)).encode() + content).hexdigest()[:16]
+
+
+@torch.no_grad()
+def _hold_out_accuracy(network: Network, source: Source, settings: Settings) -> float:
+    """Share of a look's labels, in percent, that the network predicts."""
+    inputs, labels = source.held_out(generator_for(settings.seed, "server", 0, "hold-out"))
+    predicted = torch.cat([network(inputs[part]).argmax(dim=1) for part in forward_slices(inputs)])
+    return 100 * (predicted == labels)[labels >= 0].float().mean().item()
 
 
 def pretrain(
     network: Network,
-    images: Tensor,
-    labels: Tensor,
+    source: Batches,
     *,
     steps: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
-    standardise: bool,
-    randomisation: Randomisation | None,
-    backgrounds: Tensor | None,
     generator: torch.Generator,
     on_step: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Minimise cross-entropy on the source, in place, with AdamW, BatchNorm in training mode.
+    """Minimise cross-entropy on labelled examples, in place, with AdamW, BatchNorm in training mode.
 
-    Runs on the device of the network's parameters; pictures may be elsewhere. The optimiser, the schedule and
-    all numbers are our choice: the paper's notes say cross-entropy alone.
+    The optimiser, the schedule and all numbers are our choice: the paper's notes say cross-entropy alone.
 
     Parameters
     ----------
     network : Network
-    images : Tensor, (N, 3, H, W), uint8
-    labels : Tensor, (N,), int64
+        On the source's device.
+    source : Batches
+        Its batches come randomised and prepared. Labels of -1 don't count.
     steps : int
         Mini-batches; 0 leaves the network as it is.
     batch_size : int
-        Pictures a mini-batch; a smaller source is taken whole.
+        Examples a mini-batch; a smaller source is taken whole.
     learning_rate : float
         Peak of the schedule, see `one_cycle`.
     weight_decay : float
-    standardise : bool
-        See `adaptation.augment.prepare`.
-    randomisation : Randomisation or None
-        How each mini-batch is changed at random; None leaves it plain.
-    backgrounds : Tensor, (M, 3, H, W), uint8, or None
-        Photo patches, which switch on the target-inspired part of the randomisation.
     generator : torch.Generator
         Source of the batches and of the randomisation.
     on_step : callable, optional
@@ -63,31 +147,26 @@ def pretrain(
     Raises
     ------
     ValueError
-        If there are no images, or not as many labels.
+        If there are no examples.
     """
-    if len(images) == 0 or len(images) != len(labels):
-        raise ValueError(f"{len(images)} images and {len(labels)} labels given; as many of both are needed")
+    if len(source) == 0:
+        raise ValueError("no examples to train on")
     if steps == 0:
         return {}
-    device = next(network.parameters()).device
-    if backgrounds is not None:
-        backgrounds = backgrounds.to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
     annealing = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(step, steps))
     losses, hits = [], []
     network.train()
-    for step, chosen in enumerate(shuffled_batches(len(images), batch_size, steps, generator), start=1):
-        batch, batch_labels = images[chosen].to(device), labels[chosen].to(device)
-        if randomisation is not None:
-            batch = randomise(batch, generator, randomisation, backgrounds)
-        logits = network(prepare(batch, standardise))
-        loss = functional.cross_entropy(logits, batch_labels)
+    for step, chosen in enumerate(shuffled_batches(len(source), batch_size, steps, generator), start=1):
+        inputs, labels = source.batch(chosen, generator)
+        logits = network(inputs)
+        loss = functional.cross_entropy(logits, labels, ignore_index=-1)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         annealing.step()
         losses.append(loss.detach())
-        hits.append((logits.detach().argmax(dim=1) == batch_labels).float().mean())
+        hits.append((logits.detach().argmax(dim=1) == labels)[labels >= 0].float().mean())
         if on_step is not None:
             on_step(step, steps)
     network.eval()

@@ -61,7 +61,6 @@ class Federation:
     grid: Grid
     roster: Roster
     settings: Settings
-    classes: int
     run: RunDirectory
     progress: Progress
     tracker: TensorBoard | None = None
@@ -168,7 +167,7 @@ class Federation:
 
     def _check_evaluation(self, content: RecordDict) -> None:
         check_records(content)
-        check_counts(content["metrics"], self.classes)
+        check_counts(content["metrics"], len(self.settings.class_names))
 
     def _line(self, server_round: int, phase: str, evaluation: Phase, training: Phase | None = None) -> dict[str, Any]:
         """One line of metrics.jsonl. Train and evaluation bytes and seconds of a client are added up."""
@@ -183,7 +182,7 @@ class Federation:
                 "down": training.down.get(name, 0) + evaluation.down.get(name, 0),
                 "seconds": trained.pop("seconds", 0.0) + evaluated.pop("seconds", 0.0),
                 "train": trained,
-                "evaluate": {key: value for key, value in evaluated.items() if key != "confusion"},
+                "evaluate": {key: value for key, value in evaluated.items() if not key.startswith("confusion")},
             }
         return {
             "round": server_round,

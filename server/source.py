@@ -1,16 +1,16 @@
 """The labelled source on the server: its hold-out, and batches changed the way the network is trained on them."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adaptation.augment import Randomisation, prepare, randomise
-from domains.examples import DataError
+from adaptation.augment import Augmentation
+from adaptation.augmentations import AUGMENTATIONS
+from domains.examples import DataError, Examples
 from domains.photographs import patches
-from domains.registry import family
+from domains.registry import family, spec_of
 from protocol.seeds import seed_for
 from protocol.settings import Settings
 
@@ -20,8 +20,9 @@ LEAST_EXAMPLES = 20
 BACKGROUNDS = 1000
 """Photo patches that the scenery extra draws from (our choice)."""
 
-WATCHED = 600
-"""Examples of the hold-out that a look at it takes (our choice): a percent of them is six pictures."""
+WATCHED = {"digits": 600, "features": 600, "photographs": 200, "scenes": 16}
+"""Examples of the hold-out that a look at it takes, by kind (our choice): a percent of 600 digits is six pictures. The
+larger the pictures, the fewer; a street scene has thousands of labels."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +31,30 @@ class Source:
 
     Attributes
     ----------
-    images, labels
-        uint8 (N, 3, H, W) and int64 (N,): the part that G and F_g are trained on.
-    held_out_images, held_out_labels
-        The part that the guard and the metrics look at, never trained on.
-    standardise
-        Whether inputs are standardised image by image.
-    randomisation, backgrounds
-        How a batch is changed at random; None where the extra is off.
+    trained
+        The part that G and F_g are trained on.
+    watched
+        The hold-out, which the guard and the metrics look at, never trained on.
+    look
+        How many of `watched` a look takes.
+    augmentation
+        Of the inputs' kind.
+    standardise, randomise
+        Whether those extras are on.
+    backgrounds
+        Photo patches (M, 3, H, W) for the extra `scenery`; None where it is off.
+    device
+        Where the network is.
     """
 
-    images: Tensor
-    labels: Tensor
-    held_out_images: Tensor
-    held_out_labels: Tensor
+    trained: Examples
+    watched: Examples
+    look: int
+    augmentation: Augmentation
     standardise: bool
-    randomisation: Randomisation | None
+    randomise: bool
     backgrounds: Tensor | None
+    device: torch.device
 
     @classmethod
     def load(cls, settings: Settings, device: torch.device) -> "Source":
@@ -55,60 +63,68 @@ class Source:
         Raises
         ------
         DataError
-            If it can't be read, or is too small to train on.
+            If it can't be read, or has too few labelled examples to train on; unlabelled ones are left out.
         """
-        data_dir = Path(settings.data_dir) if settings.data_dir else None
-        domain = family(settings.data).load(settings.source, "train", data_dir, settings.seed)
+        data = family(settings.data)
+        domain = data.load(settings.source, "train", spec_of(settings))
+        if isinstance(domain.labels, Tensor) and domain.labels.ndim == 1:
+            domain = domain.select(torch.nonzero(domain.labels >= 0).flatten())
         examples = domain.limited(settings.source_limit, seed_for(settings.seed, "source limit"))
-        if len(examples) < LEAST_EXAMPLES:
+        if len(examples) < LEAST_EXAMPLES or not examples.labelled:
             raise DataError(
-                f"source {settings.source}: {len(examples)} labelled examples (source-limit={settings.source_limit}); "
-                f"at least {LEAST_EXAMPLES} are needed"
+                f"source {settings.source}: {len(examples)} examples (source-limit={settings.source_limit}), "
+                f"{'labelled' if examples.labelled else 'none labelled'}; {LEAST_EXAMPLES} labelled ones are needed"
             )
         order = np.random.default_rng(seed_for(settings.seed, "hold-out")).permutation(len(examples))
         cut = max(1, round(settings.hold_out * len(examples)))
-        held_out, trained = examples.select(np.sort(order[:cut])), examples.select(np.sort(order[cut:]))
-        size = examples.inputs.shape[-1]
         backgrounds = None
         if settings.randomise and settings.scenery:
-            backgrounds = patches(BACKGROUNDS, size, seed_for(settings.seed, "backgrounds") % 2**31, "source").to(
-                device
-            )
+            seed = seed_for(settings.seed, "backgrounds") % 2**31
+            backgrounds = patches(BACKGROUNDS, settings.shape[-1], seed, "source").to(device)
         return cls(
-            images=trained.inputs.to(device),
-            labels=trained.labels.to(device),
-            held_out_images=held_out.inputs.to(device),
-            held_out_labels=held_out.labels.to(device),
+            trained=examples.select(np.sort(order[cut:])),
+            watched=examples.select(np.sort(order[:cut])),
+            look=WATCHED[data.kind],
+            augmentation=AUGMENTATIONS[data.kind],
             standardise=settings.standardise,
-            randomisation=Randomisation() if settings.randomise else None,
+            randomise=settings.randomise,
             backgrounds=backgrounds,
+            device=device,
         )
+
+    def __len__(self) -> int:
+        return len(self.trained)
 
     def plain(self) -> "Source":
         """The same examples without any extra."""
-        return Source(self.images, self.labels, self.held_out_images, self.held_out_labels, False, None, None)
+        return replace(self, standardise=False, randomise=False, backgrounds=None)
+
+    def batch(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Training examples as inputs, float32 (B, ...), randomised and prepared, and labels, int64.
+
+        Parameters
+        ----------
+        chosen
+            Which ones: int64 (B,) on the CPU.
+        generator
+            Source of the randomisation.
+        """
+        return self._prepared(self.trained, chosen, generator)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random mini-batch (x_s, y_s): inputs float32 (count, 3, H, W), randomised and prepared, and labels."""
-        chosen = torch.randint(len(self.images), (count,), generator=generator).to(self.images.device)
-        return self.prepared(self.images[chosen], generator), self.labels[chosen]
-
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Inputs of `count` different examples, or of all where there are fewer: float32 (<= count, 3, H, W)."""
-        chosen = torch.randperm(len(self.images), generator=generator)[:count].to(self.images.device)
-        return self.prepared(self.images[chosen], generator)
+        """A random mini-batch (x_s, y_s) of `count`, as `batch` gives it."""
+        return self.batch(torch.randint(len(self), (count,), generator=generator), generator)
 
     def held_out(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`WATCHED` examples of the hold-out, randomised and prepared as batches are.
+        """`look` examples of the hold-out, randomised and prepared as batches are.
 
         A larger hold-out is drawn from; a smaller one comes several times, each time randomised anew.
         """
-        order = torch.randperm(len(self.held_out_images), generator=generator).to(self.held_out_images.device)
-        chosen = order.repeat(-(-WATCHED // len(order)))[:WATCHED]
-        return self.prepared(self.held_out_images[chosen], generator), self.held_out_labels[chosen]
+        order = torch.randperm(len(self.watched), generator=generator)
+        return self._prepared(self.watched, order.repeat(-(-self.look // len(order)))[: self.look], generator)
 
-    def prepared(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Inputs out of source pictures."""
-        if self.randomisation is not None:
-            images = randomise(images, generator, self.randomisation, self.backgrounds)
-        return prepare(images, self.standardise)
+    def _prepared(self, examples: Examples, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        inputs, labels = examples.inputs[chosen].to(self.device), examples.labels[chosen].to(self.device)
+        if self.randomise:
+            inputs, labels = self.augmentation.randomise(inputs, labels, generator, self.backgrounds)
+        return self.augmentation.prepare(inputs, self.standardise), labels.long()

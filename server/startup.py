@@ -6,13 +6,15 @@ Flower needs ten seconds before it says anything; a wrong setting should not hav
 from collections.abc import Mapping
 from pathlib import Path
 
-from adaptation.networks import NETWORKS
+import torch
+
+from adaptation.networks import NETWORKS, build
 from domains.examples import DataError
-from domains.partition import limited_split
-from domains.registry import family
+from domains.partition import limited_split, split_labels
+from domains.registry import family, spec_of
 from protocol.runtime import choose_device
 from protocol.seeds import client_names, domain_of
-from protocol.settings import Scalar, Settings, SettingsError
+from protocol.settings import AUTO, Scalar, Settings, SettingsError
 from strategies.registry import check_strategy
 
 
@@ -25,12 +27,17 @@ def effective_settings(config: Mapping[str, Scalar]) -> Settings:
         Naming the key, what was given and what is allowed.
     """
     data = family(str(config.get("data", Settings.model_fields["data"].default)))
-    settings = Settings.from_run_config(config, data.defaults)
+    data_dir = str(config.get("data-dir", ""))
+    given = {key: value for key, value in config.items() if value != AUTO}
+    settings = Settings.from_run_config(given, data.defaults(Path(data_dir) if data_dir else None, given))
     check_strategy(settings.strategy)
-    if settings.network not in NETWORKS:
-        raise SettingsError(f"network={settings.network}: no such network; allowed are {', '.join(NETWORKS)}")
+    _check_network(settings)
+    if settings.scenery and data.kind != "digits":
+        raise SettingsError(f"scenery=True: data={settings.data} knows none, digits alone do; set scenery=false")
     if settings.scenery and not settings.randomise:
         raise SettingsError("scenery=True: it is a part of the randomisation; set randomise=true, or scenery=false too")
+    if data.segmentation and not settings.cache_features:
+        raise SettingsError("cache-features=False: segmentation keeps the features of sampled places; set it to true")
     if settings.personalise and settings.strategy != "dualadapt":
         raise SettingsError(
             f"personalise=True: strategy={settings.strategy} has no part of a client's own; use dualadapt"
@@ -45,17 +52,17 @@ def effective_settings(config: Mapping[str, Scalar]) -> Settings:
 
 def check_source(settings: Settings) -> None:
     """Refuse a source whose files are missing or damaged; looks at headers and sizes only."""
-    family(settings.data).check([settings.source], _data_dir(settings))
+    family(settings.data).check([settings.source], spec_of(settings))
 
 
 def check_simulation(settings: Settings) -> None:
     """Refuse what a simulation on this machine could not split: target files, and more clients than examples."""
     data = family(settings.data)
-    data.check(settings.target_domains, _data_dir(settings))
+    data.check(settings.target_domains, spec_of(settings))
     names = client_names(settings.target_domains, settings.clients)
     for domain in settings.target_domains:
         shares = sum(domain_of(name) == domain for name in names)
-        labels = data.load(domain, "train", _data_dir(settings), settings.seed).labels.numpy()
+        labels = split_labels(data.load(domain, "train", spec_of(settings)))
         available = min(len(labels), settings.target_limit or len(labels))
         if shares * settings.min_examples > available:
             raise DataError(
@@ -67,8 +74,26 @@ def check_simulation(settings: Settings) -> None:
             limited_split(labels, settings.target_limit, shares, *how, domain)
 
 
+def _check_network(settings: Settings) -> None:
+    """Refuse a network that doesn't take the data's inputs or doesn't give its kind of labels; computes nothing."""
+    if settings.network not in NETWORKS:
+        raise SettingsError(f"network={settings.network}: no such network; allowed are {', '.join(NETWORKS)}")
+    try:
+        with torch.device("meta"):
+            network = build(settings.network, len(settings.class_names), settings.shape, seed=0).eval()
+            features = network.feature_extractor(torch.zeros(2, *settings.shape))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(
+            f"network={settings.network}: doesn't take inputs of {settings.input_shape} ({reason})"
+        ) from None
+    if (features.ndim > 2) != family(settings.data).segmentation:
+        gives, needs = ("a class a pixel", "one class an input")[:: 1 if features.ndim > 2 else -1]
+        raise SettingsError(f"network={settings.network}: gives {gives}, but data={settings.data} has {needs}")
+
+
 def _check_targets(settings: Settings) -> None:
-    allowed = family(settings.data).domains
+    allowed = family(settings.data).domains_in(spec_of(settings).data_dir)
     for domain in (settings.source, *settings.target_domains):
         if domain not in allowed:
             raise DataError(f"{domain}: no such domain in {settings.data}; allowed are {', '.join(allowed)}")
@@ -83,7 +108,3 @@ def _check_targets(settings: Settings) -> None:
             f"clients={settings.clients}: {len(settings.target_domains)} targets need a client each; "
             f"set clients to {len(settings.target_domains)} or more, or name fewer targets"
         )
-
-
-def _data_dir(settings: Settings) -> Path | None:
-    return Path(settings.data_dir) if settings.data_dir else None

@@ -22,6 +22,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
 from adaptation.augment import mixup
+from adaptation.batches import forward_slices
 from adaptation.losses import alignment_loss
 from adaptation.mixture import QUANTILES, Mixture, StackedMixtures, fit
 from adaptation.networks import Network
@@ -38,7 +39,10 @@ from protocol.seeds import generator_for, seed_for
 from protocol.settings import Settings
 
 MIXTURE_EXAMPLES = 2000
-"""Source examples at most whose features W_S is fitted on (our choice)."""
+"""Source features at most that W_S is fitted on (our choice)."""
+
+MIXTURE_BATCH = 32
+"""Source examples in one of the forward passes for that (our choice)."""
 
 GUARD_INTERVAL = 5
 """Alignment steps between two looks of the guard (our choice)."""
@@ -58,7 +62,7 @@ class DualAdapt(FedAvg):
     network
         A network of the run's architecture; its weights are overwritten by those of each round.
     source
-        The labelled source: `server.source.Source`, or anything with its `sample`, `draw` and `held_out`.
+        The labelled source: `server.source.Source`, or anything with its length, `batch`, `draw` and `held_out`.
     """
 
     def __init__(self, settings: Settings, network: Network, source) -> None:
@@ -74,15 +78,24 @@ class DualAdapt(FedAvg):
         settings = self.settings
         self.network.load_state_dict(from_record(arrays))
         self.network.eval()
-        with torch.no_grad():
-            x_s = self.source.sample(MIXTURE_EXAMPLES, self._generator(server_round, "mixture"))
-            features = torch.cat([self.network.feature_extractor(batch) for batch in x_s.split(256)])
+        features = self._source_features(self._generator(server_round, "mixture"))
         source_mixture = fit(features, settings.components, seed_for(settings.seed, server_round, "fit"))
         config[SERVER_ROUND] = server_round
         content = RecordDict({"model": arrays, "source_mixture": to_record(source_mixture.arrays()), "config": config})
         return [
             Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN) for node_id in grid.get_node_ids()
         ]
+
+    @torch.no_grad()
+    def _source_features(self, generator: torch.Generator) -> Tensor:
+        """Features of different source examples, or places of pictures: (<= `MIXTURE_EXAMPLES`, D)."""
+        order = torch.randperm(len(self.source), generator=generator)[:MIXTURE_EXAMPLES]
+        rows = torch.zeros(0, self.network.feature_size, device=next(self.network.parameters()).device)
+        for chosen in order.split(MIXTURE_BATCH):
+            if len(rows) < MIXTURE_EXAMPLES:
+                x_s, _ = self.source.batch(chosen, generator)
+                rows = torch.cat([rows, self.network.features(x_s, self.settings.places, generator)])
+        return rows[:MIXTURE_EXAMPLES]
 
     def check_reply(self, content: RecordDict) -> None:
         """Refuse an upload that is not one classifier of F_g's shape and one mixture over G's features."""
@@ -133,7 +146,7 @@ class DualAdapt(FedAvg):
             # Line 18: fine-tune G and F_g.
             x_s, y_s = self.source.draw(settings.server_batch, generator)
             network.train()
-            loss = nn.functional.cross_entropy(network(x_s), y_s)
+            loss = nn.functional.cross_entropy(network(x_s), y_s, ignore_index=-1)
             finetune.zero_grad()
             loss.backward()
             finetune.step()
@@ -189,7 +202,7 @@ class _Clients:
 
     def alignment(self, network: Network, x_mixed: Tensor) -> Tensor:
         """Eq. 6 on mixed source examples x' (B, ...). The weights w_T^i(x') carry no gradient (our choice)."""
-        features = network.feature_extractor(x_mixed)
+        features = network.features(x_mixed)
         p_g = network.classifier(features).softmax(dim=-1)
         return alignment_loss(p_g, self.probabilities(features), self.mixtures.typicality(features.detach()))
 
@@ -247,9 +260,15 @@ class _Guard:
     @torch.no_grad()
     def _measure(self) -> tuple[float, float]:
         """Accuracy on the hold-out in [0, 1], and Eq. 6 on mixed hold-out examples."""
-        logits = self.network(self.inputs)
-        accuracy = (logits.argmax(dim=1) == self.labels).float().mean().item()
-        return accuracy, self.clients.alignment(self.network, self.mixed).item()
+        known = self.labels >= 0
+        parts = forward_slices(self.inputs)
+        predicted = torch.cat([self.network(self.inputs[part]).argmax(dim=1) for part in parts])
+        accuracy = (predicted == self.labels)[known].float().mean().item()
+        discrepancy = sum(
+            len(self.mixed[part]) / len(self.mixed) * self.clients.alignment(self.network, self.mixed[part])
+            for part in parts
+        )
+        return accuracy, discrepancy.item()
 
     def _keep(self) -> None:
         self._good = copy.deepcopy([part.state_dict() for part in (self.network, self.align, self.finetune)])

@@ -63,7 +63,7 @@ def settings_of():
 
     def make(**changes) -> Settings:
         given = {key.replace("_", "-"): value for key, value in changes.items()}
-        return Settings.from_run_config({**BLINK, **given}, family("digits").defaults)
+        return Settings.from_run_config({**BLINK, **given}, family("digits").defaults())
 
     return make
 

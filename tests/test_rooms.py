@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "protocol": set(),
-    "adaptation": set(),
+    "adaptation": {"protocol"},
     "domains": {"protocol"},
     "strategies": {"adaptation", "protocol"},
     "clients": {"adaptation", "domains", "protocol"},

@@ -37,10 +37,11 @@ def test_at_weight_one_a_batch_gives_each_layer_its_own_statistics():
     assert checked == 4
 
 
-def test_several_batches_are_averaged_by_size():
+def test_several_batches_are_averaged_by_size(monkeypatch):
+    monkeypatch.setattr("adaptation.batches.FORWARD_EXAMPLES", 20)
     first_layer_inputs = example_inputs(50)
     network = feature_extractor()
-    reestimate(network, first_layer_inputs, client_weight=1, batch_size=20)
+    reestimate(network, first_layer_inputs, client_weight=1)
     with torch.no_grad():
         values = network[1](first_layer_inputs)
     torch.testing.assert_close(network[2].running_mean, values.mean(dim=(0, 2, 3)), atol=1e-5, rtol=1e-4)

@@ -6,6 +6,8 @@ import torch
 from adaptation.networks import NETWORKS, build
 
 SHAPE = (3, 32, 32)
+DIGIT_NETWORKS = ("small-cnn", "mcd-digits", "m3sda-digits")
+TESTED_BESIDE = ("mlp", "resnet18", "resnet50", "lraspp", "deeplabv3")
 
 
 @pytest.mark.parametrize(("name", "features"), [("small-cnn", 128), ("mcd-digits", 3072), ("m3sda-digits", 2048)])
@@ -17,12 +19,12 @@ def test_features_and_logits_have_the_declared_sizes(name, features):
     assert network(images).shape == (2, 7)
 
 
-def test_every_network_of_the_registry_is_sized_above():
-    assert set(NETWORKS) == {"small-cnn", "mcd-digits", "m3sda-digits"}
+def test_every_network_of_the_registry_is_tested():
+    assert set(NETWORKS) == {*DIGIT_NETWORKS, *TESTED_BESIDE}
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 28, 28), (3, 35, 50)])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", DIGIT_NETWORKS)
 def test_any_input_shape_that_survives_the_pooling_fits(name, shape):
     assert build(name, 10, shape, 0).eval()(torch.zeros(1, *shape)).shape == (1, 10)
 
@@ -45,7 +47,7 @@ def test_building_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", DIGIT_NETWORKS)
 def test_the_state_holds_contiguous_floats_alone(name):
     for tensor in build(name, 10, SHAPE, 0).state_dict().values():
         assert tensor.dtype == torch.float32
@@ -66,6 +68,21 @@ def test_running_statistics_move_by_the_usual_momentum():
     values = 3 + torch.randn(64, 32, 4, 4, generator=torch.Generator().manual_seed(0))
     layer(values)
     torch.testing.assert_close(layer.running_mean, 0.1 * values.mean(dim=(0, 2, 3)))
+
+
+def test_the_mlp_takes_feature_vectors_and_brings_them_to_one_scale():
+    network = build("mlp", classes=7, input_shape=(9,), seed=0).train()
+    vectors = torch.randn(64, 9, generator=torch.Generator().manual_seed(0))
+    scales = torch.logspace(-1, 3, 9)
+    features = network.feature_extractor(vectors)
+    assert features.shape == (64, network.feature_size) == (64, 128) and network(vectors).shape == (64, 7)
+    torch.testing.assert_close(network.feature_extractor(vectors * scales + 5), features, atol=5e-3, rtol=0)
+    assert all(tensor.dtype == torch.float32 for tensor in network.state_dict().values())
+
+
+def test_the_mlp_refuses_pictures():
+    with pytest.raises(ValueError, match=r"input_shape=\(3, 32, 32\) must be \(D,\)"):
+        build("mlp", 10, SHAPE, 0)
 
 
 def test_an_unknown_name_is_refused_with_the_allowed_ones():

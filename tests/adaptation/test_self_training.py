@@ -3,11 +3,14 @@
 import pytest
 import torch
 
-from adaptation.augment import Randomisation, prepare
+from adaptation.augment_digits import DigitAugmentation, Randomisation
 from adaptation.batch_norm import batch_norm_state
+from adaptation.inputs import Inputs
 from adaptation.networks import build
 from adaptation.self_training import adapt_head_and_scales, adapt_network
+from domains.examples import Examples
 from server.pretraining import pretrain
+from server.source import Source
 
 BATCH_NORM_STATISTICS = ("running_mean", "running_var")
 
@@ -31,18 +34,16 @@ def bars(count, contrast, seed):
 @pytest.fixture(scope="module")
 def source_network():
     network = build("small-cnn", 3, (3, 16, 16), 0)
-    images, labels = bars(256, contrast=180, seed=1)
+    examples = Examples(*bars(256, contrast=180, seed=1))
+    augmentation = DigitAugmentation(Randomisation(polarity=False, geometry=0.6))
+    source = Source(examples, examples, 8, augmentation, True, True, None, torch.device("cpu"))
     pretrain(
         network,
-        images,
-        labels,
+        source,
         steps=120,
         batch_size=32,
         learning_rate=2e-3,
         weight_decay=0.0,
-        standardise=True,
-        randomisation=Randomisation(polarity=False, geometry=0.6),
-        backgrounds=None,
         generator=generator(),
     )
     return network
@@ -62,7 +63,7 @@ def adapt(network, images, **changes):
         "threshold": 0.9,
         "generator": generator(),
     }
-    return adapt_head_and_scales(network, prepare(images, standardise=True), **{**settings, **changes})
+    return adapt_head_and_scales(network, inputs_of(images), **{**settings, **changes})
 
 
 def make_own(network, images, **changes):
@@ -73,12 +74,16 @@ def make_own(network, images, **changes):
         "threshold": 0.9,
         "generator": generator(),
     }
-    return adapt_network(network, images, standardise=True, **{**settings, **changes})
+    return adapt_network(network, inputs_of(images), **{**settings, **changes})
+
+
+def inputs_of(images):
+    return Inputs(images, DigitAugmentation(), True, torch.device("cpu"))
 
 
 def accuracy(network, images, labels):
     with torch.no_grad():
-        return (network(prepare(images, standardise=True)).argmax(dim=1) == labels).float().mean().item()
+        return (network(inputs_of(images)[:]).argmax(dim=1) == labels).float().mean().item()
 
 
 def changed_names(before, after):

@@ -8,7 +8,8 @@ import torch
 from adaptation.batch_norm import reestimate
 from adaptation.mixture import Mixture
 from adaptation.networks import build
-from clients import adaptation, local_part, self_training
+from clients import adaptation, evaluation, local_part, self_training
+from clients.network import inputs_of, received_network, use_own_statistics
 from domains.examples import Examples
 from protocol.records import from_record, read_config, to_record
 
@@ -153,8 +154,8 @@ def test_another_name_round_or_seed_gives_another_upload(way, change, settings_o
 
 def localised(message, client):
     """G, F_g and F_l as the client predicts with them."""
-    network = adaptation.received_network(message, client)
-    adaptation.use_own_statistics(network, adaptation.client_inputs(client, client.train), client.settings)
+    network = received_network(message, client)
+    use_own_statistics(network, inputs_of(client, client.train), client.settings)
     return network, adaptation.localise(network, client).classifier
 
 
@@ -203,9 +204,9 @@ def test_f_g_is_evaluated_before_self_training_touches_g(settings_of, client_of,
 
 def test_own_statistics_count_for_their_share_at_most(settings_of, client_of):
     client = client_of(settings_of(batch_norm_share=0.5, batch_norm_prior=10.0))
-    inputs = adaptation.client_inputs(client, client.train)
+    inputs = inputs_of(client, client.train)
     server, mixed, alone = (build("small-cnn", 10, (3, 32, 32), 0).eval() for _ in range(3))
-    adaptation.use_own_statistics(mixed, inputs, client.settings)
+    use_own_statistics(mixed, inputs, client.settings)
     reestimate(alone.feature_extractor, inputs, 1.0)
     weight = 0.5 * len(inputs) / (len(inputs) + 10)
     means = [network.feature_extractor[2].running_mean for network in (server, mixed, alone)]
@@ -315,9 +316,9 @@ def test_under_another_strategy_the_network_is_evaluated_as_it_came(settings_of,
     adaptation.train(message_to(client), client)
     plain = dataclasses.replace(client, settings=client.settings.changed(strategy="source-only"))
     message = message_to(plain, "evaluate")
-    network = adaptation.received_network(message, plain)
-    predicted = network(adaptation.client_inputs(plain, plain.test)).argmax(dim=1)
-    metrics = evaluated(message, plain)
+    network = received_network(message, plain)
+    predicted = network(inputs_of(plain, plain.test)[:]).argmax(dim=1)
+    metrics = dict(evaluation.evaluate(message, plain).content["metrics"])
     assert [key for key in metrics if key.startswith("correct")] == ["correct-global"]
     assert metrics["correct-global"] == int((predicted == plain.test.labels).sum())
 

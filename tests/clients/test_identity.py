@@ -6,6 +6,7 @@ from flwr.app import Context, Message, RecordDict
 
 from clients.identity import identify, load_share
 from domains.examples import DataError
+from domains.family import DataSpec
 from domains.registry import family
 from protocol.records import config_record
 from protocol.seeds import client_name
@@ -60,7 +61,7 @@ def test_a_deployed_client_keeps_its_part_in_the_folder_of_its_node(settings, tm
 
 def test_a_deployed_client_that_names_no_share_holds_its_whole_domain(settings, tmp_path):
     client = found(settings.changed(target_limit=0), domain="pen", folder=str(tmp_path))
-    whole = family("digits").load("pen", "train", None, 0)
+    whole = family("digits").load("pen", "train", DataSpec())
     assert len(client.train) == len(whole)
     assert torch.equal(client.train.inputs, whole.inputs)
 
@@ -82,7 +83,7 @@ def test_the_shares_of_a_domain_do_not_overlap_and_together_are_all_of_it(settin
     settings = settings_of(partition=partition, target_limit=0, alpha=1.0)
     shares = [load_share(settings, client_name("blend", share), 3) for share in range(3)]
     for part, examples in (("train", [train for train, _ in shares]), ("test", [test for _, test in shares])):
-        whole = family("digits").load("blend", part, None, 0)
+        whole = family("digits").load("blend", part, DataSpec())
         pictures = [inputs.numpy().tobytes() for each in examples for inputs in each.inputs]
         assert sorted(pictures) == sorted(inputs.numpy().tobytes() for inputs in whole.inputs)
         assert min(len(each) for each in examples) > 0

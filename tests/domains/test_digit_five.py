@@ -16,6 +16,7 @@ from scipy.io import savemat
 
 from domains.digit_five import DigitFive
 from domains.examples import DataError
+from domains.family import DataSpec
 
 LABELS = np.array([5, 0, 9, 1, 0, 7], dtype=np.uint8)
 FILES = ("mnist", "usps", "svhn", "mnist-m")
@@ -120,9 +121,9 @@ def data_folder(tmp_path, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_layout_is_read(digit_five, tmp_path, layout):
     domain, folder = data_folder(tmp_path, layout)
-    digit_five.check([domain], folder)
+    digit_five.check([domain], DataSpec(folder))
     for part in ("train", "test"):
-        examples = digit_five.load(domain, part, folder, seed=0)
+        examples = digit_five.load(domain, part, DataSpec(folder))
         assert examples.inputs.shape == (6, 3, 32, 32) and examples.inputs.dtype == torch.uint8
         assert examples.labels.tolist() == LABELS.tolist()
         pixels = examples.inputs.numpy()
@@ -141,13 +142,13 @@ def test_a_missing_file_is_named_with_its_places(digit_five, tmp_path, domain, p
     write_usps(tmp_path / "USPS")
     write_svhn(tmp_path / "SVHN")
     write_mnist_m(tmp_path, packed=False)
-    digit_five.check(FILES, tmp_path)
+    digit_five.check(FILES, DataSpec(tmp_path))
     name = {"mnist": "t10k" if part == "test" else "train", "usps": "usps.t" if part == "test" else "usps.b"}
     pattern = name.get(domain, f"{part}_32x32.mat" if domain == "svhn" else f"mnist_m_{part}_labels.txt")
     for file in tmp_path.rglob(f"{pattern}*"):
         file.unlink()
     with pytest.raises(DataError) as refused:
-        digit_five.check([domain], tmp_path)
+        digit_five.check([domain], DataSpec(tmp_path))
     assert f"domain '{domain}' has no file {pattern}" in str(refused.value) and str(tmp_path) in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -167,12 +168,12 @@ def test_a_truncated_file_is_named_and_leaves_no_cache(digit_five, tmp_path, cac
     content = damaged.read_bytes()
     damaged.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(DataError) as refused:
-        digit_five.load(domain, "train", folder, seed=0)
+        digit_five.load(domain, "train", DataSpec(folder))
     assert damaged.name in str(refused.value) and "\n" not in str(refused.value)
     assert not cache_folder.exists()
     if damaged.suffix != ".png":
         with pytest.raises(DataError, match=damaged.name.replace(".", r"\.")):
-            digit_five.check([domain], folder)
+            digit_five.check([domain], DataSpec(folder))
 
 
 def test_a_file_of_another_format_is_refused(digit_five, tmp_path):
@@ -182,45 +183,45 @@ def test_a_file_of_another_format_is_refused(digit_five, tmp_path):
     (tmp_path / "whole" / "train-labels-idx1-ubyte.gz").rename(tmp_path / "train-labels-idx1-ubyte.gz")
     for domain in FILES:
         with pytest.raises(DataError, match="is damaged or truncated"):
-            digit_five.check([domain], tmp_path)
+            digit_five.check([domain], DataSpec(tmp_path))
 
 
 def test_labels_that_do_not_fit_the_pictures_are_refused(digit_five, tmp_path):
     write_mnist(tmp_path, packed=False)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(LABELS[:4]))
     with pytest.raises(DataError, match=r"labels of shape \(4,\) for the 6 pictures"):
-        digit_five.check(["mnist"], tmp_path)
+        digit_five.check(["mnist"], DataSpec(tmp_path))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(LABELS + 10))
     with pytest.raises(DataError, match="labels other than the ten digits"):
-        digit_five.load("mnist", "train", tmp_path, seed=0)
+        digit_five.load("mnist", "train", DataSpec(tmp_path))
 
 
 def test_a_picture_missing_from_the_unpacked_folder_is_named(digit_five, tmp_path):
     write_mnist_m(tmp_path, packed=False)
     (tmp_path / "mnist_m" / "mnist_m_train" / "00000010.png").unlink()
     with pytest.raises(DataError, match="lists 6 pictures, but 1 of them are not in .*00000010.png"):
-        digit_five.check(["mnist-m"], tmp_path)
+        digit_five.check(["mnist-m"], DataSpec(tmp_path))
 
 
 def test_a_replaced_file_is_read_again(digit_five, tmp_path):
     write_svhn(tmp_path)
-    before = digit_five.load("svhn", "train", tmp_path, seed=0)
+    before = digit_five.load("svhn", "train", DataSpec(tmp_path))
     content = {"X": 255 - coloured().transpose(1, 2, 3, 0), "y": LABELS[:, None]}
     savemat(tmp_path / "train_32x32.mat", content)
-    after = digit_five.load("svhn", "train", tmp_path, seed=0)
+    after = digit_five.load("svhn", "train", DataSpec(tmp_path))
     assert torch.equal(after.inputs, 255 - before.inputs)
 
 
 def test_no_data_folder_is_refused_unless_only_fonts_are_asked_for(digit_five, tmp_path):
-    digit_five.check(["fonts"], None)
+    digit_five.check(["fonts"], DataSpec())
     with pytest.raises(DataError, match="'mnist' is read from files: give the folder they lie in with --data-dir"):
-        digit_five.check(["fonts", "mnist"], None)
+        digit_five.check(["fonts", "mnist"], DataSpec())
     with pytest.raises(DataError, match="absent is no folder"):
-        digit_five.check(["mnist"], tmp_path / "absent")
+        digit_five.check(["mnist"], DataSpec(tmp_path / "absent"))
 
 
 def test_fonts_are_rendered_without_files(digit_five):
-    examples = digit_five.load("fonts", "test", None, seed=0)
+    examples = digit_five.load("fonts", "test", DataSpec())
     assert examples.inputs.shape == (2000, 3, 32, 32)
     assert np.bincount(examples.labels.numpy()).tolist() == [200] * 10
 
@@ -250,13 +251,13 @@ def test_what_is_there_is_not_downloaded_again(digit_five, tmp_path):
 
 def test_the_real_files_pass_the_check_in_a_second(digit_five, real_data):
     start = time.process_time()
-    digit_five.check(digit_five.domains, real_data)
+    digit_five.check(digit_five.domains, DataSpec(real_data))
     assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(("domain", "least"), [("mnist", 10_000), ("usps", 2007), ("svhn", 2000), ("mnist-m", 7000)])
 def test_the_real_test_parts_are_read(digit_five, real_data, domain, least):
-    examples = digit_five.load(domain, "test", real_data, seed=0)
+    examples = digit_five.load(domain, "test", DataSpec(real_data))
     assert len(examples) >= least and examples.inputs.shape[1:] == (3, 32, 32)
     # Zeros are round and ones are upright: with the labels off by one, ones would not be the brighter middle
     # column.

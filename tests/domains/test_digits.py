@@ -9,6 +9,7 @@ import torch
 from domains import glyphs, photographs
 from domains.digits import Digits, handwriting
 from domains.examples import DataError, Examples
+from domains.family import DataSpec
 from domains.registry import FAMILIES, family
 
 SIZES = {
@@ -28,7 +29,7 @@ def digits():
 @pytest.mark.parametrize("domain", SIZES)
 def test_each_domain_has_two_parts_of_balanced_colour_pictures(digits, domain):
     for part, size in zip(("train", "test"), SIZES[domain], strict=True):
-        examples = digits.load(domain, part, None, seed=0)
+        examples = digits.load(domain, part, DataSpec(seed=0))
         assert examples.inputs.shape == (size, 3, 32, 32)
         assert examples.inputs.dtype == torch.uint8 and examples.labels.dtype == torch.int64
         counts = np.bincount(examples.labels.numpy(), minlength=10)
@@ -39,10 +40,10 @@ def test_each_domain_has_two_parts_of_balanced_colour_pictures(digits, domain):
 
 def test_a_seed_fixes_every_picture_and_another_seed_changes_them(digits, cache_folder, monkeypatch):
     for domain in digits.domains:
-        first = digits.load(domain, "test", None, seed=3)
+        first = digits.load(domain, "test", DataSpec(seed=3))
         monkeypatch.setenv("FMTDA_CACHE", str(cache_folder / "second"))
-        again = digits.load(domain, "test", None, seed=3)
-        other = digits.load(domain, "test", None, seed=4)
+        again = digits.load(domain, "test", DataSpec(seed=3))
+        other = digits.load(domain, "test", DataSpec(seed=4))
         assert torch.equal(first.inputs, again.inputs) and torch.equal(first.labels, again.labels)
         assert not torch.equal(first.inputs, other.inputs)
 
@@ -111,7 +112,7 @@ def test_patches_refuse_what_the_photographs_do_not_have():
 
 def test_unknown_names_are_refused_with_those_allowed(digits):
     with pytest.raises(DataError, match="'svhn' is not in the family 'digits'; allowed: handwritten, blend"):
-        digits.check(["blend", "svhn"], None)
+        digits.check(["blend", "svhn"], DataSpec())
     with pytest.raises(DataError, match="unknown data 'letters'; allowed: digits, digit-five"):
         family("letters")
 
@@ -122,7 +123,7 @@ def test_a_family_names_its_own_domains_as_defaults(name):
     assert chosen.name == name
     assert {chosen.default_source, *chosen.default_targets} <= set(chosen.domains)
     assert chosen.default_source not in chosen.default_targets
-    assert chosen.defaults["targets"].split(",") == list(chosen.default_targets)
+    assert chosen.defaults()["targets"].split(",") == list(chosen.default_targets)
 
 
 def test_a_limit_draws_a_fixed_subset_in_order():

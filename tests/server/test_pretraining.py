@@ -3,9 +3,13 @@
 import pytest
 import torch
 
-from adaptation.augment import Randomisation, prepare
+from adaptation.augment import prepare
+from adaptation.augment_digits import DigitAugmentation
 from adaptation.networks import build
-from server.pretraining import one_cycle, pretrain
+from domains.examples import Examples
+from server.pretraining import one_cycle, pretrain, pretrained
+from server.progress import Lines
+from server.source import Source
 
 
 def generator(seed=0):
@@ -28,12 +32,13 @@ def train(network, images, labels, **changes):
         "batch_size": 32,
         "learning_rate": 2e-3,
         "weight_decay": 5e-4,
-        "standardise": True,
-        "randomisation": None,
-        "backgrounds": None,
         "generator": generator(),
     }
-    return pretrain(network, images, labels, **{**settings, **changes})
+    extras = {"standardise": True, "randomise": False, "backgrounds": None}
+    extras |= {key: changes.pop(key) for key in set(changes) & set(extras)}
+    examples = Examples(images, labels)
+    source = Source(examples, examples, look=8, augmentation=DigitAugmentation(), device=torch.device("cpu"), **extras)
+    return pretrain(network, source, **{**settings, **changes})
 
 
 def new_network():
@@ -66,7 +71,7 @@ def test_equal_generators_give_equal_networks_whatever_the_global_one():
             network,
             *corners(),
             steps=4,
-            randomisation=Randomisation(),
+            randomise=True,
             backgrounds=backgrounds,
             generator=generator(own_seed),
         )
@@ -77,7 +82,7 @@ def test_equal_generators_give_equal_networks_whatever_the_global_one():
 def test_randomisation_and_standardisation_reach_the_network():
     plain, randomised, unstandardised = (new_network() for _ in range(3))
     train(plain, *corners(), steps=2)
-    train(randomised, *corners(), steps=2, randomisation=Randomisation())
+    train(randomised, *corners(), steps=2, randomise=True)
     train(unstandardised, *corners(), steps=2, standardise=False)
     assert difference(plain, randomised) > 0
     assert difference(plain, unstandardised) > 0
@@ -106,9 +111,58 @@ def test_a_single_step_trains_and_none_changes_nothing():
     assert difference(network, new_network()) > 0
 
 
-def test_images_without_as_many_labels_are_refused():
+def test_nothing_to_train_on_is_refused():
     images, labels = corners(8)
-    with pytest.raises(ValueError, match="8 images and 7 labels"):
-        train(new_network(), images, labels[:7])
-    with pytest.raises(ValueError, match="0 images"):
+    with pytest.raises(ValueError, match="no examples"):
         train(new_network(), images[:0], labels[:0])
+
+
+def test_unknown_labels_do_not_count():
+    images, labels = corners(64)
+    half_known, all_known = new_network(), new_network()
+    train(half_known, images, torch.where(torch.arange(64) % 2 == 0, labels, -1), steps=1, batch_size=64)
+    train(all_known, images, labels, steps=1, batch_size=64)
+    assert difference(half_known, all_known) > 0
+    nothing_known = train(new_network(), images, torch.where(torch.arange(64) == 0, labels, -1), steps=1, batch_size=64)
+    assert nothing_known["accuracy"] in (0, 100)  # of the one known label
+
+
+@pytest.fixture
+def with_bases(settings_of, tmp_path):
+    return settings_of(base_dir=str(tmp_path / "bases"), source_limit=100)
+
+
+def pretrained_from_scratch(settings, stage="pre-training", steps=2):
+    network = build("small-cnn", 10, (3, 32, 32), 0)
+    source = Source.load(settings, torch.device("cpu"))
+    told = Told()
+    report = pretrained(network, source, settings, steps, stage, told)
+    return network, report, told
+
+
+def test_an_equal_pre_training_is_done_once_and_read_from_then_on(with_bases):
+    first, report, told = pretrained_from_scratch(with_bases)
+    again, same_report, told_again = pretrained_from_scratch(with_bases)
+    assert difference(first, again) == 0
+    assert same_report == report
+    assert (told.steps, told_again.steps) == (2, 0)
+    assert not again.training
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"standardise": False}, {"scenery": False}, {"source_limit": 90}, {"pretrain_batch": 16}]
+)
+def test_another_pre_training_is_not_taken_for_it(with_bases, change):
+    pretrained_from_scratch(with_bases)
+    assert pretrained_from_scratch(with_bases.changed(**change))[2].steps == 2
+    assert pretrained_from_scratch(with_bases, stage="plain reference")[2].steps == 2
+    assert pretrained_from_scratch(with_bases, steps=3)[2].steps == 3
+
+
+class Told(Lines):
+    """Counts the steps that were told of."""
+
+    steps = 0
+
+    def advance(self, count):
+        self.steps += count

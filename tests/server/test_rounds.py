@@ -12,6 +12,7 @@ from server.app import run
 from server.exchange import Answers
 from server.rounds import NoClientAnswered, admit
 from server.run_directory import read_metrics
+from server.source import WATCHED
 
 NAMES = {9: "blend/0000", 5: "pen/0000", 7: "pen/0001"}
 
@@ -83,7 +84,7 @@ def few_source_examples():
     """For W_S and the guard: what is tested here does not depend on their number, the seconds do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
-        patch.setattr("server.source.WATCHED", 30)
+        patch.setitem(WATCHED, "digits", 30)
         yield
 
 

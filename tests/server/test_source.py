@@ -7,6 +7,7 @@ from domains.examples import DataError
 from server.source import WATCHED, Source
 
 CPU = torch.device("cpu")
+LOOK = WATCHED["digits"]
 
 
 @pytest.fixture
@@ -24,37 +25,30 @@ def generator(seed=0):
 
 def test_nothing_held_out_is_trained_on(settings):
     source = Source.load(settings, CPU)
-    assert len(source.images) == 180
-    assert len(source.held_out_images) == 20
-    assert not pictures(source.images) & pictures(source.held_out_images)
-    assert len(pictures(source.images) | pictures(source.held_out_images)) == 200
-
-
-def test_a_sample_holds_no_picture_twice_and_all_where_there_are_fewer(settings_of):
-    source = Source.load(settings_of(source_limit=200, preset="paper"), CPU)
-    assert len(pictures(source.sample(100, generator()))) == 100
-    assert len(pictures(source.sample(10_000, generator()))) == len(pictures(source.images))
-    assert torch.equal(source.sample(50, generator()), source.sample(50, generator()))
+    assert len(source.trained.inputs) == 180
+    assert len(source.watched.inputs) == 20
+    assert not pictures(source.trained.inputs) & pictures(source.watched.inputs)
+    assert len(pictures(source.trained.inputs) | pictures(source.watched.inputs)) == 200
 
 
 def test_a_source_of_a_handful_is_refused(settings_of):
-    with pytest.raises(DataError, match="source handwritten: 5 labelled examples .*at least 20"):
+    with pytest.raises(DataError, match="source handwritten: 5 examples .*20 labelled ones"):
         Source.load(settings_of(source_limit=5), CPU)
 
 
 @pytest.mark.parametrize(("share", "held_out"), [(0.0001, 1), (0.25, 50), (0.89, 178)])
 def test_the_hold_out_has_its_share_and_one_example_at_least(settings, share, held_out):
-    assert len(Source.load(settings.changed(hold_out=share), CPU).held_out_labels) == held_out
+    assert len(Source.load(settings.changed(hold_out=share), CPU).watched.labels) == held_out
 
 
 def test_no_limit_takes_all_of_the_source(settings):
     source = Source.load(settings.changed(source_limit=0), CPU)
-    assert len(source.images) + len(source.held_out_images) == 800
+    assert len(source.trained.inputs) + len(source.watched.inputs) == 800
 
 
 def test_equal_seeds_give_equal_sources_and_batches(settings):
     first, second = (Source.load(settings, CPU) for _ in range(2))
-    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.trained.inputs, second.trained.inputs)
     assert torch.equal(first.backgrounds, second.backgrounds)
     for one, other in zip(first.draw(16, generator()), second.draw(16, generator()), strict=True):
         assert torch.equal(one, other)
@@ -63,20 +57,21 @@ def test_equal_seeds_give_equal_sources_and_batches(settings):
 
 def test_another_seed_holds_out_others(settings):
     first, second = (Source.load(settings.changed(seed=seed, source_limit=0), CPU) for seed in (0, 1))
-    assert pictures(first.held_out_images) != pictures(second.held_out_images)
+    assert pictures(first.watched.inputs) != pictures(second.watched.inputs)
 
 
 def test_a_batch_keeps_pictures_and_labels_together(settings):
     source = Source.load(settings.changed(preset="paper", randomise=False, scenery=False, standardise=False), CPU)
     inputs, labels = source.draw(32, generator())
-    known = {image.numpy().tobytes(): int(label) for image, label in zip(source.images, source.labels, strict=True)}
+    trained = zip(source.trained.inputs, source.trained.labels, strict=True)
+    known = {image.numpy().tobytes(): int(label) for image, label in trained}
     for image, label in zip(inputs, labels, strict=True):
         assert known[((image + 1) * 127.5).round().to(torch.uint8).numpy().tobytes()] == label
 
 
 def test_the_extras_decide_how_a_batch_looks(settings):
     plain = Source.load(settings.changed(randomise=False, scenery=False, standardise=False), CPU)
-    assert plain.randomisation is plain.backgrounds is None
+    assert (plain.randomise, plain.backgrounds) == (False, None)
     assert Source.load(settings.changed(scenery=False), CPU).backgrounds is None
     full = Source.load(settings, CPU)
     assert full.backgrounds.shape[1:] == (3, 32, 32)
@@ -88,29 +83,29 @@ def test_the_extras_decide_how_a_batch_looks(settings):
 def test_the_plain_source_has_the_same_examples_and_no_extra(settings):
     source = Source.load(settings, CPU)
     plain = source.plain()
-    assert plain.images is source.images
-    assert plain.held_out_images is source.held_out_images
-    assert (plain.standardise, plain.randomisation, plain.backgrounds) == (False, None, None)
+    assert plain.trained.inputs is source.trained.inputs
+    assert plain.watched.inputs is source.watched.inputs
+    assert (plain.standardise, plain.randomise, plain.backgrounds) == (False, False, None)
 
 
 def test_a_small_hold_out_is_watched_evenly_and_each_time_randomised_anew(settings):
     source = Source.load(settings.changed(randomise=False, scenery=False, standardise=False), CPU)
     inputs, labels = source.held_out(generator())
-    assert inputs.shape == (WATCHED, 3, 32, 32)
+    assert inputs.shape == (LOOK, 3, 32, 32)
     shown = [((image + 1) * 127.5).round().to(torch.uint8).numpy().tobytes() for image in inputs]
-    times = [shown.count(image.numpy().tobytes()) for image in source.held_out_images]
-    assert times == [WATCHED // 20] * 20
+    times = [shown.count(image.numpy().tobytes()) for image in source.watched.inputs]
+    assert times == [LOOK // 20] * 20
     known = {
-        image.numpy().tobytes(): int(y) for image, y in zip(source.held_out_images, source.held_out_labels, strict=True)
+        image.numpy().tobytes(): int(y) for image, y in zip(source.watched.inputs, source.watched.labels, strict=True)
     }
     assert [known[image] for image in shown] == labels.tolist()
 
     varied, _ = Source.load(settings, CPU).held_out(generator())
-    assert len(pictures(varied)) > 0.9 * WATCHED
+    assert len(pictures(varied)) > 0.9 * LOOK
 
 
 def test_of_a_large_hold_out_a_part_is_drawn(settings, monkeypatch):
-    monkeypatch.setattr("server.source.WATCHED", 12)
+    monkeypatch.setitem(WATCHED, "digits", 12)
     source = Source.load(settings.changed(randomise=False, scenery=False, standardise=False), CPU)
     first, labels = source.held_out(generator())
     assert len(pictures(first)) == len(labels) == 12

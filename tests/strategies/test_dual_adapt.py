@@ -8,9 +8,11 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
 from adaptation.augment import prepare
+from adaptation.augment_digits import DigitAugmentation
 from adaptation.mixture import Mixture, fit
 from adaptation.networks import Network, build
 from clients import adaptation
+from domains.examples import Examples
 from protocol.records import BadReply, config_record, from_record, to_record
 from protocol.seeds import generator_for
 from server.exchange import Answers
@@ -40,7 +42,8 @@ def bars(count, seed):
 @pytest.fixture(scope="module")
 def source():
     images, labels = bars(300, seed=0)
-    return Source(images[:240], labels[:240], images[240:], labels[240:], True, None, None)
+    trained, watched = Examples(images[:240], labels[:240]), Examples(images[240:], labels[240:])
+    return Source(trained, watched, 600, DigitAugmentation(), True, False, None, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +51,11 @@ def trained(source):
     network = build("small-cnn", 10, SHAPE, 0)
     pretrain(
         network,
-        source.images,
-        source.labels,
+        source,
         steps=60,
         batch_size=32,
         learning_rate=2e-3,
         weight_decay=0.0,
-        standardise=True,
-        randomisation=None,
-        backgrounds=None,
         generator=torch.Generator().manual_seed(0),
     )
     return network.eval()
@@ -78,7 +77,7 @@ def uploads(trained, source):
             for name, value in trained.classifier.state_dict().items()
         }
         with torch.no_grad():
-            inputs = source.prepared(source.images[80 * number : 80 * (number + 1)], generator)
+            inputs = source.batch(torch.arange(80 * number, 80 * (number + 1)), generator)[0]
             z = trained.feature_extractor(inputs + 0.1 * number)
         records = {
             "client": ConfigRecord({"name": f"pen/{number:04d}"}),
@@ -180,8 +179,8 @@ def test_aligning_brings_the_global_classifier_nearer_to_the_clients(settings_of
 
 def hold_out_accuracy(network, source):
     with torch.no_grad():
-        predicted = network.eval()(prepare(source.held_out_images, True)).argmax(dim=1)
-    return (predicted == source.held_out_labels).float().mean().item()
+        predicted = network.eval()(prepare(source.watched.inputs, True)).argmax(dim=1)
+    return (predicted == source.watched.labels).float().mean().item()
 
 
 @pytest.mark.parametrize("rates", [(0.3, 1e-30), (1e-30, 0.3)], ids=["alignment", "fine-tuning"])
@@ -299,7 +298,7 @@ def test_every_client_of_the_cohort_gets_model_and_source_mixture(settings_of, n
         assert len(mixture.weights) == 3
     # the source is typical of its own mixture
     with torch.no_grad():
-        z = network.feature_extractor(prepare(source.images, True))
+        z = network.feature_extractor(prepare(source.trained.inputs, True))
     assert 0.35 < mixture.typicality(z).mean() < 0.65
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaptation.augment import Randomisation, geometric_view, mixup, prepare, randomise
+from adaptation.augment import mixup, prepare
+from adaptation.augment_digits import Randomisation, geometric_view, randomise
 
 NOTHING = Randomisation(colour=False, polarity=False, texture=0.0, geometry=0.0, photographs=0.0, neighbours=0.0)
 

@@ -1,0 +1,59 @@
+"""The network as a client has it: received from the server, fed with the client's examples, with its own statistics."""
+
+from collections.abc import Mapping
+
+import torch
+from flwr.app import ArrayRecord, Message
+from torch import Tensor
+
+from adaptation.augmentations import AUGMENTATIONS
+from adaptation.batch_norm import reestimate
+from adaptation.batches import forward_slices
+from adaptation.inputs import Inputs
+from adaptation.networks import Network, build
+from clients.identity import Client
+from domains.examples import Examples
+from domains.registry import family
+from protocol.records import from_record
+from protocol.runtime import choose_device
+from protocol.settings import Settings
+
+
+def received_network(message: Message, client: Client) -> Network:
+    """G and F_g as the message brought them, frozen, in evaluation mode, on the client's device."""
+    record: ArrayRecord = message.content["model"]
+    return loaded_network(from_record(record), client.settings).requires_grad_(False).eval()
+
+
+def loaded_network(state: Mapping[str, Tensor], settings: Settings) -> Network:
+    """The run's network with this state, on the client's device."""
+    with torch.device("meta"):  # no initial weights are drawn: the state brings them
+        network = build(settings.network, len(settings.class_names), settings.shape, seed=0)
+    network.load_state_dict(state, assign=True)
+    return network.to(choose_device(settings.device))
+
+
+def inputs_of(client: Client, examples: Examples) -> Inputs:
+    """A client's examples as network inputs, on its device."""
+    settings = client.settings
+    augmentation = AUGMENTATIONS[family(settings.data).kind]
+    return Inputs(examples.inputs, augmentation, settings.standardise, choose_device(settings.device))
+
+
+def use_own_statistics(network: Network, inputs: Inputs, settings: Settings) -> None:
+    """The extra `local-batch-norm`: move G's BatchNorm statistics towards those of the client's inputs, in place.
+
+    The client's weight is ``batch-norm-share`` n / (n + ``batch-norm-prior``): a few examples give noisy statistics.
+    """
+    examples = len(inputs)
+    if settings.local_batch_norm and examples > 1:
+        weight = settings.batch_norm_share * examples / (examples + settings.batch_norm_prior)
+        reestimate(network.feature_extractor, inputs, weight)
+
+
+@torch.no_grad()
+def feature_rows(network: Network, inputs: Inputs, settings: Settings, generator: torch.Generator) -> Tensor:
+    """Features z (R, D) of all inputs: one row an example, or `places` random places of every picture's map."""
+    if len(inputs) == 0:
+        return torch.zeros(0, network.feature_size, device=inputs.device)
+    return torch.cat([network.features(inputs[part], settings.places, generator) for part in forward_slices(inputs)])

@@ -14,6 +14,16 @@ from adaptation.geometry import resample
 # Shapes: N pictures, 3 channels, H rows, W columns; M background patches. Pictures hold 0..255.
 
 
+VIEW_GEOMETRY = 0.5
+"""Strength of the geometric change of a view, see `geometric_view`."""
+
+VIEW_GAIN, VIEW_OFFSET = 0.25, 0.125
+"""Largest change of a colour channel of a view: of its contrast, and of its level as a share of the range."""
+
+VIEW_HOLE = 0.25
+"""Side of the hole in a view, as a share of the picture's."""
+
+
 @dataclass(frozen=True)
 class Randomisation:
     """What `randomise` changes and how strongly; all values are our choice.
@@ -61,7 +71,8 @@ class DigitAugmentation(Augmentation):
         return randomise(inputs, generator, self.randomisation, backgrounds), labels
 
     def view(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        return geometric_view(inputs, generator)
+        """Half as much geometry as the source gets, other colours, and a hole: its strengths are our choice."""
+        return cut_out(recoloured(geometric_view(inputs, generator, VIEW_GEOMETRY), generator), generator)
 
 
 def randomise(
@@ -134,6 +145,27 @@ def geometric_view(images: Tensor, generator: torch.Generator, strength: float =
     to_columns = [cosine * shrink_columns, (shear * cosine - sine) * shrink_rows, shift_columns]
     to_rows = [sine * shrink_columns, (shear * sine + cosine) * shrink_rows, shift_rows]
     return resample(images, torch.stack([torch.stack(to_columns, dim=1), torch.stack(to_rows, dim=1)], dim=1))
+
+
+def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Every colour channel of every picture with another gain and offset: uint8 (N, 3, H, W)."""
+    draw = Draws(generator, len(images), images.device)
+    gain = draw.uniform(1 - VIEW_GAIN, 1 + VIEW_GAIN, channels=3)
+    offset = draw.uniform(-VIEW_OFFSET, VIEW_OFFSET, channels=3)
+    return (images.float() * gain + 255 * offset).round().clamp(0, 255).to(torch.uint8)
+
+
+def cut_out(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A square hole anywhere in every picture, filled with the picture's mean colour (DeVries and Taylor 2017)."""
+    draw = Draws(generator, len(images), images.device)
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device)[:, None]
+    columns = torch.arange(width, device=images.device)
+    reach = VIEW_HOLE * min(height, width) / 2
+    inside_rows = (rows - draw.uniform(0, height)).abs() < reach
+    hole = inside_rows & ((columns - draw.uniform(0, width)).abs() < reach)
+    filling = images.float().mean(dim=(2, 3), keepdim=True).to(torch.uint8)
+    return torch.where(hole, filling, images)
 
 
 def _with_neighbours(light: Tensor, draw: Draws, chance: float) -> Tensor:

@@ -42,9 +42,12 @@ def shuffled_batches(examples: int, batch_size: int, steps: int, generator: torc
 
 
 def forward_slices(inputs: Inputs | Tensor) -> list[slice]:
-    """All examples in order, cut into slices of nearly equal size that a forward pass has room for."""
+    """All examples in order, cut into slices of nearly equal size that a forward pass has room for.
+
+    A slice has two examples at least, where there are two: one alone has no BatchNorm statistics.
+    """
     example = torch.Size(inputs.shape[1:] if isinstance(inputs, Tensor) else inputs.example_shape).numel()
-    size = max(1, min(FORWARD_EXAMPLES, FORWARD_VALUES // example))
-    count = -(-len(inputs) // size)
+    size = max(2, min(FORWARD_EXAMPLES, FORWARD_VALUES // example))
+    count = min(-(-len(inputs) // size), max(1, len(inputs) // 2)) if len(inputs) else 0
     edges = [len(inputs) * i // count for i in range(count + 1)] if count else [0]
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]

@@ -32,10 +32,7 @@ class Network(nn.Module):
 
     def logits(self, features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
         """`forward` from features on; `size` (H, W) is that of the pictures, and unused where features are no map."""
-        logits = self.classifier(features)
-        if features.ndim == 2:
-            return logits
-        return functional.interpolate(logits.movedim(-1, 1), size=tuple(size), mode="bilinear", align_corners=False)
+        return at_full_size(self.classifier(features), size)
 
     def features(self, inputs: Tensor, places: int = 0, generator: torch.Generator | None = None) -> Tensor:
         """Features as rows (R, D): one an example, or one a place of the maps.
@@ -57,3 +54,10 @@ class Network(nn.Module):
             chosen = chances.topk(places, dim=1).indices.to(rows.device)
             rows = rows.gather(1, chosen[..., None].expand(-1, -1, rows.shape[2]))
         return rows.flatten(0, 1)
+
+
+def at_full_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Logits of a map of places (B, h, w, C) as those of pixels (B, C, H, W), bilinearly; those of rows as they are."""
+    if logits.ndim == 2:
+        return logits
+    return functional.interpolate(logits.movedim(-1, 1), size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,15 +1,24 @@
-"""What a client learns without labels: its head and BatchNorm scales, or a whole network of its own."""
+"""What a client learns without labels: its head and BatchNorm scales, or a whole network of its own.
 
-from collections.abc import Callable, Iterable
+Labels are the network's confident predictions on the inputs as they are, learned on a changed view of the same inputs
+(as in FixMatch, Sohn et al. 2020), with information maximisation on that view (SHOT, Liang et al. 2020). The
+combination is our choice, and so is the step size, which falls along a cosine to zero.
+"""
+
+import copy
+import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from adaptation.batches import shuffled_batches
 from adaptation.inputs import Inputs
 from adaptation.losses import confident_cross_entropy, information_maximisation
-from adaptation.networks import Network
+from adaptation.network import Network
+
+AVERAGE_DECAY = 0.995
+"""Of the moving average of a client's own network (our choice); smaller in the first steps, so that it warms up."""
 
 
 def adapt_head_and_scales(
@@ -24,9 +33,8 @@ def adapt_head_and_scales(
 ) -> dict[str, float]:
     """Train the classifier and the BatchNorm scales and shifts on unlabelled inputs, in place.
 
-    The loss is cross-entropy with the network's own confident predictions plus information maximisation.
-    BatchNorm keeps its running statistics (evaluation mode). The combination is our choice; adapting scales
-    and shifts by entropy is Tent (Wang et al. 2021), information maximisation SHOT (Liang et al. 2020).
+    BatchNorm keeps its running statistics (evaluation mode). Adapting scales and shifts is Tent's idea (Wang et al.
+    2021).
 
     Parameters
     ----------
@@ -36,25 +44,21 @@ def adapt_head_and_scales(
     steps, batch_size : int
         Mini-batches, and inputs in each.
     learning_rate : float
-        Adam's, constant.
+        Adam's at the start.
     threshold : float
         Class probability in (0, 1) above which a prediction counts as a label.
     generator : torch.Generator
-        Source of the mini-batches.
+        Source of the mini-batches and of the views.
 
     Returns
     -------
     dict
-        See `_train`.
+        `loss`, and `confident` (share of predictions above the threshold, 0 to 1), each the mean over the steps;
+        empty for no steps.
     """
-    trained = _unique([*network.classifier.parameters(), *_scales_and_shifts(network)])
-
-    def logits_and_teacher(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        logits = network.classifier(network.features(inputs[chosen]))
-        return logits, logits.detach().softmax(dim=1)
-
-    batches = shuffled_batches(len(inputs), batch_size, steps, generator)
-    return _train(network, trained, batches, logits_and_teacher, learning_rate, threshold)
+    training = _SelfTraining(network, inputs, threshold, generator)
+    scales = [*network.classifier.parameters(), *_scales_and_shifts(network)]
+    return training.run(_unique(scales), steps, batch_size, learning_rate)
 
 
 def adapt_network(
@@ -69,79 +73,76 @@ def adapt_network(
 ) -> dict[str, float]:
     """Train a whole network, G and head, on unlabelled inputs, in place.
 
-    For a client's own copy of the network, and for the local steps of federated self-training.
+    For a client's own copy of the network, and for the local steps of federated self-training. BatchNorm goes by the
+    batch (training mode), so that its statistics become the client's. A moving average of the network gives the
+    labels, and is the result (mean teacher, Tarvainen and Valpola 2017).
 
-    Labels are the network's confident predictions on the inputs as they are, learned on a changed view of the same
-    inputs (as in FixMatch, Sohn et al. 2020), with information maximisation on that view. BatchNorm keeps its running
-    statistics. The combination is our choice.
-
-    Parameters
-    ----------
-    network : Network
-        The client's copy, BatchNorm statistics already its own.
-    inputs : Inputs
-        The client's. A dense network's predictions count place by place of its feature maps.
-    steps, batch_size : int
-        Mini-batches, and inputs in each.
-    learning_rate : float
-        Adam's, constant.
-    threshold : float
-        Class probability in (0, 1) above which a prediction counts as a label.
-    generator : torch.Generator
-        Source of the mini-batches and of the views.
-
-    Returns
-    -------
-    dict
-        See `_train`.
+    Parameters and results are those of `adapt_head_and_scales`.
     """
-
-    def logits_and_teacher(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            teacher = network.classifier(network.features(inputs[chosen])).softmax(dim=1)
-        return network.classifier(network.features(inputs.view(chosen, generator))), teacher
-
-    batches = shuffled_batches(len(inputs), batch_size, steps, generator)
-    return _train(network, list(network.parameters()), batches, logits_and_teacher, learning_rate, threshold)
+    training = _SelfTraining(network, inputs, threshold, generator, teacher=copy.deepcopy(network))
+    return training.run(list(network.parameters()), steps, batch_size, learning_rate)
 
 
-def _train(
-    network: Network,
-    trained: list[nn.Parameter],
-    batches: Iterable[Tensor],
-    logits_and_teacher: Callable[[Tensor], tuple[Tensor, Tensor]],
-    learning_rate: float,
-    threshold: float,
-) -> dict[str, float]:
-    """Minimise pseudo-label cross-entropy plus information maximisation over the parameters `trained` alone.
+class _SelfTraining:
+    """The loop of both: by the network's own predictions in evaluation mode, or by a teacher that averages it."""
 
-    Returns
-    -------
-    dict
-        `loss`, and `confident` (share of predictions above the threshold, 0 to 1), each the mean over the
-        steps; empty for no steps.
-    """
-    required = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    network.requires_grad_(False)
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    network.eval()
-    optimiser = torch.optim.Adam(trained, lr=learning_rate)
-    losses, confident = [], []
-    for chosen in batches:
-        logits, teacher = logits_and_teacher(chosen)
-        loss = confident_cross_entropy(logits, teacher, threshold) + information_maximisation(logits)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.detach())
-        confident.append((teacher.amax(dim=1) > threshold).float().mean())
-    for parameter, flag in required:
-        parameter.requires_grad_(flag)
-        parameter.grad = None
-    if not losses:
-        return {}
-    return {"loss": torch.stack(losses).mean().item(), "confident": torch.stack(confident).mean().item()}
+    def __init__(
+        self,
+        network: Network,
+        inputs: Inputs,
+        threshold: float,
+        generator: torch.Generator,
+        teacher: Network | None = None,
+    ) -> None:
+        self.network, self.inputs, self.threshold, self.generator = network, inputs, threshold, generator
+        self.teacher = teacher
+
+    def run(self, trained: list[nn.Parameter], steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
+        """Train these parameters alone."""
+        required = [(parameter, parameter.requires_grad) for parameter in self.network.parameters()]
+        self.network.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        optimiser = torch.optim.Adam(trained, lr=learning_rate)
+        losses, confident = [], []
+        for step, chosen in enumerate(shuffled_batches(len(self.inputs), batch_size, steps, self.generator)):
+            optimiser.param_groups[0]["lr"] = learning_rate * (1 + math.cos(math.pi * (step + 0.5) / steps)) / 2
+            labels = self._predicted(chosen)
+            self.network.train(self.teacher is not None and len(chosen) > 1)
+            logits = self.network.classifier(self.network.features(self.inputs.view(chosen, self.generator)))
+            loss = confident_cross_entropy(logits, labels, self.threshold) + information_maximisation(logits)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            self._average(step)
+            losses.append(loss.detach())
+            confident.append((labels.amax(dim=1) > self.threshold).float().mean())
+        if self.teacher is not None:
+            self.network.load_state_dict(self.teacher.state_dict())
+        self.network.eval()
+        for parameter, flag in required:
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+        if not losses:
+            return {}
+        return {"loss": torch.stack(losses).mean().item(), "confident": torch.stack(confident).mean().item()}
+
+    @torch.no_grad()
+    def _predicted(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Class probabilities (R, C) of the inputs as they are."""
+        network = self.network if self.teacher is None else self.teacher
+        network.eval()
+        return network.classifier(network.features(self.inputs[chosen])).softmax(dim=1)
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Move the teacher towards the network, BatchNorm statistics included."""
+        if self.teacher is None:
+            return
+        decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
+        pairs = zip(self.teacher.state_dict().values(), self.network.state_dict().values(), strict=True)
+        for average, value in pairs:
+            average.lerp_(value, 1 - decay)
 
 
 def _scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:

@@ -3,15 +3,20 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import adaptation, evaluation, self_training
+from clients import adabn, adaptation, domain_adversarial, evaluation, mcd, self_training
 from clients.identity import identify
 from protocol.records import reply_to
 from protocol.runtime import set_threads
 
-TRAINERS = {"dualadapt": adaptation.train, "fedavg-self-training": self_training.train}
+TRAINERS = {
+    "dualadapt": adaptation.train,
+    "fedavg-self-training": self_training.train,
+    "fed-mcd": mcd.train,
+    "fed-dann": domain_adversarial.train,
+}
 """The training of each strategy that has one on its clients."""
 
-EVALUATORS = {"dualadapt": adaptation.evaluate}
+EVALUATORS = {"dualadapt": adaptation.evaluate, "adabn": adabn.evaluate, "fed-mcd": mcd.evaluate}
 """How the clients of a strategy predict; those of the others with F_g as it came."""
 
 CLIENT_THREADS = 1

@@ -11,6 +11,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from adaptation.batches import forward_slices
+from adaptation.networks import Network
 from clients.identity import Client
 from clients.network import inputs_of, received_network
 from domains.registry import family
@@ -24,7 +25,11 @@ Predict = Callable[[Tensor], dict[str, Tensor]]
 def evaluate(message: Message, client: Client) -> Message:
     """Predict by F_g as it came, with nothing of the client's own."""
     began = time.perf_counter()
-    network = received_network(message, client)
+    return report(message, client, received_network(message, client), began)
+
+
+def report(message: Message, client: Client, network: Network, began: float) -> Message:
+    """Reply with the counts of a network that predicts in F_g's place; `began` is the clock when the work did."""
     counts = count(client, lambda inputs: {"global": network(inputs).softmax(dim=1)}, "global")
     return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **counts})
 

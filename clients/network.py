@@ -1,6 +1,6 @@
 """The network as a client has it: received from the server, fed with the client's examples, with its own statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from flwr.app import ArrayRecord, Message
@@ -18,17 +18,24 @@ from protocol.records import from_record
 from protocol.runtime import choose_device
 from protocol.settings import Settings
 
+Extension = Callable[[Network], Network]
 
-def received_network(message: Message, client: Client) -> Network:
-    """G and F_g as the message brought them, frozen, in evaluation mode, on the client's device."""
+
+def received_network(message: Message, client: Client, extended: Extension = lambda network: network) -> Network:
+    """G and F_g as the message brought them, frozen, in evaluation mode, on the client's device.
+
+    `extended` adds the modules that a strategy's model has beside these two.
+    """
     record: ArrayRecord = message.content["model"]
-    return loaded_network(from_record(record), client.settings).requires_grad_(False).eval()
+    return loaded_network(from_record(record), client.settings, extended).requires_grad_(False).eval()
 
 
-def loaded_network(state: Mapping[str, Tensor], settings: Settings) -> Network:
+def loaded_network(
+    state: Mapping[str, Tensor], settings: Settings, extended: Extension = lambda network: network
+) -> Network:
     """The run's network with this state, on the client's device."""
     with torch.device("meta"):  # no initial weights are drawn: the state brings them
-        network = build(settings.network, len(settings.class_names), settings.shape, seed=0)
+        network = extended(build(settings.network, len(settings.class_names), settings.shape, seed=0))
     network.load_state_dict(state, assign=True)
     return network.to(choose_device(settings.device))
 

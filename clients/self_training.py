@@ -20,7 +20,7 @@ def train(message: Message, client: Client) -> Message:
         network,
         inputs_of(client, client.train),
         steps=settings.local_steps,
-        batch_size=settings.client_batch,
+        batch_size=settings.local_batch,
         learning_rate=settings.local_learning_rate,
         threshold=settings.confidence,
         generator=client.generator("self-training"),

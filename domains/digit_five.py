@@ -43,8 +43,9 @@ class DigitFive(Family):
         "plain-steps": 600,
         "server-steps": 100,
         "client-steps": 200,
-        "self-train-steps": 60,
+        "self-train-steps": 240,
         "self-train-batch": 128,
+        "local-batch": 64,
         "local-steps": 100,
     }
 

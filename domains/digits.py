@@ -62,8 +62,9 @@ class Digits(Family):
         "plain-steps": 200,
         "server-steps": 20,
         "client-steps": 40,
-        "self-train-steps": 60,
+        "self-train-steps": 120,
         "self-train-batch": 64,
+        "local-batch": 64,
         "local-steps": 40,
     }
 

@@ -10,10 +10,13 @@ from domains.examples import DataError
 from domains.family import DataSpec, Family
 from domains.feature_vectors import FeatureVectors
 from domains.image_folders import ImageFolders
+from domains.scene_folders import SceneFolders
+from domains.streets import Streets
 from protocol.settings import Settings
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (Digits(), DigitFive(), ImageFolders(), FeatureVectors())
+    family.name: family
+    for family in (Digits(), DigitFive(), ImageFolders(), FeatureVectors(), SceneFolders(), Streets())
 }
 
 

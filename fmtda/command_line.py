@@ -20,6 +20,7 @@ cli = typer.Typer(
     rich_markup_mode="markdown",
 )
 BAD_INPUT = 2
+INTERRUPTED = 130
 WIDTH_WITHOUT_TERMINAL = 120
 
 
@@ -70,7 +71,7 @@ def simulate(
 
     Every run-config key, its meaning and its range: docs/configuration.md.
     """
-    console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+    console = _console()
     named = {
         "data": data,
         "data-dir": data_dir and str(data_dir.expanduser().absolute()),
@@ -109,6 +110,73 @@ def simulate(
         raise typer.Exit(1) from None
     path = Path(settings.output)
     print_run(console, json.loads((path / "summary.json").read_text()), path)
+
+
+@cli.command()
+def benchmark(
+    output: Annotated[Path, typer.Option(help="folder of the benchmark; one that is there is gone on with")],
+    data: Annotated[str, typer.Option(help="family of domains, as in `fmtda data list`")] = "digits",
+    data_dir: Annotated[Path | None, typer.Option(help="folder with the data files; embedded data needs none")] = None,
+    methods: Annotated[str, typer.Option(help="comma list of methods, or of the words below")] = "all",
+    seeds: Annotated[int, typer.Option(min=1, help="seeds 0, 1, ... of each method")] = 3,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", metavar="KEY=VALUE", help="any run-config key, for all methods; repeatable"),
+    ] = None,
+    client_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that Ray reserves for a client")] = 1.0,
+    client_gpus: Annotated[float, typer.Option(min=0.0, help="GPU (a fraction will do) for a client")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run and how long it takes")] = False,
+) -> None:
+    """Compare methods over seeds: a table, pictures, and results.json.
+
+    Each method with each seed is a cell, run in a process of its own; the federated ones as `fmtda simulate` runs them.
+    A cell that is done is not run again, one that was cut short goes on, so Ctrl-C is harmless and a table can grow
+    over several sittings in the same folder.
+
+    Examples:
+
+    - `fmtda benchmark --output out`  (embedded digits, three seeds)
+
+    - `fmtda benchmark --data digit-five --data-dir ~/data --output out -c rounds=5 --dry-run`
+
+    - `fmtda benchmark --methods dualadapt,fed-mcd,dann --seeds 1 --output out`
+
+    - `fmtda benchmark --methods ablation --seeds 1 --output out`  (into the same table)
+
+    `--methods` takes the words `all`, `federated`, `references` (centralised, they break privacy) and `ablation`, and
+    single names; docs/benchmarks.md has the list, and how to read what comes out.
+    """
+    console = _console()
+    from domains.examples import DataError
+    from fmtda.benchmark import Request, carry_out, plan, print_plan
+
+    folder = data_dir and data_dir.expanduser().absolute()
+    request = Request(
+        data=data,
+        data_dir=folder,
+        methods=methods,
+        seeds=seeds,
+        output=output.expanduser().absolute(),
+        config=_pairs(config or []),
+        client_cpus=client_cpus,
+        client_gpus=client_gpus,
+    )
+    try:
+        planned = plan(request)
+        _check_resources(planned.asked[0].settings, client_cpus, client_gpus)
+        if dry_run:
+            print_plan(planned, console)
+            return
+        complete = carry_out(planned, console)
+    except (SettingsError, DataError) as error:
+        _refuse(error)
+    except KeyboardInterrupt:
+        print(f"fmtda: interrupted; continue with: {request.command()}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    if not complete:
+        print(f"fmtda: some cells failed; try them again with: {request.command()}", file=sys.stderr)
+        raise typer.Exit(1)
+    print(f"fmtda: table and pictures are in {request.output}")
 
 
 data_cli = typer.Typer(help="Look at the domains there are, and fetch their files.", no_args_is_help=True)
@@ -163,6 +231,10 @@ def fetch(
     except DataError as error:
         _refuse(error)
     print(f"fmtda: {domain} is in {data_dir}")
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 
 
 def _pairs(texts: list[str]) -> dict[str, Scalar]:

@@ -1,8 +1,9 @@
-"""A run's progress on a terminal: a bar of rounds, and one of the stage at hand."""
+"""Progress as people see it: a run's rounds and stages on a terminal, and a benchmark's cells."""
 
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,6 +14,9 @@ from rich.progress import (
 )
 
 from server.progress import RoundClock, describe_accuracy
+
+LETTERS_OF_A_LINE = 60
+"""Of what a cell's process says, so that the bar stays on one line."""
 
 
 class Bars:
@@ -49,3 +53,79 @@ class Bars:
 
     def note(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, soft_wrap=True)
+
+
+class CellBar:
+    """A benchmark's progress on a terminal: a bar of cells, with the cell at hand and its own last line."""
+
+    def __init__(self, console: Console, cells: int, done: int) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("[dim]{task.fields[said]}", markup=True),
+            console=console,
+        )
+        self._cells = self._bar.add_task("cells", total=cells, completed=done, left="", said="")
+        self._bar.start()
+
+    def begin(self, name: str, seconds_left: float | None) -> None:
+        """A cell begins; about so many seconds are left for it and those after it."""
+        left = "" if seconds_left is None else f"{shown_duration(seconds_left)} left"
+        self._bar.update(self._cells, description=name, left=left, said="")
+
+    def say(self, line: str = "") -> None:
+        """What the cell's process printed last."""
+        self._bar.update(self._cells, said=escape(line.removeprefix("fmtda: ")[:LETTERS_OF_A_LINE]))
+
+    def end(self, text: str) -> None:
+        """A cell has ended, well or not."""
+        self._bar.advance(self._cells)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Something to read."""
+        self._bar.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()
+
+
+class CellLines:
+    """A benchmark's progress as lines of text, where there is no terminal."""
+
+    def __init__(self, console: Console, cells: int, done: int) -> None:
+        self._console = console
+        self._cells = cells
+        self._done = done
+
+    def begin(self, name: str, seconds_left: float | None) -> None:
+        """A line: which cell begins, and about how many seconds are left for it and those after it."""
+        left = "" if seconds_left is None else f"; about {shown_duration(seconds_left)} left"
+        self.note(f"{name}: begins, cell {self._done + 1} of {self._cells}{left}")
+
+    def say(self, line: str = "") -> None:
+        """The cell's own lines are in its log."""
+
+    def end(self, text: str) -> None:
+        """A cell has ended, well or not."""
+        self._done += 1
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Something to read."""
+        self._console.print(f"fmtda: {text}", highlight=False, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        """Lines leave nothing behind."""
+
+
+def shown_duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

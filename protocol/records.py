@@ -4,8 +4,10 @@
 message     server -> client                     client -> server
 ==========  ===================================  ==========================================================
 query       config                               client (name), metrics (numbers of examples)
-train       model (G, F), config and, for        client, metrics and `classifier`, `mixture` (DualAdapt)
-            DualAdapt, source_mixture            or `model` (averaging strategies)
+train       model (G, F and what a strategy      client, metrics and `classifier`, `mixture` (DualAdapt)
+            adds), config; source_mixture        or `model` (averaging strategies)
+            (DualAdapt), source_features
+            (federated DANN)
 personalise model, config                        client, metrics
 evaluate    model, config                        client, metrics
 ==========  ===================================  ==========================================================

@@ -103,16 +103,17 @@ class Settings(BaseModel):
     self_train: bool = Field(description="extra: F_l and local BatchNorm scales by confident pseudo-labels")
     self_train_steps: int = Field(ge=1, description="gradient steps of it, before a client predicts")
     self_train_batch: int = Field(ge=1, description="examples in one of them")
-    self_train_learning_rate: float = Field(2e-3, gt=0, description="Adam step size of it")
+    self_train_learning_rate: float = Field(4e-3, gt=0, description="Adam step size of it, falling to zero")
     guard: bool = Field(description="extra: undo alignment steps that harm the source hold-out or raise discrepancy")
     personalise: bool = Field(False, description="extra, not in the default preset: own G on each client at the end")
-    personalise_steps: int = Field(240, ge=1, description="gradient steps of it")
+    personalise_steps: int = Field(480, ge=1, description="gradient steps of it")
     personalise_batch: int = Field(128, ge=1, description="examples in one of them")
-    personalise_learning_rate: float = Field(2e-4, gt=0, description="Adam step size of it")
+    personalise_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of it, falling to zero")
     confidence: float = Field(0.9, ge=0, lt=1, description="pseudo-labels count above this probability")
 
     # Peers
     local_steps: int = Field(ge=1, description="peers: gradient steps of a client a round")
+    local_batch: int = Field(ge=2, description="peers: examples in one of them")
     local_learning_rate: float = Field(gt=0, description="peers: Adam step size of them")
 
     @classmethod

@@ -74,7 +74,10 @@ def run(grid: Grid, settings: Settings, progress: Progress) -> RunDirectory:
         progress.note(f"continuing after round {checkpoint.round}")
 
     strategy = STRATEGIES[settings.strategy](settings, network, source)
-    arrays = federation.train(strategy, to_record(model), first_round)
+    arrays = to_record(model)
+    if first_round == 1 and hasattr(strategy, "initial"):
+        arrays = strategy.initial(arrays)
+    arrays = federation.train(strategy, arrays, first_round)
     if settings.personalise:
         federation.personalise(arrays)
     directory.write_summary(summarise(settings, directory.metrics(), time.perf_counter() - began))

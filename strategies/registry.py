@@ -6,14 +6,20 @@ from flwr.serverapp.strategy import Strategy
 
 from adaptation.networks import Network
 from protocol.settings import Settings, SettingsError
+from strategies.adabn import AdaBN
 from strategies.dual_adapt import DualAdapt
+from strategies.fed_dann import FedDANN
+from strategies.fed_mcd import FedMCD
 from strategies.fedavg_self_training import FedAvgSelfTraining
 from strategies.source_only import SourceOnly
 
 STRATEGIES: dict[str, Callable[[Settings, Network, object], Strategy]] = {
     "dualadapt": DualAdapt,
     "source-only": lambda settings, network, source: SourceOnly(),
+    "adabn": lambda settings, network, source: AdaBN(),
     "fedavg-self-training": lambda settings, network, source: FedAvgSelfTraining(),
+    "fed-mcd": FedMCD,
+    "fed-dann": FedDANN,
 }
 
 

@@ -24,6 +24,7 @@ BLINK = {
     "client-batch": 8,
     "self-train-steps": 2,
     "local-steps": 2,
+    "local-batch": 8,
     "personalise-steps": 2,
     "personalise-batch": 8,
     "components": 2,

@@ -2,11 +2,21 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from adaptation.augment import mixup, prepare
-from adaptation.augment_digits import Randomisation, geometric_view, randomise
+from adaptation.augment_digits import (
+    VIEW_GAIN,
+    VIEW_OFFSET,
+    DigitAugmentation,
+    Randomisation,
+    cut_out,
+    geometric_view,
+    randomise,
+    recoloured,
+)
 
 NOTHING = Randomisation(colour=False, polarity=False, texture=0.0, geometry=0.0, photographs=0.0, neighbours=0.0)
 
@@ -139,3 +149,37 @@ def test_a_geometric_view_moves_the_digit_but_keeps_its_colours():
 
 def test_a_geometric_view_of_strength_zero_is_the_picture():
     assert torch.equal(geometric_view(strokes(), generator(), strength=0.0), strokes())
+
+
+def test_a_view_differs_from_picture_to_picture_and_keeps_shape_and_dtype():
+    pictures = strokes()
+    view = DigitAugmentation().view(pictures, generator())
+    assert view.shape == pictures.shape and view.dtype == torch.uint8
+    assert torch.equal(view, DigitAugmentation().view(pictures, generator()))
+    assert not torch.equal(view, DigitAugmentation().view(pictures, generator(1)))
+
+
+def test_recolouring_is_one_line_of_grey_levels_a_channel():
+    ramp = torch.arange(0, 256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(20, 3, -1, -1)
+    changed = recoloured(ramp, generator()).float().flatten(2)
+    inner = (changed > 0) & (changed < 255)
+    for picture in range(20):
+        for channel in range(3):
+            kept = inner[picture, channel]
+            x, y = torch.arange(256.0)[kept], changed[picture, channel][kept]
+            slope, offset = np.polyfit(x.numpy(), y.numpy(), 1)
+            assert 1 - VIEW_GAIN - 0.02 <= slope <= 1 + VIEW_GAIN + 0.02
+            assert abs(offset) <= 255 * VIEW_OFFSET + 2
+            assert (slope * x + offset - y).abs().max() < 1.1
+
+
+def test_a_hole_has_the_mean_colour_and_nothing_else_changes():
+    pictures = torch.randint(0, 200, (30, 3, 16, 16), generator=generator(), dtype=torch.uint8)
+    pictures[:, :, 0, 0] = 255
+    changed = cut_out(pictures, generator(1))
+    different = (changed != pictures).any(dim=1)
+    assert different.any(dim=(1, 2)).all()
+    assert different.sum(dim=(1, 2)).max() <= 4 * 4  # a quarter of the side
+    mean = pictures.float().mean(dim=(2, 3)).to(torch.uint8)
+    for picture, where in enumerate(different):
+        assert (changed[picture][:, where] == mean[picture][:, None]).all()

@@ -97,11 +97,24 @@ def test_only_the_head_and_the_batch_norm_scales_and_shifts_move(source_network)
     assert changed_names(source_network, network) == scales | {"classifier.weight", "classifier.bias"}
 
 
-def test_personalising_moves_every_parameter_but_no_running_statistic(source_network):
+def test_personalising_moves_every_parameter_and_the_running_statistics(source_network):
     network = copy_of(source_network)
-    make_own(network, bars(128, 40, 5)[0])
-    parameters = {name for name, _ in network.named_parameters()}
-    assert changed_names(source_network, network) == parameters
+    make_own(network, bars(128, 90, 5)[0])
+    assert changed_names(source_network, network) == set(source_network.state_dict())
+
+
+def test_the_personal_copy_is_the_moving_average_of_the_steps(source_network, monkeypatch):
+    """With no memory the average is the last network; with a full one it is the first."""
+    images = bars(128, 90, 5)[0]
+    monkeypatch.setattr("adaptation.self_training.AVERAGE_DECAY", 0.0)
+    forgetful = copy_of(source_network)
+    make_own(forgetful, images, steps=1)
+    monkeypatch.setattr("adaptation.self_training.AVERAGE_DECAY", 0.995)
+    averaged = copy_of(source_network)
+    make_own(averaged, images, steps=1)
+    for name, value in averaged.state_dict().items():  # the decay of the first step is 1 / 10
+        mixed = 0.1 * source_network.state_dict()[name] + 0.9 * forgetful.state_dict()[name]
+        torch.testing.assert_close(value, mixed)
 
 
 @pytest.mark.parametrize("train", [adapt, make_own])

@@ -85,7 +85,7 @@ def test_ctrl_c_ends_within_seconds_and_says_how_to_resume(tmp_path):
     assert not alive
 
 
-@pytest.mark.parametrize("strategy", ["source-only", "fedavg-self-training"])
+@pytest.mark.parametrize("strategy", ["source-only", "adabn", "fedavg-self-training", "fed-mcd", "fed-dann"])
 def test_the_other_strategies_run(strategy, finished, tmp_path):
     simulate("--strategy", strategy, "--rounds", 1, "--output", tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -93,6 +93,8 @@ def test_the_other_strategies_run(strategy, finished, tmp_path):
     assert summary["source_only"] == json.loads((finished[0] / "summary.json").read_text())["source_only"]
     if strategy == "source-only":
         assert summary["accuracy"] == summary["source_only"]
+    elif strategy == "adabn":
+        assert summary["accuracy"] != summary["source_only"]
     else:
         ours = json.loads((finished[0] / "summary.json").read_text())["uplink_bytes_per_client_round"]
         assert ours <= summary["uplink_bytes_per_client_round"] / 20

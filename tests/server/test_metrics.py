@@ -3,7 +3,15 @@
 import pytest
 
 from protocol.records import BadReply
-from server.metrics import accuracy_by_domain, check_counts, confusion_by_domain, decisive_head, summarise
+from server.metrics import (
+    accuracy_by_domain,
+    check_counts,
+    class_iou,
+    confusion_by_domain,
+    decisive_head,
+    mean_iou,
+    summarise,
+)
 
 COUNTS = {
     "pen/0000": {"num-examples": 10, "correct-global": 1, "correct-mean": 2, "confusion": [1, 2, 3, 4]},
@@ -131,3 +139,35 @@ def test_a_federation_without_labels_has_a_summary_too(settings_of, lines):
     summary = summarise(settings_of(rounds=2), lines, 1.0)
     assert summary["accuracy"] == {}
     assert summary["average_accuracy"] is None
+
+
+TWO_CLASSES = [40, 0, 10, 50]
+"""True class by predicted class: 10 pixels of the second taken for the first."""
+
+
+def test_the_intersection_over_union_is_the_one_computed_by_hand():
+    assert class_iou(TWO_CLASSES, ["road", "sky"]) == pytest.approx({"road": 40 / 50 * 100, "sky": 50 / 60 * 100})
+    assert mean_iou(TWO_CLASSES) == pytest.approx((40 / 50 + 50 / 60) / 2 * 100)
+
+
+def test_a_class_that_is_nowhere_does_not_count_in_the_mean():
+    nowhere = [40, 0, 0, 10, 50, 0, 0, 0, 0]
+    assert mean_iou(nowhere) == pytest.approx(mean_iou(TWO_CLASSES))
+    predicted_only = [40, 0, 0, 10, 50, 0, 0, 0, 0]
+    predicted_only[2] = 10  # pixels of the first class taken for the third
+    assert mean_iou(predicted_only) == pytest.approx((40 / 60 + 50 / 60 + 0) / 3 * 100)
+
+
+def test_where_every_head_has_its_confusion_the_figure_is_the_mean_iou_over_all_clients_pixels():
+    first = {
+        "num-examples": 60,
+        "correct-global": 50,
+        "confusion-global": [20, 0, 10, 30],
+        "confusion": [20, 0, 10, 30],
+    }
+    second = {"num-examples": 40, "correct-global": 40, "confusion-global": [20, 0, 0, 20], "confusion": [20, 0, 0, 20]}
+    counts = {"dusk/0000": first, "dusk/0001": second}
+    assert accuracy_by_domain(counts) == {"dusk": {"global": pytest.approx(mean_iou(TWO_CLASSES))}}
+    check_counts(first, classes=2)
+    with pytest.raises(BadReply, match="confusion-global"):
+        check_counts(first | {"confusion-global": [20, 0, 10, 31]}, classes=2)

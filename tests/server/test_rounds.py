@@ -13,6 +13,7 @@ from server.exchange import Answers
 from server.rounds import NoClientAnswered, admit
 from server.run_directory import read_metrics
 from server.source import WATCHED
+from strategies.registry import STRATEGIES
 
 NAMES = {9: "blend/0000", 5: "pen/0000", 7: "pen/0001"}
 
@@ -118,7 +119,7 @@ def same(first, second):
     return first[0] == second[0] and all(torch.equal(first[1][name], second[1][name]) for name in second[1])
 
 
-@pytest.mark.parametrize("strategy", ["dualadapt", "fedavg-self-training", "source-only"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_depends_neither_on_node_ids_nor_on_the_order_of_replies(strategy, settings, grid_of, silence, tmp_path):
     settings = settings.changed(strategy=strategy)
     first = result(run(grid_of.simulated(3), settings, silence))
@@ -170,6 +171,24 @@ def test_a_run_that_is_killed_anywhere_and_resumed_equals_an_unbroken_one(
     assert same(unbroken, result(resumed))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["accuracy_by_head"] == unbroken[0][-1]["accuracy"]
+
+
+@pytest.mark.parametrize("messages", [10, 16], ids=["before the first checkpoint of a round", "after it"])
+@pytest.mark.parametrize("strategy", ["fed-mcd", "fed-dann"])
+def test_what_a_strategy_adds_to_the_model_survives_a_kill(strategy, messages, settings, grid_of, silence, tmp_path):
+    settings = settings.changed(strategy=strategy)
+    unbroken = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "unbroken")), silence)
+
+    def kill(sent, honest):
+        if len(grid.sent) > messages:
+            raise Killed
+        return honest
+
+    grid = grid_of.simulated(3, tamper=kill)
+    with pytest.raises(Killed):
+        run(grid, settings, silence)
+    resumed = run(grid_of.simulated(3, 700), settings.changed(resume=True), silence)
+    assert same(result(unbroken), result(resumed))
 
 
 def test_a_finished_run_goes_on_for_more_rounds(settings, grid_of, silence, tmp_path):

@@ -1,4 +1,4 @@
-"""The two peers of DualAdapt, and the registry that names all three."""
+"""The peers that train nothing or average alone, and the registry that names all strategies."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from adaptation.networks import build
 from protocol.records import config_record, from_record, to_record
 from protocol.settings import SettingsError
 from server.roster import Cohort
+from strategies.adabn import AdaBN
 from strategies.fedavg_self_training import FedAvgSelfTraining
 from strategies.registry import STRATEGIES, check_strategy
 from strategies.source_only import SourceOnly
@@ -24,8 +25,9 @@ def asked(strategy, phase, arrays, settings, node_ids):
     return list(configure(1, arrays, config_record(settings, 1), Cohort(node_ids)))
 
 
-def test_source_only_asks_nobody_to_train(settings_of, arrays):
-    assert asked(SourceOnly(), "train", arrays, settings_of(), [1, 2, 3]) == []
+@pytest.mark.parametrize("strategy", [SourceOnly, AdaBN])
+def test_source_only_and_adabn_ask_nobody_to_train(strategy, settings_of, arrays):
+    assert asked(strategy(), "train", arrays, settings_of(), [1, 2, 3]) == []
 
 
 def test_source_only_leaves_the_model_as_it_is():
@@ -85,7 +87,8 @@ def test_an_unknown_strategy_is_refused_with_those_there_are(name):
     with pytest.raises(SettingsError) as caught:
         check_strategy(name)
     assert str(caught.value) == (
-        f"strategy={name}: no such strategy; allowed are dualadapt, source-only, fedavg-self-training"
+        f"strategy={name}: no such strategy; "
+        "allowed are dualadapt, source-only, adabn, fedavg-self-training, fed-mcd, fed-dann"
     )
 
 

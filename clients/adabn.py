@@ -1,0 +1,23 @@
+"""AdaBN's client side: F_g on G with BatchNorm statistics that are wholly the client's own (Li et al. 2016)."""
+
+import time
+
+from flwr.app import Message
+
+from adaptation.batch_norm import reestimate
+from clients.evaluation import report
+from clients.identity import Client
+from clients.network import inputs_of, received_network
+
+
+def evaluate(message: Message, client: Client) -> Message:
+    """Re-estimate the statistics on the client's training examples, and predict; nothing is kept.
+
+    A client with a single example, which has no variance, keeps the server's statistics.
+    """
+    began = time.perf_counter()
+    network = received_network(message, client)
+    inputs = inputs_of(client, client.train)
+    if len(inputs) > 1:
+        reestimate(network, inputs, client_weight=1.0)
+    return report(message, client, network, began)

@@ -1,0 +1,10 @@
+"""AdaBN: no client trains; each predicts with BatchNorm statistics of its own. The client's side is `clients.adabn`.
+
+Li et al., "Revisiting batch normalization for practical domain adaptation", 2016.
+"""
+
+from strategies.source_only import SourceOnly
+
+
+class AdaBN(SourceOnly):
+    """On the server the same as source-only."""

@@ -33,6 +33,7 @@ HELD_OUT_FROM = 10  # with fewer examples, none is held out
 VARIANCE_FLOOR = 1e-2  # of the source's variance, averaged over the dimensions
 SMALLEST_VARIANCE = 1e-6  # where that is zero too: constant features
 STEP_SIZE_DECAY = 0.7
+ROWS_AT_ONCE = 8192  # of features: t(x) in float64 takes 16 D bytes a row
 
 # Log-weight of an absent component. Finite, because -inf times 0 inside a matrix product would be NaN.
 LOG_ZERO = -1e30
@@ -60,7 +61,8 @@ class Mixture:
 
     def log_likelihood(self, features: Tensor) -> Tensor:
         """Log-density of each example in nats: features (N, D) to float64 (N,)."""
-        return self._log_densities(features).logsumexp(dim=-1)
+        parts = [self._log_densities(part).logsumexp(dim=-1) for part in features.split(ROWS_AT_ONCE)]
+        return torch.cat(parts) if parts else self._log_densities(features).logsumexp(dim=-1)
 
     def responsibilities(self, features: Tensor) -> Tensor:
         """Posterior probability of each component: features (N, D) to float64 (N, K)."""

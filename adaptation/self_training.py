@@ -12,13 +12,17 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from adaptation.batches import shuffled_batches
+from adaptation.batches import forward_slices, shuffled_batches
+from adaptation.criteria import view_information
 from adaptation.inputs import Inputs
 from adaptation.losses import confident_cross_entropy, information_maximisation
 from adaptation.network import Network
 
 AVERAGE_DECAY = 0.995
 """Of the moving average of a client's own network (our choice); smaller in the first steps, so that it warms up."""
+
+JUDGED = 3000
+"""Inputs at most that say whether a network got better (our choice)."""
 
 
 def adapt_head_and_scales(
@@ -81,6 +85,45 @@ def adapt_network(
     """
     training = _SelfTraining(network, inputs, threshold, generator, teacher=copy.deepcopy(network))
     return training.run(list(network.parameters()), steps, batch_size, learning_rate)
+
+
+def adapt_network_unless_collapsed(
+    network: Network, inputs: Inputs, generator: torch.Generator, **settings
+) -> dict[str, float]:
+    """`adapt_network` with these settings, undone where it collapsed, judged without labels.
+
+    That is where `criteria.view_information`, on the inputs and one view of them, is not higher than before. Training
+    raises it by its very aim, so this tells a collapse from a success, and not a small loss from a gain.
+
+    Returns
+    -------
+    dict
+        That of `adapt_network`, and `kept`: 1, or 0 where the training was undone; empty for no steps.
+    """
+    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+    start = copy.deepcopy(network.state_dict())
+    before = _view_information(network, inputs, seed)
+    metrics = adapt_network(network, inputs, generator=generator, **settings)
+    if not metrics:
+        return {}
+    kept = _view_information(network, inputs, seed) > before  # False where it is no number any more
+    if not kept:
+        network.load_state_dict(start)
+    return {**metrics, "kept": float(kept)}
+
+
+@torch.no_grad()
+def _view_information(network: Network, inputs: Inputs, seed: int) -> float:
+    """The criterion on some of the inputs; equal seeds choose the same ones and the same views."""
+    generator = torch.Generator().manual_seed(seed)
+    judged = torch.randperm(len(inputs), generator=generator)[:JUDGED]
+    network.eval()
+    plain, changed = [], []
+    for part in forward_slices(inputs):
+        if len(chosen := judged[part]):
+            plain.append(network.classifier(network.features(inputs[chosen])).softmax(dim=1))
+            changed.append(network.classifier(network.features(inputs.view(chosen, generator))).softmax(dim=1))
+    return view_information(torch.cat(plain), torch.cat(changed))
 
 
 class _SelfTraining:

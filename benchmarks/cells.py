@@ -78,6 +78,11 @@ class Cell:
     def __post_init__(self) -> None:
         self.record = _read_json(self.folder / "cell.json")
 
+    @cached_property
+    def _provenance(self) -> dict[str, Any]:
+        """Of the code that runs the cell, asked for as it begins: the files may be edited meanwhile."""
+        return provenance()
+
     @property
     def name(self) -> str:
         """``mcd, seed 0``."""
@@ -179,8 +184,8 @@ class Cell:
         status = self._run(command, tick)
         seconds = time.monotonic() - began
         summary = _read_json(self.run / "summary.json")
-        if status or summary is None:
-            self._write(failure=f"exit status {status}")
+        if status or summary is None or summary["average_accuracy"] is None:
+            self._write(failure=f"exit status {status}" if status or summary is None else "a target without a result")
             raise CellFailed(status, self.last_lines(LINES_OF_A_FAILURE))
         self._write(resumed=resumed, process_seconds=seconds, result=self._result(summary))
 
@@ -243,7 +248,7 @@ class Cell:
             "seed": self.seed,
             "command": self.shown_command(),
             "settings": self._compared_settings(),
-            **provenance(),
+            **self._provenance,
             "resumed": False,
             "process_seconds": None,
             "failure": None,

@@ -35,7 +35,7 @@ from protocol.runtime import choose_device, set_threads
 from protocol.seeds import client_name, generator_for
 from protocol.settings import Scalar, Settings, SettingsError
 from server.app import new_network
-from server.metrics import accuracy_by_domain, confusion_by_domain, summarise
+from server.metrics import METRIC_NAMES, accuracy_by_domain, confusion_by_domain, metric_of, summarise
 from server.pretraining import pretrain, pretrained
 from server.progress import Lines, Progress
 from server.run_directory import RunDirectory, refuse_unusable_output
@@ -50,7 +50,7 @@ LOOKS = 10
 """How often a training is evaluated and, in an adaptation, looked at by the guard."""
 
 WATCHED = 256
-"""Examples of each target that the collapse guard looks at (our choice)."""
+"""Examples of each target that the collapse guard looks at, at most (our choice): no more than of the source."""
 
 BAD_INPUT = 2
 
@@ -126,7 +126,7 @@ class Reference:
         generator = generator_for(settings.seed, "centralised", method)
         network, step = ADAPTATIONS[method](settings, self.network, self.source)
         held_out = self.source.held_out(generator_for(settings.seed, "centralised", "held out"))
-        targets = self.targets.watched(WATCHED, settings.seed)
+        targets = self.targets.watched(min(WATCHED, self.source.look), settings.seed)
         start, good = health(network, held_out, targets), copy.deepcopy(network.state_dict())
         batches = shuffled_batches(len(self.targets), settings.local_batch, total, generator)
         looks = _looks(total)
@@ -161,7 +161,7 @@ class Reference:
         self.progress.stage(self.method, settings.pretrain_steps)
         pretrain(
             network,
-            self.targets,
+            self.targets.with_known_labels(),
             steps=settings.pretrain_steps,
             batch_size=settings.pretrain_batch,
             learning_rate=settings.pretrain_learning_rate,
@@ -228,10 +228,12 @@ def main(arguments: list[str] | None = None) -> None:
         check_simulation(settings)
         refuse_unusable_output(Path(settings.output))
         set_threads(settings.server_threads)
-        summary = Reference(given.method, settings, Lines()).run()
+        summary = Reference(given.method, settings, Lines(metric_of(settings.data))).run()
     except (SettingsError, DataError) as error:
         sys.exit(_refused(error))
-    print(f"{given.method}: average {summary['average_accuracy']:.1f} % ({summary['metric']}), in {settings.output}")
+    reached, metric = summary["average_accuracy"], METRIC_NAMES[summary["metric"]]
+    average = "no labels" if reached is None else f"average {metric} {reached:.1f} %"
+    print(f"{given.method}: {average}, in {settings.output}")
 
 
 def _pairs(texts: list[str]) -> dict[str, Scalar]:

@@ -81,6 +81,14 @@ _LISTED = [
     Method("target-supervised", "trained with the targets' labels", "reference"),
     *(_alone(extra) for extra in EXTRAS),
     *(_left_out(extra) for extra in EXTRAS if extra != "scenery"),  # that one is dualadapt-no-scenery
+    Method("default-eq5", "preset default without Eq. 5: F_l starts as F_g", "ablation", {"client-steps": 0}),
+    Method("default-eq6", "preset default without Eq. 6 and fine-tuning", "ablation", {"server-steps": 0}),
+    Method(
+        "default-both",
+        "preset default without either: what each client gains alone",
+        "ablation",
+        {"client-steps": 0, "server-steps": 0},
+    ),
 ]
 
 METHODS: dict[str, Method] = {method.name: method for method in _LISTED}

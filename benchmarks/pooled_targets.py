@@ -1,7 +1,7 @@
 """The targets' examples in one place, as no federation has them: what the centralised references train on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,6 +61,15 @@ class PooledTargets:
     def labelled(self) -> bool:
         """Whether every domain's training part has labels."""
         return all(examples.labelled for examples in self.trained)
+
+    def with_known_labels(self) -> "PooledTargets":
+        """The pool without the training examples that have no label."""
+        trained = tuple(examples.with_known_labels() for examples in self.trained)
+        inputs = tuple(
+            Inputs(examples.inputs, own.augmentation, own.standardise, own.device)
+            for examples, own in zip(trained, self.inputs, strict=True)
+        )
+        return replace(self, trained=trained, inputs=inputs)
 
     def __getitem__(self, chosen: Tensor) -> Tensor:
         """Prepared inputs at these places, (B, ...), ordered by domain."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.methods import COMPARED_IN_ABLATION
-from server.metrics import ACCURACY, MEAN_IOU
+from server.metrics import METRIC_NAMES
 
-METRICS = {ACCURACY: "accuracy in percent", MEAN_IOU: "mIoU in percent"}
+METRICS = {metric: f"{name} in percent" for metric, name in METRIC_NAMES.items()}
 
 COSTS = (
     "uplink_bytes_per_client_round",

@@ -17,7 +17,7 @@ from adaptation.inputs import Inputs
 from adaptation.losses import local_classifier_loss
 from adaptation.mixture import Mixture, StepwiseEM, hold_out
 from adaptation.networks import Network
-from adaptation.self_training import adapt_head_and_scales, adapt_network
+from adaptation.self_training import adapt_head_and_scales, adapt_network_unless_collapsed
 from clients import local_part
 from clients.evaluation import count
 from clients.identity import Client
@@ -131,7 +131,7 @@ def personalise_copy(message: Message, client: Client) -> Message:
     inputs = inputs_of(client, client.train)
     use_own_statistics(network, inputs, settings)
     own = localise(network, client)
-    losses = adapt_network(
+    losses = adapt_network_unless_collapsed(
         own,
         inputs,
         steps=settings.personalise_steps,

@@ -21,7 +21,7 @@ def train(message: Message, client: Client) -> Message:
         inputs_of(client, client.train),
         steps=settings.local_steps,
         batch_size=settings.local_batch,
-        learning_rate=settings.local_learning_rate,
+        learning_rate=settings.personalise_learning_rate,
         threshold=settings.confidence,
         generator=client.generator("self-training"),
     )

@@ -84,6 +84,14 @@ class Examples:
         """Whether at least one label is known."""
         return any(bool((self.labels[start : start + 1000] >= 0).any()) for start in range(0, len(self), 1000))
 
+    def with_known_labels(self) -> Examples:
+        """Those examples alone that have a known label, of a map one pixel at least; themselves where all have one."""
+        parts = (self.labels[start : start + 1000] for start in range(0, len(self), 1000))
+        known = [(part >= 0).flatten(1).any(dim=1) if part.ndim > 1 else part >= 0 for part in parts]
+        if all(bool(part.all()) for part in known):
+            return self
+        return self.select(torch.nonzero(torch.cat(known)).flatten())
+
     def without_labels(self) -> Examples:
         """The same inputs, every label unknown."""
         return Examples(self.inputs, torch.full((len(self),), -1))

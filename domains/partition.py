@@ -69,7 +69,10 @@ def split_between(
             f"take at most {len(labels)} clients for it"
         )
     if how == "dirichlet" and (labels < 0).any():
-        raise DataError(f"domain {domain!r} has unknown labels, so a dirichlet split is impossible; take iid")
+        raise DataError(
+            f"domain {domain!r} has no known label for each example (none, or a map of them), which a dirichlet "
+            "split needs; take iid"
+        )
 
     # The partitioners keep the given order (the IID one cuts it into pieces), so chance enters here.
     order = np.random.default_rng([seed, len(labels)]).permutation(len(labels))

@@ -50,6 +50,7 @@ class SceneFolders(Family):
         "client-steps": 100,
         "self-train-steps": 20,
         "self-train-batch": 8,
+        "personalise-batch": 8,
         "local-batch": 8,
         "local-steps": 20,
     }

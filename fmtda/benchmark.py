@@ -223,7 +223,8 @@ def _described(method: Method) -> dict[str, Any]:
 def _refuse_unusable(output: Path) -> None:
     if output.is_file():
         raise SettingsError(f"--output {output}: this is a file; name a folder")
-    if output.is_dir() and any(output.iterdir()) and not (output / "cells").is_dir():
+    known = any((output / name).exists() for name in ("cells", "bases", "results.json"))
+    if output.is_dir() and any(output.iterdir()) and not known:
         raise SettingsError(f"--output {output}: the folder holds something else than a benchmark; name a new folder")
 
 

@@ -93,10 +93,12 @@ def simulate(
     from fmtda.run_table import print_run
     from fmtda.simulation import simulate as launch
     from server.checkpoints import CheckpointError
+    from server.metrics import metric_of
     from server.progress import Lines
     from server.rounds import NoClientAnswered
 
-    progress = Bars(console, settings.rounds) if console.is_terminal else Lines()
+    metric = metric_of(settings.data)
+    progress = Bars(console, settings.rounds, metric) if console.is_terminal else Lines(metric)
     try:
         with closing(progress):
             launch(settings, progress, client_cpus, client_gpus)

@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from server.metrics import ACCURACY
 from server.progress import RoundClock, describe_accuracy
 
 LETTERS_OF_A_LINE = 60
@@ -20,9 +21,19 @@ LETTERS_OF_A_LINE = 60
 
 
 class Bars:
-    """Two bars: rounds with accuracy per domain and time left, and the current stage. They show until `close`."""
+    """Two bars: rounds with accuracy per domain and time left, and the current stage. They show until `close`.
 
-    def __init__(self, console: Console, rounds: int) -> None:
+    Parameters
+    ----------
+    console
+    rounds
+        How many there will be.
+    metric
+        What is told as accuracy: a key of `server.metrics.METRIC_NAMES`.
+    """
+
+    def __init__(self, console: Console, rounds: int, metric: str = ACCURACY) -> None:
+        self._metric = metric
         self._clock = RoundClock()
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -49,7 +60,7 @@ class Bars:
     def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
         self._bars.update(self._rounds, completed=server_round, total=rounds)
         left = self._clock.left(server_round, rounds)
-        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy)}{left}")
+        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy, self._metric)}{left}")
 
     def note(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The table at the end of a run: accuracy per target, bytes and seconds."""
+"""The table at the end of a run: accuracy or mIoU per target, bytes and seconds."""
 
 from pathlib import Path
 from typing import Any
@@ -6,13 +6,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from server.metrics import METRIC_NAMES
+
 COLUMNS = {"global": "F_g", "local": "F_l", "mean": "mean", "personal": "personalised"}
 
 
 def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
     """Print what a run reached, what it cost, and where it lies."""
     heads = [head for head in COLUMNS if any(head in by_head for by_head in summary["accuracy_by_head"].values())]
-    table = Table(title=f"{summary['strategy']} on {summary['data']}: accuracy in percent per target domain")
+    metric = METRIC_NAMES[summary["metric"]]
+    table = Table(title=f"{summary['strategy']} on {summary['data']}: {metric} in percent per target domain")
     for column in ("target", "plain source-only", "source-only", *(COLUMNS[head] for head in heads)):
         table.add_column(column, justify="left" if column == "target" else "right")
     for domain, by_head in summary["accuracy_by_head"].items():

@@ -78,7 +78,7 @@ class Settings(BaseModel):
     # DualAdapt, server side
     server_steps: int = Field(ge=0, description="R_s: alignment and fine-tuning steps a round (lines 14-18)")
     server_batch: int = Field(ge=2, description="source examples in one of them")
-    align_learning_rate: float = Field(1e-4, gt=0, description="Adam step size of Eq. 6 on G (line 17)")
+    align_learning_rate: float = Field(1e-5, gt=0, description="Adam step size of Eq. 6 on G (line 17)")
     finetune_learning_rate: float = Field(1e-4, gt=0, description="AdamW step size of fine-tuning G and F_g (line 18)")
     components: int = Field(10, ge=1, le=256, description="Gaussians in a mixture, at most one per 20 examples")
 
@@ -94,8 +94,8 @@ class Settings(BaseModel):
     cache_features: bool = Field(True, description="compute a client's features once a round (G is frozen there)")
 
     # The extras beyond the paper, each switchable alone
-    standardise: bool = Field(description="extra: every image to zero mean and unit variance")
-    randomise: bool = Field(description="extra: source in random colour, texture, polarity, geometry")
+    standardise: bool = Field(description="extra: every input to zero mean and unit variance")
+    randomise: bool = Field(description="extra: the labelled source changed at random, as its kind of inputs allows")
     scenery: bool = Field(description="extra: source digits on photographs, with neighbours (needs randomise)")
     local_batch_norm: bool = Field(description="extra: BatchNorm statistics re-estimated on each client, kept there")
     batch_norm_share: float = Field(0.3, ge=0, le=1, description="largest weight of a client's own statistics in that")
@@ -107,14 +107,16 @@ class Settings(BaseModel):
     guard: bool = Field(description="extra: undo alignment steps that harm the source hold-out or raise discrepancy")
     personalise: bool = Field(False, description="extra, not in the default preset: own G on each client at the end")
     personalise_steps: int = Field(480, ge=1, description="gradient steps of it")
-    personalise_batch: int = Field(128, ge=1, description="examples in one of them")
-    personalise_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of it, falling to zero")
+    personalise_batch: int = Field(ge=1, description="examples in one of them")
+    personalise_learning_rate: float = Field(
+        1e-3, gt=0, description="Adam step size of it and of fedavg-self-training's steps, falling to zero"
+    )
     confidence: float = Field(0.9, ge=0, lt=1, description="pseudo-labels count above this probability")
 
     # Peers
     local_steps: int = Field(ge=1, description="peers: gradient steps of a client a round")
     local_batch: int = Field(ge=2, description="peers: examples in one of them")
-    local_learning_rate: float = Field(gt=0, description="peers: Adam step size of them")
+    local_learning_rate: float = Field(gt=0, description="fed-mcd, fed-dann, mcd, dann: Adam step size of them")
 
     @classmethod
     def from_run_config(

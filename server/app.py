@@ -13,7 +13,7 @@ from protocol.runtime import choose_device, set_threads
 from protocol.seeds import seed_for
 from protocol.settings import Settings, SettingsError
 from server import checkpoints
-from server.metrics import summarise
+from server.metrics import metric_of, summarise
 from server.pretraining import pretrained
 from server.progress import Lines, Progress
 from server.roster import Roster
@@ -33,7 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     check_source(settings)
     if not settings.output:
         settings = settings.changed(output=str(new_output(settings)))
-    run(grid, settings, Lines())
+    run(grid, settings, Lines(metric_of(settings.data)))
 
 
 def new_output(settings: Settings) -> Path:

@@ -22,7 +22,15 @@ HEADS = ("global", "local", "mean", "personal")
 ACCURACY, MEAN_IOU = "accuracy", "mean-iou"
 """What the percents of a run are."""
 
+METRIC_NAMES = {ACCURACY: "accuracy", MEAN_IOU: "mIoU"}
+"""As people are told."""
+
 Counts = Mapping[str, int | float | list[int]]
+
+
+def metric_of(data: str) -> str:
+    """What is measured on a family of domains: `MEAN_IOU` where labels are maps, else `ACCURACY`."""
+    return MEAN_IOU if family(data).segmentation else ACCURACY
 
 
 def check_counts(counts: Counts, classes: int) -> None:
@@ -121,8 +129,10 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
     start, rounds = lines[0], [line for line in lines if line["phase"] == "round" and line["round"] > 0]
     heads = {domain: dict(by_head) for domain, by_head in lines[-1]["accuracy"].items()}
     accuracy = {domain: decisive_head(by_head, settings.inference) for domain, by_head in heads.items()}
-    segmentation = family(settings.data).segmentation
-    by_class = {d: class_iou(c, settings.class_names) for d, c in lines[-1]["confusion"].items() if segmentation}
+    metric = metric_of(settings.data)
+    iou = {}
+    if metric == MEAN_IOU:
+        iou["class_iou"] = {d: class_iou(c, settings.class_names) for d, c in lines[-1]["confusion"].items()}
     return {
         "workload": settings.workload,
         "strategy": settings.strategy,
@@ -134,17 +144,20 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
         "rounds": settings.rounds,
         "clients": settings.clients,
         "inference": settings.inference,
-        "metric": MEAN_IOU if segmentation else ACCURACY,
+        "metric": metric,
         "accuracy": accuracy,
-        "average_accuracy": mean(accuracy.values()),
+        "average_accuracy": mean(accuracy.values()) if set(start["source_only"]) <= set(accuracy) else None,
         "accuracy_by_head": heads,
         "confusion": lines[-1]["confusion"],
-        **({"class_iou": by_class} if segmentation else {}),
+        **iou,
         "source_only": start["source_only"],
         "plain_source_only": start["plain_source_only"],
         "uplink_bytes_per_client_round": mean(c["up"] for line in rounds for c in line["clients"].values()),
         "downlink_bytes_per_client_round": mean(c["down"] for line in rounds for c in line["clients"].values()),
         "client_seconds_per_round": mean(c["seconds"] for line in rounds for c in line["clients"].values()),
+        "personalise_seconds_per_client": mean(
+            client["seconds"] for line in lines if line["phase"] == "personalise" for client in line["clients"].values()
+        ),
         "server_seconds_per_round": mean(line["server_seconds"] for line in rounds),
         "wall_seconds": wall_seconds,
         "failures": sum(len(line["failures"]) for line in lines),

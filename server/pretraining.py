@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from adaptation.batches import forward_slices, shuffled_batches
 from adaptation.networks import Network
-from domains.examples import Rows
 from protocol.seeds import generator_for
 from protocol.settings import Settings
 from server.progress import Progress
@@ -27,6 +26,10 @@ DECIDING = (
     "weight-decay server-threads device"
 ).split()
 """Settings that decide, beside the source's extras and the number of steps, what pre-training gives."""
+
+
+DIGESTED = 64
+"""Examples that stand for a source where networks are kept."""
 
 
 class Batches(Protocol):
@@ -85,17 +88,21 @@ def _kept_in(settings: Settings, source: Source, steps: int, stage: str) -> Path
         "extras": [source.standardise, source.randomise, source.backgrounds is not None],
         "steps": steps,
         "stage": stage,
-        "labels": _digest(source.trained.labels),
+        "first batch": _digest(source),
         "torch": torch.__version__,
     }
     digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
     return Path(settings.base_dir) / f"{settings.network}-{settings.source}-seed-{settings.seed}-{digest}.safetensors"
 
 
-def _digest(labels: Tensor | Rows) -> str:
-    """What tells two sources apart that share name and settings; of label maps that stay on disk, their number."""
-    content = labels.numpy().tobytes() if isinstance(labels, Tensor) else b""
-    return hashlib.sha256(str(tuple(labels.shape)).encode() + content).hexdigest()[:16]
+def _digest(source: Source) -> str:
+    """What tells sources apart that share name and settings: how many examples, and what a batch of them looks like.
+
+    So other files, another recipe of embedded data and another randomisation are noticed.
+    """
+    inputs, labels = source.batch(torch.arange(min(DIGESTED, len(source))), torch.Generator().manual_seed(0))
+    content = inputs.cpu().numpy().tobytes() + labels.cpu().numpy().tobytes()
+    return hashlib.sha256(str(len(source)).encode() + content).hexdigest()[:16]
 
 
 @torch.no_grad()

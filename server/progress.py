@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
+from server.metrics import ACCURACY, METRIC_NAMES
+
 
 class Progress(Protocol):
     """Who wants to watch a run implements this; the server calls it from its own thread."""
@@ -15,7 +17,10 @@ class Progress(Protocol):
         """`done` steps of the current stage are done."""
 
     def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
-        """A round is over; `accuracy` is in percent by domain, empty without labels. Round 0 is before the first."""
+        """A round is over; `accuracy` (mIoU for segmentation) is in percent by domain, empty without labels.
+
+        Round 0 is before the first.
+        """
 
     def note(self, text: str) -> None:
         """Something a person should read: a client that was dropped, a resumed run."""
@@ -25,9 +30,16 @@ class Progress(Protocol):
 
 
 class Lines:
-    """Progress as lines of text: one a stage, one a round with accuracy per domain and time left."""
+    """Progress as lines of text: one a stage, one a round with accuracy per domain and time left.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    metric
+        What is told as accuracy: a key of `server.metrics.METRIC_NAMES`.
+    """
+
+    def __init__(self, metric: str = ACCURACY) -> None:
+        self._metric = metric
         self._clock = RoundClock()
 
     def stage(self, name: str, total: int) -> None:
@@ -38,7 +50,7 @@ class Lines:
 
     def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
         left = self._clock.left(server_round, rounds)
-        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy)}{left}")
+        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy, self._metric)}{left}")
 
     def note(self, text: str) -> None:
         print(f"fmtda: {text}", flush=True)
@@ -65,6 +77,8 @@ class RoundClock:
         return f"; about {(now - began) / (server_round - first_round) * (rounds - server_round):.0f} s left"
 
 
-def describe_accuracy(accuracy: Mapping[str, float]) -> str:
-    """``blend 81.2 %, fonts 77.0 %``."""
-    return ", ".join(f"{domain} {percent:.1f} %" for domain, percent in accuracy.items()) or "no labels, no accuracy"
+def describe_accuracy(accuracy: Mapping[str, float], metric: str) -> str:
+    """``accuracy blend 81.2 %, fonts 77.0 %``, or with another metric's name."""
+    name = METRIC_NAMES[metric]
+    by_domain = ", ".join(f"{domain} {percent:.1f} %" for domain, percent in accuracy.items())
+    return f"{name} {by_domain}" if by_domain else f"no labels, no {name}"

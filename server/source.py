@@ -67,9 +67,7 @@ class Source:
         """
         data = family(settings.data)
         domain = data.load(settings.source, "train", spec_of(settings))
-        if isinstance(domain.labels, Tensor) and domain.labels.ndim == 1:
-            domain = domain.select(torch.nonzero(domain.labels >= 0).flatten())
-        examples = domain.limited(settings.source_limit, seed_for(settings.seed, "source limit"))
+        examples = domain.with_known_labels().limited(settings.source_limit, seed_for(settings.seed, "source limit"))
         if len(examples) < LEAST_EXAMPLES or not examples.labelled:
             raise DataError(
                 f"source {settings.source}: {len(examples)} examples (source-limit={settings.source_limit}), "

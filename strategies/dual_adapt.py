@@ -48,8 +48,8 @@ GUARD_INTERVAL = 5
 """Alignment steps between two looks of the guard (our choice)."""
 
 GUARD_TOLERANCE = 0.01
-"""What the guard forgives, against the round's start: accuracy on the source hold-out lost, and relative growth of the
-discrepancy (our choice)."""
+"""What the guard forgives, against the round's start: loss of accuracy on the source hold-out, and growth of the
+discrepancy, each as a share of its range (our choice)."""
 
 
 class DualAdapt(FedAvg):
@@ -230,6 +230,9 @@ class _Guard:
         self.inputs, self.labels = source.held_out(generator)
         self.mixed = mixup(self.inputs, self.inputs[torch.randperm(len(self.inputs), generator=generator)])
         self.undone = self.looks = 0
+        with torch.no_grad():
+            classes = network(self.inputs[:2]).shape[1]
+        self.forgiven_discrepancy = GUARD_TOLERANCE * 2 / classes  # a mean over C classes is 2 / C at most
         self.first_accuracy, self.first_discrepancy = self.accuracy, self.discrepancy = self._measure()
         self._keep()
 
@@ -239,7 +242,7 @@ class _Guard:
         self.network.eval()
         accuracy, discrepancy = self._measure()
         harmless = accuracy >= self.first_accuracy - GUARD_TOLERANCE
-        if harmless and discrepancy <= self.first_discrepancy * (1 + GUARD_TOLERANCE):
+        if harmless and discrepancy <= self.first_discrepancy + self.forgiven_discrepancy:
             self.accuracy, self.discrepancy = accuracy, discrepancy
             self._keep()
         else:

@@ -74,10 +74,9 @@ class FineTunedAverage(FedAvg):
         optimiser = torch.optim.AdamW(
             self.fine_tuned(), lr=settings.finetune_learning_rate, weight_decay=settings.weight_decay
         )
-        self.network.train()
+        self.network.eval()  # BatchNorm keeps the statistics of the clients' domains (our choice)
         for _ in range(settings.server_steps):
             loss = self.source_loss(*self.source.draw(settings.server_batch, generator))
             descend(loss, optimiser)
             total += loss.item() / settings.server_steps
-        self.network.eval()
         return total

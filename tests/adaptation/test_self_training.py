@@ -7,7 +7,7 @@ from adaptation.augment_digits import DigitAugmentation, Randomisation
 from adaptation.batch_norm import batch_norm_state
 from adaptation.inputs import Inputs
 from adaptation.networks import build
-from adaptation.self_training import adapt_head_and_scales, adapt_network
+from adaptation.self_training import adapt_head_and_scales, adapt_network, adapt_network_unless_collapsed
 from domains.examples import Examples
 from server.pretraining import pretrain
 from server.source import Source
@@ -164,3 +164,22 @@ def test_afterwards_gradients_are_as_before(source_network, train):
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     assert frozen == {"classifier.bias"}
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def make_own_if_better(network, images, **changes):
+    settings = {"steps": 60, "batch_size": 64, "learning_rate": 1e-3, "threshold": 0.9, "generator": generator()}
+    return adapt_network_unless_collapsed(network, inputs_of(images), **{**settings, **changes})
+
+
+def test_a_training_that_helps_is_kept(source_network):
+    network = copy_of(source_network)
+    images, labels = bars(512, contrast=90, seed=7)
+    before = accuracy(network, images, labels)
+    assert make_own_if_better(network, images)["kept"] == 1
+    assert accuracy(network, images, labels) > before + 0.03
+
+
+def test_a_training_that_goes_wrong_is_undone_to_the_bit(source_network):
+    network = copy_of(source_network)
+    assert make_own_if_better(network, bars(256, 180, 5)[0], steps=30, learning_rate=3.0)["kept"] == 0
+    assert changed_names(source_network, network) == set()

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from benchmarks.centralised import METHODS, Reference, main
-from domains.examples import DataError
+from domains.examples import DataError, Examples
+from domains.registry import FAMILIES
+from domains.streets import Streets
+from server.metrics import MEAN_IOU
 from server.progress import Lines
 from server.source import WATCHED
 
@@ -16,6 +19,8 @@ def small_looks():
     """The seconds depend on the number of looks and of examples in one, what is tested here does not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(WATCHED, "digits", 30)
+        patch.setitem(WATCHED, "scenes", 4)
+        patch.setattr("domains.streets.COUNTS", {"train": 40, "test": 6})
         patch.setattr("benchmarks.centralised.WATCHED", 20)
         patch.setattr("benchmarks.centralised.LOOKS", 3)
         yield
@@ -94,6 +99,28 @@ def test_target_supervised_needs_labels(settings):
     object.__setattr__(reference.targets, "trained", tuple(e.without_labels() for e in reference.targets.trained))
     with pytest.raises(DataError, match="target-supervised: not every target's training part has labels"):
         reference.run()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_reference_takes_label_maps_with_void_pixels_and_unlabelled_pictures(method, settings, monkeypatch, capsys):
+    def half_void(domain, part, spec):
+        """A third of the pictures without any label, half of the pixels of the others."""
+        drawn = Streets().load(domain, part, spec)
+        labels = drawn.labels.clone()
+        labels[::3], labels[:, ::2] = -1, -1
+        return Examples(drawn.inputs, labels)
+
+    monkeypatch.setattr(FAMILIES["streets"], "load", half_void)
+    few = {key: value for key, value in settings.run_config().items() if key.endswith(("-steps", "-batch", "-threads"))}
+    few |= {"pretrain-batch": 2, "local-batch": 2, "local-steps": 1, "plain-steps": 1, "device": "cpu"}
+    pairs = [word for key, value in few.items() for word in ("-c", f"{key}={value}")]
+    main([method, "--output", settings.output, "-c", "data=streets", "-c", "targets=dusk,fog", *pairs])
+    summary = json.loads(open(f"{settings.output}/summary.json").read())
+    assert f"{method}: average mIoU {summary['average_accuracy']:.1f} %" in capsys.readouterr().out
+    assert summary["metric"] == MEAN_IOU
+    pixels = [sum(counts) for counts in summary["confusion"].values()]
+    assert pixels == [4 * 32 * 96] * 2  # six test pictures of 64x96, two of them unlabelled
+    assert lines(settings)[0]["pretraining"]["loss"] < 100  # and no nan
 
 
 def test_the_command_runs_and_says_what_it_reached(settings, capsys):

@@ -28,6 +28,15 @@ def test_the_pool_holds_what_the_clients_of_a_federated_run_hold_together(settin
             assert len(own) == len(theirs)
 
 
+def test_the_pool_with_known_labels_leaves_the_others_out(settings):
+    pool = PooledTargets.load(settings, CPU)
+    pool.trained[0].labels[:10] = -1
+    known = pool.with_known_labels()
+    assert len(known) == 70
+    assert all(bool((examples.labels >= 0).all()) for examples in known.trained)
+    assert torch.equal(known[torch.tensor([0, 69])], pool[torch.tensor([10, 79])])
+
+
 def test_a_batch_holds_the_examples_at_its_places_with_their_labels(settings):
     pool = PooledTargets.load(settings, CPU)
     places = torch.tensor([70, 3, 40, 0, 39])

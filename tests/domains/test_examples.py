@@ -31,6 +31,22 @@ def test_label_maps_are_labels_too():
     assert maps.without_labels().labels.shape == (3,)
 
 
+def test_examples_without_any_label_are_left_out():
+    assert numbered().with_known_labels().labels.tolist() == list(range(10))
+    some = Examples(numbered().inputs, torch.tensor([0, -1, 2, -1, 4, 5, -1, 7, 8, 9]))
+    assert some.with_known_labels().labels.tolist() == [0, 2, 4, 5, 7, 8, 9]
+    assert torch.equal(some.with_known_labels().inputs, numbered().inputs[[0, 2, 4, 5, 7, 8, 9]])
+    assert len(numbered().without_labels().with_known_labels()) == 0
+
+
+def test_a_map_with_one_known_pixel_counts_as_labelled(monkeypatch):
+    monkeypatch.setattr(module, "LARGE", 1)  # as read from disk
+    maps = Examples(torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.full((3, 4, 4), -1, dtype=torch.int8))
+    maps.labels[2, 0, 0] = 5
+    known = maps.select([1, 2, 0]).with_known_labels()
+    assert known.labels[:].tolist() == maps.labels[[2]].tolist()
+
+
 def test_as_many_labels_as_inputs_are_needed():
     with pytest.raises(ValueError, match="one for each of 3 inputs"):
         Examples(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))

@@ -76,7 +76,7 @@ def test_a_dirichlet_share_below_the_minimum_is_refused_by_name_and_silently():
 
 
 def test_a_dirichlet_split_needs_labels():
-    with pytest.raises(DataError, match="'svhn' has unknown labels"):
+    with pytest.raises(DataError, match="'svhn' has no known label"):
         split(np.full(100, -1), how="dirichlet")
 
 

@@ -10,6 +10,8 @@ import psutil
 import pytest
 from real_runs import arrays, command, metrics, simulate
 
+from domains.street_scenes import CLASSES
+
 TARGETS = ["blend", "fonts", "pen", "street"]
 
 
@@ -98,6 +100,21 @@ def test_the_other_strategies_run(strategy, finished, tmp_path):
     else:
         ours = json.loads((finished[0] / "summary.json").read_text())["uplink_bytes_per_client_round"]
         assert ours <= summary["uplink_bytes_per_client_round"] / 20
+
+
+def test_street_scenes_end_with_the_mean_iou_and_that_of_each_class(tmp_path):
+    few = ("-c", "pretrain-steps=3", "-c", "plain-steps=1", "-c", "server-steps=1", "-c", "client-steps=2")
+    few += ("-c", "self-train-steps=1", "-c", "source-limit=24", "-c", "target-limit=12")
+    data = ("--data", "streets", "--targets", "dusk", "--clients", 2)
+    printed = simulate(*data, "--rounds", 1, "--output", tmp_path / "run", *few)
+    assert "mIoU in percent per target domain" in printed.stdout
+    assert "round 1/1: mIoU dusk " in printed.stdout
+    assert "accuracy" not in printed.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["metric"] == "mean-iou"
+    assert summary["failures"] == 0
+    assert tuple(summary["class_iou"]["dusk"]) == CLASSES
+    assert summary["accuracy"]["dusk"] == pytest.approx(sum(summary["class_iou"]["dusk"].values()) / len(CLASSES))
 
 
 def test_many_clients_on_dirichlet_shares_and_a_part_of_them_in_a_round(tmp_path):

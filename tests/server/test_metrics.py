@@ -131,6 +131,12 @@ def test_personalising_decides_the_accuracy_and_costs_no_round(settings_of, line
     summary = summarise(settings_of(rounds=2), [*lines, personalised], 1.0)
     assert summary["accuracy"] == {"pen": 90.0}
     assert summary["uplink_bytes_per_client_round"] == 15
+    assert summary["personalise_seconds_per_client"] == 999.0
+
+
+def test_a_target_that_is_missing_in_the_end_leaves_no_average(settings_of, lines):
+    lines[0]["source_only"] = {"pen": 40.0, "street": 30.0}
+    assert summarise(settings_of(rounds=2), lines, 1.0)["average_accuracy"] is None
 
 
 def test_a_federation_without_labels_has_a_summary_too(settings_of, lines):

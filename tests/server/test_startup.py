@@ -23,7 +23,7 @@ def test_the_defaults_are_good_for_every_family(data):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"strategy": "fedprox"}, ["strategy=fedprox", "dualadapt, source-only, fedavg-self-training"]),
+        ({"strategy": "fedprox"}, ["strategy=fedprox", "dualadapt, source-only, adabn, fedavg-self-training"]),
         ({"data": "faces"}, ["'faces'", "digits, digit-five"]),
         ({"source": "mnist"}, ["mnist", "handwritten, blend, fonts, street, pen"]),
         ({"targets": "pen,faces"}, ["faces", "handwritten, blend, fonts, street, pen"]),

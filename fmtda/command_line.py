@@ -210,8 +210,8 @@ def list_domains(
             defaults = family.defaults(data_dir, {})
             domains = ", ".join(family.domains_in(data_dir))
             table.add_row(family.name, family.kind, domains, defaults["source"], defaults["targets"])
-        except DataError as problem:
-            found = str(problem) if data_dir else "found in the files below --data-dir"
+        except DataError:
+            found = "none in this folder" if data_dir else "those in the files below --data-dir"
             table.add_row(family.name, family.kind, found, "", "")
     Console().print(table)
 

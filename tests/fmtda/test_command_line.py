@@ -21,7 +21,10 @@ def refused(*options: object) -> str:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--strategy", "fedsgd"), ("strategy=fedsgd", "dualadapt, source-only, adabn, fedavg-self-training, fed-mcd, fed-dann")),
+        (
+            ("--strategy", "fedsgd"),
+            ("strategy=fedsgd", "dualadapt, source-only, adabn, fedavg-self-training, fed-mcd, fed-dann"),
+        ),
         (("--data", "cifar"), ("cifar", "digits, digit-five")),
         (("--targets", "blend,mars"), ("mars", "blend, fonts, street, pen")),
         (("--targets", "handwritten"), ("handwritten is the source",)),

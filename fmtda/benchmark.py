@@ -156,7 +156,7 @@ def carry_out(planned: Plan, console: Console) -> bool:
     waiting = planned.waiting
     cells, done = len(planned.asked), len(planned.asked) - len(waiting)
     progress = (CellBar if console.is_terminal else CellLines)(console, cells, done)
-    with closing(progress), _sigterm_as_interrupt():
+    with closing(progress), _interruptible():
         if done:
             progress.note(f"{done} of {cells} cells are done already")
         for place, cell in enumerate(waiting):
@@ -229,13 +229,15 @@ def _refuse_unusable(output: Path) -> None:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a benchmark as Ctrl-C does."""
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends a benchmark as Ctrl-C does, and Ctrl-C does so even where a shell in the background ignores it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    both = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in both]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(both, before, strict=True):
+            signal.signal(number, handler)

@@ -97,7 +97,7 @@ def pictures_of(root: Path, domain: str) -> list[Picture]:
         pictures = _listed_pictures(root, domain)
     else:
         pictures = [
-            Picture(file, class_name, _part("/".join([domain, *filter(None, [class_name]), os.path.basename(file)])))
+            Picture(file, class_name, hashed_part(_identity(domain, class_name, file), TEST_SHARE))
             for class_name, file in _pictures_below(root, domain)
         ]
     if not pictures:
@@ -135,9 +135,15 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         raise DataError(f"the folder {folder} cannot be read ({error.strerror}); mend or move it") from error
 
 
-def _part(identity: str) -> Part:
+def _identity(domain: str, class_name: str | None, file: str) -> str:
+    """``DOMAIN/CLASS/FILE``, without the class where there is none."""
+    return "/".join([domain, *filter(None, [class_name]), os.path.basename(file)])
+
+
+def hashed_part(identity: str, test_share: float) -> Part:
+    """The part that a file is in, by its name alone: neither a seed nor other files change it."""
     hashed = int.from_bytes(hashlib.sha256(identity.encode(errors="surrogateescape")).digest()[:8], "big")
-    return "test" if hashed < TEST_SHARE * 2**64 else "train"
+    return "test" if hashed < test_share * 2**64 else "train"
 
 
 def _check_name(name: str, folder: Path) -> None:

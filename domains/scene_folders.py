@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from domains.examples import DataError, Examples
 from domains.family import DataSpec, Family, Part
 from domains.label_ids import MOST_CLASSES, VOID, lookup_table
 from domains.scene_layouts import EXPECTED, Layout, Scene, layout_of
+from domains.streets import Streets
 from protocol.settings import AUTO, Scalar
 
 # Raised whenever a change here, in label_ids.py or in scene_layouts.py changes a picture or a label.
@@ -36,24 +36,7 @@ class SceneFolders(Family):
     name = "scene-folders"
     kind = "scenes"
     segmentation = True
-    training: ClassVar = {
-        "network": "lraspp",
-        "scenery": False,
-        "pretrain-learning-rate": 2e-3,
-        "server-batch": 4,
-        "client-batch": 2048,
-        "local-learning-rate": 1e-4,
-        "pretrain-steps": 400,
-        "pretrain-batch": 8,
-        "plain-steps": 100,
-        "server-steps": 20,
-        "client-steps": 100,
-        "self-train-steps": 20,
-        "self-train-batch": 8,
-        "personalise-batch": 8,
-        "local-batch": 8,
-        "local-steps": 20,
-    }
+    training = Streets.training  # the same kind of pictures, the same network
 
     def domains_in(self, data_dir: Path | None) -> tuple[str, ...]:
         return _layout(data_dir).domains

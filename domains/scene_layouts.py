@@ -5,7 +5,6 @@ Known by names alone; no file but ``classes.txt`` is opened.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,13 +14,13 @@ from typing import ClassVar
 
 from domains.examples import DataError
 from domains.family import Part
+from domains.image_listing import ENDINGS, hashed_part
 from domains.label_ids import CAMVID, CITYSCAPES, MOST_CLASSES
 
 EXPECTED = (
     "CamVid's {train,val,test} with {train,val,test}annot, folders gta5, cityscapes or crosscity, or "
     "DOMAIN/images with DOMAIN/labels and classes.txt"
 )
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 # Of a sequence of frames the last ones are the test part (our choice).
 LAST_SHARE = 0.3
@@ -180,7 +179,7 @@ class _Gta5:
         pictures, maps = list(_pictures(self.folder / "images")), _by_stem(self.folder / "labels")
         found = [maps.get(picture.stem) for picture in pictures]
         _need_maps(domain, pictures, found)
-        parts = [_hashed_part(f"{domain}/{picture.stem}") for picture in pictures]
+        parts = [hashed_part(f"{domain}/{picture.stem}", HASHED_SHARE) for picture in pictures]
         return [Scene(*scene) for scene in zip(pictures, found, parts, strict=True)]
 
 
@@ -263,12 +262,6 @@ def _last_for_testing(pictures: list[Path], maps: list[Path | None]) -> list[Sce
         Scene(picture, label_map, "train" if place < first_test else "test")
         for place, (picture, label_map) in enumerate(zip(pictures, maps, strict=True))
     ]
-
-
-def _hashed_part(identity: str) -> Part:
-    """The same part whatever the seed and whichever other pictures there are."""
-    hashed = int.from_bytes(hashlib.sha256(identity.encode(errors="surrogateescape")).digest()[:8], "big")
-    return "test" if hashed < HASHED_SHARE * 2**64 else "train"
 
 
 # --- files ---

@@ -159,6 +159,7 @@ def test_fed_dann_sends_no_discriminator_to_predict(settings_of):
     strategy = made(FedDANN, settings)
     arrays = strategy.initial(to_record(pretrained().state_dict()))
     (message,) = strategy.configure_evaluate(1, arrays, config_record(settings, 1), Cohort([4]))
+    assert message.content["model"].keys() == pretrained().state_dict().keys()
     pretrained().load_state_dict(from_record(message.content["model"]))
 
 

@@ -31,7 +31,7 @@ from server.startup import effective_settings
 PATHS = ("data-dir", "base-dir")
 """Run-config keys that name a place on this machine; they are shown as DIR."""
 
-NOT_COMPARED = {"output", "resume", "timeout", "join-timeout", "in-flight", *PATHS}
+NOT_COMPARED = {"output", "resume", "timeout", "join-timeout", "in-flight", "evaluate-every", *PATHS}
 """Keys that don't change a result. (What lies in a data folder does; that is the user's to know.)"""
 
 NOT_KEPT = {"confusion"}
@@ -238,6 +238,7 @@ class Cell:
                 "accuracy": {domain: decisive_head(heads, inference) for domain, heads in line["accuracy"].items()},
             }
             for line in read_metrics(self.run)
+            if line.get("evaluated", True)
         ]
         return {**kept, "accuracy_by_round": by_round}
 

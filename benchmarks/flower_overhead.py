@@ -83,7 +83,7 @@ def _fmtda(arguments: argparse.Namespace) -> dict:
         def note(self, text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
-        def round_done(self, server_round: int, rounds: int, accuracy: dict) -> None:
+        def round_done(self, server_round: int, rounds: int, accuracy: dict | None) -> None:
             memory.append(_megabytes())
             super().round_done(server_round, rounds, accuracy)
 

@@ -57,7 +57,7 @@ class Bars:
     def advance(self, done: int) -> None:
         self._bars.advance(self._stage, done)
 
-    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
+    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float] | None) -> None:
         self._bars.update(self._rounds, completed=server_round, total=rounds)
         left = self._clock.left(server_round, rounds)
         self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy, self._metric)}{left}")

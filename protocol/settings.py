@@ -42,6 +42,7 @@ class Settings(BaseModel):
     rounds: int = Field(3, ge=1, le=100_000, description="federated rounds")
     clients: int = Field(ge=1, le=100_000, description="clients to wait for, spread over the targets; auto: one each")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the clients that train in a round, drawn by name")
+    evaluate_every: int = Field(1, ge=1, description="rounds from one evaluation to the next; the last has one")
     output: str = Field("", description="run directory, absolute; empty: a new one below ./runs")
     resume: bool = Field(False, description="continue the run in `output` from its last whole round")
     timeout: float = Field(3600.0, gt=0, description="seconds a phase waits for its clients before it goes on without")

@@ -127,6 +127,7 @@ def decisive_head(accuracy: Mapping[str, float], inference: str) -> float:
 def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
     """The contents of summary.json out of all lines of metrics.jsonl."""
     start, rounds = lines[0], [line for line in lines if line["phase"] == "round" and line["round"] > 0]
+    whole = [line for line in rounds if line.get("evaluated", True)]  # what a round costs, evaluation included
     heads = {domain: dict(by_head) for domain, by_head in lines[-1]["accuracy"].items()}
     accuracy = {domain: decisive_head(by_head, settings.inference) for domain, by_head in heads.items()}
     metric = metric_of(settings.data)
@@ -152,9 +153,9 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
         **iou,
         "source_only": start["source_only"],
         "plain_source_only": start["plain_source_only"],
-        "uplink_bytes_per_client_round": mean(c["up"] for line in rounds for c in line["clients"].values()),
-        "downlink_bytes_per_client_round": mean(c["down"] for line in rounds for c in line["clients"].values()),
-        "client_seconds_per_round": mean(c["seconds"] for line in rounds for c in line["clients"].values()),
+        "uplink_bytes_per_client_round": mean(c["up"] for line in whole for c in line["clients"].values()),
+        "downlink_bytes_per_client_round": mean(c["down"] for line in whole for c in line["clients"].values()),
+        "client_seconds_per_round": mean(c["seconds"] for line in whole for c in line["clients"].values()),
         "personalise_seconds_per_client": mean(
             client["seconds"] for line in lines if line["phase"] == "personalise" for client in line["clients"].values()
         ),

@@ -16,10 +16,10 @@ class Progress(Protocol):
     def advance(self, done: int) -> None:
         """`done` steps of the current stage are done."""
 
-    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
+    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float] | None) -> None:
         """A round is over; `accuracy` (mIoU for segmentation) is in percent by domain, empty without labels.
 
-        Round 0 is before the first.
+        It is None where nobody evaluated. Round 0 is before the first.
         """
 
     def note(self, text: str) -> None:
@@ -48,7 +48,7 @@ class Lines:
     def advance(self, done: int) -> None:
         """Lines are written for whole stages only."""
 
-    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
+    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float] | None) -> None:
         left = self._clock.left(server_round, rounds)
         self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy, self._metric)}{left}")
 
@@ -77,8 +77,10 @@ class RoundClock:
         return f"; about {(now - began) / (server_round - first_round) * (rounds - server_round):.0f} s left"
 
 
-def describe_accuracy(accuracy: Mapping[str, float], metric: str) -> str:
+def describe_accuracy(accuracy: Mapping[str, float] | None, metric: str) -> str:
     """``accuracy blend 81.2 %, fonts 77.0 %``, or with another metric's name."""
+    if accuracy is None:
+        return "not evaluated"
     name = METRIC_NAMES[metric]
     by_domain = ", ".join(f"{domain} {percent:.1f} %" for domain, percent in accuracy.items())
     return f"{name} {by_domain}" if by_domain else f"no labels, no {name}"

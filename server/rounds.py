@@ -92,12 +92,14 @@ class Federation:
                 raise NoClientAnswered(f"round {server_round}: no client is there any more")
             cohort = self.roster.cohort(self.settings, server_round)
             arrays, training, server_seconds, metrics = self._training_phase(strategy, arrays, server_round, cohort)
-            evaluation = self._evaluation_phase(strategy, arrays, server_round)
+            evaluated = server_round % self.settings.evaluate_every == 0 or server_round == self.settings.rounds
+            evaluation = self._evaluation_phase(strategy, arrays, server_round) if evaluated else Phase()
             line = self._line(server_round, "round", evaluation, training)
-            line |= {"train": metrics, "server_seconds": server_seconds}
+            line |= {"evaluated": evaluated, "train": metrics, "server_seconds": server_seconds}
             self.write_down(line)
             checkpoints.write(self.run.checkpoints, server_round, from_record(arrays))
-            self.progress.round_done(server_round, self.settings.rounds, self._headline(line["accuracy"]))
+            headline = self._headline(line["accuracy"]) if evaluated else None
+            self.progress.round_done(server_round, self.settings.rounds, headline)
         return arrays
 
     def personalise(self, arrays: ArrayRecord) -> None:

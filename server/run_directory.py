@@ -28,7 +28,7 @@ FLOWER_LOG = "flower.log"
 BEFORE_THE_RUN = {FLOWER_LOG, ".config.toml.writing"}
 """What a folder may hold and still be new: the log, and what a kill in the very first moment left."""
 
-MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout", "in-flight"}
+MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout", "in-flight", "evaluate-every"}
 """Keys that a resumed run may be given anew; `rounds` may only grow."""
 
 

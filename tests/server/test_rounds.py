@@ -10,6 +10,7 @@ from protocol.records import BadReply, check_records, from_record, reply_to, to_
 from server import checkpoints
 from server.app import run
 from server.exchange import Answers
+from server.progress import describe_accuracy
 from server.rounds import NoClientAnswered, admit
 from server.run_directory import read_metrics
 from server.source import WATCHED
@@ -276,6 +277,22 @@ def test_only_the_cohort_of_a_round_trains_and_everybody_evaluates(settings, gri
     for line in directory.metrics()[1:]:
         assert len([client for client in line["clients"].values() if client["up_training"]]) == 1
         assert len([client for client in line["clients"].values() if client["evaluate"]]) == 3
+
+
+def test_fewer_evaluations_change_neither_the_model_nor_the_last_accuracy(settings, grid_of, silence, tmp_path):
+    always = run(grid_of.simulated(3), settings.changed(rounds=3, output=str(tmp_path / "always")), silence)
+    settings = settings.changed(rounds=3, evaluate_every=2, output=str(tmp_path / "seldom"))
+    grid = grid_of.simulated(3)
+    seldom = run(grid, settings, silence)
+    assert [line["evaluated"] for line in seldom.metrics()[1:]] == [False, True, True]
+    assert [line["accuracy"] != {} for line in seldom.metrics()[1:]] == [False, True, True]
+    assert seldom.metrics()[-1]["accuracy"] == always.metrics()[-1]["accuracy"]
+    models = [checkpoints.latest(directory.checkpoints).model for directory in (always, seldom)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[1])
+    summaries = [json.loads((directory.path / "summary.json").read_text()) for directory in (always, seldom)]
+    down = [summary["downlink_bytes_per_client_round"] for summary in summaries]
+    assert down[0] == down[1]  # a round's cost is that of one with an evaluation
+    assert describe_accuracy(None, "accuracy") == "not evaluated"
 
 
 def test_a_federation_whose_clients_all_left_ends_with_a_reason(settings, grid_of, silence):

@@ -1,0 +1,195 @@
+"""Try values of a setting and judge each without a target's label, to choose one for all targets of a kind of data.
+
+    python -m benchmarks.choose pretrain-steps 400,800,1600 -c data=streets
+    python -m benchmarks.choose self-train-learning-rate 1e-3,4e-3 -c data=digit-five -c data-dir=DIR
+
+Each value pre-trains the network as a run would (an equal one is read from ``base-dir``), then adapts a copy of it to
+each target's unlabelled training part, in one process and without rounds: own BatchNorm statistics, then self-training,
+where these are on. What is judged:
+
+- the source hold-out, randomised as in training: percent right, or mean IoU of scenes;
+- on the targets, before and after adaptation: the criteria of `adaptation.criteria`, averaged over the targets.
+
+A target's labels are used nowhere here. The value with the best hold-out is named first, since a criterion on the
+targets can be fooled by a collapse; where hold-outs are level (half a percent), view information decides.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptation.batches import forward_slices
+from adaptation.criteria import mean_entropy, prediction_information, soft_neighbourhood_density, view_information
+from adaptation.inputs import Inputs
+from adaptation.networks import Network
+from adaptation.self_training import adapt_head_and_scales
+from benchmarks.pooled_targets import PooledTargets
+from benchmarks.provenance import provenance
+from clients.network import use_own_statistics
+from domains.examples import DataError
+from protocol.runtime import choose_device, set_threads
+from protocol.seeds import client_name, generator_for
+from protocol.settings import Scalar, Settings, SettingsError
+from server.app import new_network
+from server.metrics import MEAN_IOU, mean_iou, metric_of
+from server.pretraining import pretrained
+from server.progress import Lines
+from server.source import Source
+from server.startup import check_source, effective_settings
+
+JUDGED = 1000
+"""Inputs of each target that are judged, at most (our choice)."""
+
+JUDGED_ROWS = 4000
+"""Predictions that a criterion sees, at most: of scenes, one a place (our choice)."""
+
+LEVEL = 0.5
+"""Percent of the hold-out below which two values are level (our choice)."""
+
+BAD_INPUT = 2
+
+
+def judge(settings: Settings) -> dict[str, Any]:
+    """What one value gives; nothing in it depends on a target's label."""
+    began = time.perf_counter()
+    device = choose_device(settings.device)
+    source = Source.load(settings, device)
+    network = new_network(settings, device)
+    pretrained(network, source, settings, settings.pretrain_steps, "pre-training", Lines(metric_of(settings.data)))
+    targets = PooledTargets.load(settings, device)
+    before, after = {}, {}
+    for domain, inputs in zip(targets.domains, targets.inputs, strict=True):
+        own = copy.deepcopy(network)
+        before[domain] = criteria(own, inputs, settings)
+        use_own_statistics(own, inputs, settings)
+        if settings.self_train:
+            adapt_head_and_scales(
+                own,
+                inputs,
+                steps=settings.self_train_steps,
+                batch_size=settings.self_train_batch,
+                learning_rate=settings.self_train_learning_rate,
+                threshold=settings.confidence,
+                generator=generator_for(settings.seed, client_name(domain, 0), settings.rounds, "self-training"),
+            )
+        after[domain] = criteria(own, inputs, settings)
+    return {
+        "hold_out": hold_out(network, source, settings),
+        "before": _mean(before),
+        "after": _mean(after),
+        "by_target": {"before": before, "after": after},
+        "seconds": time.perf_counter() - began,
+    }
+
+
+@torch.no_grad()
+def hold_out(network: Network, source: Source, settings: Settings) -> float:
+    """Percent right, or mean IoU in percent, on a randomised look at the source hold-out."""
+    inputs, labels = source.held_out(generator_for(settings.seed, "server", 0, "hold-out"))
+    predicted = torch.cat([network(inputs[part]).argmax(dim=1) for part in forward_slices(inputs)])
+    known = labels >= 0
+    if metric_of(settings.data) != MEAN_IOU:
+        return 100 * (predicted == labels)[known].float().mean().item()
+    classes = len(settings.class_names)
+    pairs = labels[known] * classes + predicted[known]
+    return mean_iou(torch.bincount(pairs, minlength=classes**2).tolist())
+
+
+@torch.no_grad()
+def criteria(network: Network, inputs: Inputs, settings: Settings) -> dict[str, float]:
+    """The label-free criteria on some of a target's inputs, and on a changed view of these."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    judged = torch.randperm(len(inputs), generator=generator)[:JUDGED]
+    network.eval()
+    plain, changed = [], []
+    for part in forward_slices(inputs):
+        if len(chosen := judged[part]):
+            plain.append(_probabilities(network, inputs[chosen]))
+            changed.append(_probabilities(network, inputs.view(chosen, generator)))
+    probabilities, of_views = torch.cat(plain), torch.cat(changed)
+    rows = torch.randperm(len(probabilities), generator=generator)[:JUDGED_ROWS]
+    return {
+        "mean_entropy": mean_entropy(probabilities),
+        "prediction_information": prediction_information(probabilities),
+        "soft_neighbourhood_density": soft_neighbourhood_density(probabilities[rows]),
+        "view_information": view_information(probabilities, of_views),
+    }
+
+
+def chosen(tried: dict[str, dict[str, Any]]) -> str:
+    """The value with the best hold-out; among those level with it, the one with the most view information after."""
+    best = max(result["hold_out"] for result in tried.values())
+    level = {value: result for value, result in tried.items() if result["hold_out"] >= best - LEVEL}
+    return max(level, key=lambda value: level[value]["after"]["view_information"])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.choose", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("key", help="run-config key to choose a value for")
+    parser.add_argument("values", help="comma list of values to try")
+    parser.add_argument("-c", "--config", action="append", default=[], metavar="KEY=VALUE", help="any run-config key")
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    given = parser.parse_args(arguments)
+    try:
+        config = dict(_pair(text) for text in given.config)
+        tried = {value: _tried({**config, given.key: value}) for value in given.values.split(",")}
+    except (SettingsError, DataError) as error:
+        for line in str(error).splitlines():
+            print(f"fmtda: error: {line}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    print(table(given.key, tried))
+    print(f"chosen without a target's label: {given.key}={chosen(tried)}")
+    if given.output:
+        shown = {key: "DIR" if key.endswith("-dir") else value for key, value in config.items()}
+        report = {"key": given.key, "config": shown, "chosen": chosen(tried), "tried": tried, **provenance()}
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        given.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def table(key: str, tried: dict[str, dict[str, Any]]) -> str:
+    """What was tried as Markdown; arrows lead from before to after adaptation."""
+    names = list(next(iter(tried.values()))["before"])
+    lines = [f"| {key} | source hold-out | {' | '.join(name.replace('_', ' ') for name in names)} | seconds |"]
+    lines.append("| ---: " * (len(names) + 3) + "|")
+    for value, result in tried.items():
+        moves = " | ".join(f"{result['before'][name]:.3f} → {result['after'][name]:.3f}" for name in names)
+        lines.append(f"| {value} | {result['hold_out']:.1f} | {moves} | {result['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def _tried(config: dict[str, Scalar]) -> dict[str, Any]:
+    settings = effective_settings(config)
+    check_source(settings)
+    set_threads(settings.server_threads)
+    return judge(settings)
+
+
+def _probabilities(network: Network, inputs: Tensor) -> Tensor:
+    """(R, C), a row a place where features are a map."""
+    return network.classifier(network.features(inputs)).softmax(dim=1)
+
+
+def _mean(by_domain: dict[str, dict[str, float]]) -> dict[str, float]:
+    names = next(iter(by_domain.values()))
+    return {name: statistics.mean(found[name] for found in by_domain.values()) for name in names}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"-c {text}: expected KEY=VALUE, as in -c data=streets")
+    return key.strip(), value.strip()
+
+
+if __name__ == "__main__":
+    main()

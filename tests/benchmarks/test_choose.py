@@ -1,0 +1,86 @@
+"""Choosing a setting without labels: what is judged, that labels have no say, and which value is named."""
+
+import json
+
+import pytest
+
+from benchmarks.choose import chosen, judge, main, table
+from domains.digits import Digits
+from server.source import WATCHED
+
+CRITERIA = {"mean_entropy", "prediction_information", "soft_neighbourhood_density", "view_information"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_look():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(WATCHED, "digits", 30)
+        yield
+
+
+@pytest.fixture
+def settings(settings_of):
+    return settings_of(targets="blend,pen", target_limit=40, source_limit=60, scenery=False)
+
+
+def result(hold_out, information):
+    return {"hold_out": hold_out, "after": {"view_information": information}}
+
+
+def test_a_value_is_judged_without_the_targets_labels(settings, monkeypatch):
+    judged = judge(settings)
+    assert set(judged["before"]) == set(judged["after"]) == CRITERIA
+    assert 0 <= judged["hold_out"] <= 100
+    assert judged["before"] != judged["after"]
+
+    load = Digits.load
+    unlabelled = {"blend", "pen"}
+
+    def without(self, domain, part, spec):
+        examples = load(self, domain, part, spec)
+        return examples.without_labels() if domain in unlabelled else examples
+
+    monkeypatch.setattr(Digits, "load", without)
+    again = judge(settings)
+    assert {**again, "seconds": 0} == {**judged, "seconds": 0}
+
+
+def test_the_best_hold_out_is_named_unless_a_level_one_tells_more_about_the_targets():
+    assert chosen({"1": result(70.0, 2.0), "2": result(80.0, 1.0)}) == "2"
+    assert chosen({"1": result(79.8, 2.0), "2": result(80.0, 1.0), "3": result(79.0, 2.2)}) == "1"
+
+
+def test_the_command_writes_figures_and_a_table_without_a_path(settings, tmp_path, capsys):
+    path = tmp_path / "out" / "choice.json"
+    shared = [
+        "targets=pen",
+        "target-limit=40",
+        "source-limit=60",
+        "scenery=false",
+        "pretrain-batch=8",
+        "server-threads=1",
+    ]
+    shared += ["self-train-steps=2", f"base-dir={tmp_path}"]
+    main(["pretrain-steps", "2,4", "--output", str(path), *(word for pair in shared for word in ("-c", pair))])
+    report = json.loads(path.read_text())
+    assert list(report["tried"]) == ["2", "4"]
+    assert report["chosen"] in ("2", "4")
+    assert str(tmp_path) not in path.read_text()
+    printed = capsys.readouterr().out
+    assert table("pretrain-steps", report["tried"]) in printed
+    assert f"chosen without a target's label: pretrain-steps={report['chosen']}" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["pretrain-stepz", "2"], "pretrain-stepz: no such key"),
+        (["pretrain-steps", "none"], "pretrain-steps=none"),
+        (["pretrain-steps", "2", "-c", "digits"], "-c digits: expected KEY=VALUE"),
+    ],
+)
+def test_bad_input_is_named(arguments, named, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert named in capsys.readouterr().err

@@ -56,7 +56,7 @@ class Streets(Family):
         "server-batch": 4,
         "client-batch": 2048,
         "local-learning-rate": 1e-4,
-        "pretrain-steps": 400,
+        "pretrain-steps": 1200,
         "pretrain-batch": 8,
         "plain-steps": 100,
         "server-steps": 20,

@@ -1,17 +1,19 @@
-"""What a client learns without labels: its head and BatchNorm scales, or a whole network of its own.
+"""What a client learns without labels: BatchNorm statistics, its head and BatchNorm scales, or a network of its own.
 
-Labels are the network's confident predictions on the inputs as they are, learned on a changed view of the same inputs
-(as in FixMatch, Sohn et al. 2020), with information maximisation on that view (SHOT, Liang et al. 2020). The
-combination is our choice, and so is the step size, which falls along a cosine to zero.
+Labels are confident predictions, learned on a changed view of the same inputs (as in FixMatch, Sohn et al. 2020), with
+information maximisation (SHOT, Liang et al. 2020). The combinations are our choice, and so is the step size, which
+falls along a cosine to zero.
 """
 
 import copy
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, reestimate
 from adaptation.batches import forward_slices, shuffled_batches
 from adaptation.criteria import view_information
 from adaptation.inputs import Inputs
@@ -23,6 +25,49 @@ AVERAGE_DECAY = 0.995
 
 JUDGED = 3000
 """Inputs at most that say whether a network got better (our choice)."""
+
+SHARES = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+"""Parts of the largest weight among which a client chooses that of its own statistics (our choice)."""
+
+JUDGED_VALUES = 2_000_000
+"""About as many numbers of the inputs say which weight is best (our choice): 650 digits, 72 photographs of 96x96."""
+
+
+def adapt_statistics(network: Network, inputs: Inputs, largest_weight: float, generator: torch.Generator) -> float:
+    """Mix the inputs' own BatchNorm statistics into G's, in place, with the weight that tells most about the inputs.
+
+    Of `SHARES` of the largest weight the one is taken whose `criteria.view_information` is highest, on some of the
+    inputs and one view of them; the smallest of equal ones. How far a domain is from the source decides it: on domains
+    near it the source's statistics, taken of far more examples, are the better ones.
+
+    Parameters
+    ----------
+    network : Network
+    inputs : Inputs
+        The client's, two at least.
+    largest_weight : float
+        In [0, 1]; see `batch_norm.reestimate`.
+    generator : torch.Generator
+        Source of the judged inputs and their view, which are the same for all weights.
+
+    Returns
+    -------
+    float
+        The weight.
+    """
+    per_input = math.prod(inputs.example_shape)
+    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+    judged = min(len(inputs), max(16, JUDGED_VALUES // per_input))
+    server = batch_norm_state(network.feature_extractor)
+    reestimate(network.feature_extractor, inputs, client_weight=1.0)
+    own = batch_norm_state(network.feature_extractor)
+    scores = {}
+    for share in SHARES:
+        load_batch_norm_state(network.feature_extractor, _mixed(server, own, share * largest_weight))
+        scores[share * largest_weight] = _view_information(network, inputs, seed, judged)
+    weight = max(scores, key=scores.get)
+    load_batch_norm_state(network.feature_extractor, _mixed(server, own, weight))
+    return weight
 
 
 def adapt_head_and_scales(
@@ -38,7 +83,9 @@ def adapt_head_and_scales(
     """Train the classifier and the BatchNorm scales and shifts on unlabelled inputs, in place.
 
     BatchNorm keeps its running statistics (evaluation mode). Adapting scales and shifts is Tent's idea (Wang et al.
-    2021).
+    2021). A label is the mean of the predictions on an input and on a view of it, so that a confident one is one they
+    agree on; it is learned on another view, and information is maximised on the inputs as they are. With labels by the
+    input alone, a weak network got weaker: what it is certain of is too often wrong.
 
     Parameters
     ----------
@@ -79,7 +126,7 @@ def adapt_network(
 
     For a client's own copy of the network, and for the local steps of federated self-training. BatchNorm goes by the
     batch (training mode), so that its statistics become the client's. A moving average of the network gives the
-    labels, and is the result (mean teacher, Tarvainen and Valpola 2017).
+    labels, and is the result (mean teacher, Tarvainen and Valpola 2017); all else is learned on views.
 
     Parameters and results are those of `adapt_head_and_scales`.
     """
@@ -113,21 +160,21 @@ def adapt_network_unless_collapsed(
 
 
 @torch.no_grad()
-def _view_information(network: Network, inputs: Inputs, seed: int) -> float:
-    """The criterion on some of the inputs; equal seeds choose the same ones and the same views."""
+def _view_information(network: Network, inputs: Inputs, seed: int, count: int = JUDGED) -> float:
+    """The criterion on at most `count` of the inputs; equal seeds choose the same ones and the same views."""
     generator = torch.Generator().manual_seed(seed)
-    judged = torch.randperm(len(inputs), generator=generator)[:JUDGED]
+    judged = torch.randperm(len(inputs), generator=generator)[:count]
     network.eval()
     plain, changed = [], []
     for part in forward_slices(inputs):
         if len(chosen := judged[part]):
-            plain.append(network.classifier(network.features(inputs[chosen])).softmax(dim=1))
-            changed.append(network.classifier(network.features(inputs.view(chosen, generator))).softmax(dim=1))
+            plain.append(_logits(network, inputs[chosen]).softmax(dim=1))
+            changed.append(_logits(network, inputs.view(chosen, generator)).softmax(dim=1))
     return view_information(torch.cat(plain), torch.cat(changed))
 
 
 class _SelfTraining:
-    """The loop of both: by the network's own predictions in evaluation mode, or by a teacher that averages it."""
+    """The loop of both: without a teacher BatchNorm is in evaluation mode, with one the result averages the steps."""
 
     def __init__(
         self,
@@ -150,10 +197,7 @@ class _SelfTraining:
         losses, confident = [], []
         for step, chosen in enumerate(shuffled_batches(len(self.inputs), batch_size, steps, self.generator)):
             optimiser.param_groups[0]["lr"] = learning_rate * (1 + math.cos(math.pi * (step + 0.5) / steps)) / 2
-            labels = self._predicted(chosen)
-            self.network.train(self.teacher is not None and len(chosen) > 1)
-            logits = self.network.classifier(self.network.features(self.inputs.view(chosen, self.generator)))
-            loss = confident_cross_entropy(logits, labels, self.threshold) + information_maximisation(logits)
+            loss, labels = self._on_views(chosen) if self.teacher is not None else self._on_inputs_and_views(chosen)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -170,12 +214,24 @@ class _SelfTraining:
             return {}
         return {"loss": torch.stack(losses).mean().item(), "confident": torch.stack(confident).mean().item()}
 
-    @torch.no_grad()
-    def _predicted(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Class probabilities (R, C) of the inputs as they are."""
-        network = self.network if self.teacher is None else self.teacher
-        network.eval()
-        return network.classifier(network.features(self.inputs[chosen])).softmax(dim=1)
+    def _on_inputs_and_views(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss by labels that input and view agree on, and these: class probabilities (R, C)."""
+        self.network.eval()
+        logits = _logits(self.network, self.inputs[chosen])
+        with torch.no_grad():
+            of_view = _logits(self.network, self.inputs.view(chosen, self.generator))
+            labels = (logits.softmax(dim=1) + of_view.softmax(dim=1)) / 2
+        of_another = _logits(self.network, self.inputs.view(chosen, self.generator))
+        return confident_cross_entropy(of_another, labels, self.threshold) + information_maximisation(logits), labels
+
+    def _on_views(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss on a view by the teacher's labels for the inputs, and these: class probabilities (R, C)."""
+        self.teacher.eval()
+        with torch.no_grad():
+            labels = _logits(self.teacher, self.inputs[chosen]).softmax(dim=1)
+        self.network.train(len(chosen) > 1)
+        logits = _logits(self.network, self.inputs.view(chosen, self.generator))
+        return confident_cross_entropy(logits, labels, self.threshold) + information_maximisation(logits), labels
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -186,6 +242,15 @@ class _SelfTraining:
         pairs = zip(self.teacher.state_dict().values(), self.network.state_dict().values(), strict=True)
         for average, value in pairs:
             average.lerp_(value, 1 - decay)
+
+
+def _mixed(server: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], weight: float) -> dict:
+    return {name: value.lerp(own[name], weight) for name, value in server.items()}
+
+
+def _logits(network: Network, inputs: torch.Tensor) -> torch.Tensor:
+    """(R, C), a row a place where features are a map."""
+    return network.classifier(network.features(inputs))
 
 
 def _scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:

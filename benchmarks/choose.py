@@ -19,6 +19,7 @@ import copy
 import json
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from adaptation.batches import forward_slices
 from adaptation.criteria import mean_entropy, prediction_information, soft_neighbourhood_density, view_information
 from adaptation.inputs import Inputs
 from adaptation.networks import Network
-from adaptation.self_training import adapt_head_and_scales
 from benchmarks.pooled_targets import PooledTargets
 from benchmarks.provenance import provenance
+from clients.adaptation import localise
+from clients.identity import Client
 from clients.network import use_own_statistics
 from domains.examples import DataError
 from protocol.runtime import choose_device, set_threads
@@ -66,21 +68,14 @@ def judge(settings: Settings) -> dict[str, Any]:
     pretrained(network, source, settings, settings.pretrain_steps, "pre-training", Lines(metric_of(settings.data)))
     targets = PooledTargets.load(settings, device)
     before, after = {}, {}
-    for domain, inputs in zip(targets.domains, targets.inputs, strict=True):
-        own = copy.deepcopy(network)
-        before[domain] = criteria(own, inputs, settings)
-        use_own_statistics(own, inputs, settings)
-        if settings.self_train:
-            adapt_head_and_scales(
-                own,
-                inputs,
-                steps=settings.self_train_steps,
-                batch_size=settings.self_train_batch,
-                learning_rate=settings.self_train_learning_rate,
-                threshold=settings.confidence,
-                generator=generator_for(settings.seed, client_name(domain, 0), settings.rounds, "self-training"),
-            )
-        after[domain] = criteria(own, inputs, settings)
+    for domain, examples, inputs in zip(targets.domains, targets.trained, targets.inputs, strict=True):
+        before[domain] = criteria(network, inputs, settings)
+        own = copy.deepcopy(network).requires_grad_(False)
+        with tempfile.TemporaryDirectory() as folder:
+            unlabelled = examples.without_labels()
+            client = Client(client_name(domain, 0), settings, settings.rounds, Path(folder), unlabelled, unlabelled)
+            use_own_statistics(own, inputs, client)
+            after[domain] = criteria(localise(own, client), inputs, settings)
     return {
         "hold_out": hold_out(network, source, settings),
         "before": _mean(before),

@@ -30,11 +30,10 @@ from protocol.seeds import seed_for
 def train(message: Message, client: Client) -> Message:
     """Fit F_l and W_T to the client's unlabelled examples, and upload these two."""
     began = time.perf_counter()
-    settings = client.settings
     network = received_network(message, client)
     source_mixture = Mixture.from_arrays({n: a.numpy() for n, a in message.content["source_mixture"].items()})
     inputs = inputs_of(client, client.train)
-    use_own_statistics(network, inputs, settings)
+    use_own_statistics(network, inputs, client)
     classifier, mixture, losses = _adapt(client, network, inputs, source_mixture.to(inputs.device))
     mixture_arrays = mixture.arrays()
     local_part.write(
@@ -101,7 +100,7 @@ def evaluate(message: Message, client: Client) -> Message:
     """
     began = time.perf_counter()
     network = received_network(message, client)
-    use_own_statistics(network, inputs_of(client, client.train), client.settings)
+    use_own_statistics(network, inputs_of(client, client.train), client)
     local = localise(copy.deepcopy(network), client)
     uploaded = local_part.read(client.folder, local_part.UPLOADED)
     mixture = None
@@ -129,7 +128,7 @@ def personalise_copy(message: Message, client: Client) -> Message:
     settings = client.settings
     network = received_network(message, client)
     inputs = inputs_of(client, client.train)
-    use_own_statistics(network, inputs, settings)
+    use_own_statistics(network, inputs, client)
     own = localise(network, client)
     losses = adapt_network_unless_collapsed(
         own,

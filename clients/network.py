@@ -7,10 +7,10 @@ from flwr.app import ArrayRecord, Message
 from torch import Tensor
 
 from adaptation.augmentations import AUGMENTATIONS
-from adaptation.batch_norm import reestimate
 from adaptation.batches import forward_slices
 from adaptation.inputs import Inputs
 from adaptation.networks import Network, build
+from adaptation.self_training import adapt_statistics
 from clients.identity import Client
 from domains.examples import Examples
 from domains.registry import family
@@ -47,15 +47,16 @@ def inputs_of(client: Client, examples: Examples) -> Inputs:
     return Inputs(examples.inputs, augmentation, settings.standardise, choose_device(settings.device))
 
 
-def use_own_statistics(network: Network, inputs: Inputs, settings: Settings) -> None:
+def use_own_statistics(network: Network, inputs: Inputs, client: Client) -> None:
     """The extra `local-batch-norm`: move G's BatchNorm statistics towards those of the client's inputs, in place.
 
-    The client's weight is ``batch-norm-share`` n / (n + ``batch-norm-prior``): a few examples give noisy statistics.
+    The client chooses its weight, up to ``batch-norm-share`` n / (n + ``batch-norm-prior``): a few examples give noisy
+    statistics.
     """
-    examples = len(inputs)
+    settings, examples = client.settings, len(inputs)
     if settings.local_batch_norm and examples > 1:
-        weight = settings.batch_norm_share * examples / (examples + settings.batch_norm_prior)
-        reestimate(network.feature_extractor, inputs, weight)
+        largest_weight = settings.batch_norm_share * examples / (examples + settings.batch_norm_prior)
+        adapt_statistics(network, inputs, largest_weight, client.generator("statistics"))
 
 
 @torch.no_grad()

@@ -4,10 +4,17 @@ import pytest
 import torch
 
 from adaptation.augment_digits import DigitAugmentation, Randomisation
-from adaptation.batch_norm import batch_norm_state
+from adaptation.batch_norm import batch_norm_state, reestimate
+from adaptation.criteria import view_information
 from adaptation.inputs import Inputs
 from adaptation.networks import build
-from adaptation.self_training import adapt_head_and_scales, adapt_network, adapt_network_unless_collapsed
+from adaptation.self_training import (
+    SHARES,
+    adapt_head_and_scales,
+    adapt_network,
+    adapt_network_unless_collapsed,
+    adapt_statistics,
+)
 from domains.examples import Examples
 from server.pretraining import pretrain
 from server.source import Source
@@ -88,6 +95,32 @@ def accuracy(network, images, labels):
 
 def changed_names(before, after):
     return {name for name, value in before.state_dict().items() if not torch.equal(value, after.state_dict()[name])}
+
+
+@pytest.mark.parametrize(("contrast", "seed"), [(180, 1), (60, 7)])
+def test_the_weight_of_own_statistics_is_the_one_that_tells_most_about_the_inputs(source_network, contrast, seed):
+    inputs = inputs_of(bars(400, contrast, seed)[0])
+    chosen = copy_of(source_network)
+    weight = adapt_statistics(chosen, inputs, 0.8, generator())
+    scores = {}
+    for share in SHARES:
+        network = copy_of(source_network)
+        reestimate(network.feature_extractor, inputs, 0.8 * share)
+        judged = torch.Generator().manual_seed(int(torch.randint(2**31, (), generator=generator())))
+        order = torch.randperm(400, generator=judged)
+        with torch.no_grad():
+            plain, view = (network(each).softmax(dim=1) for each in (inputs[order], inputs.view(order, judged)))
+        scores[0.8 * share] = view_information(plain, view)
+        if 0.8 * share == weight:
+            for name, value in network.state_dict().items():
+                torch.testing.assert_close(value, chosen.state_dict()[name])
+    assert weight == max(scores, key=scores.get)
+
+
+def test_a_shifted_domain_takes_more_of_its_own_statistics_than_the_source(source_network):
+    near, far = (inputs_of(bars(400, contrast, 3)[0]) for contrast in (180, 40))
+    weights = [adapt_statistics(copy_of(source_network), inputs, 1.0, generator()) for inputs in (near, far)]
+    assert weights[0] < weights[1]
 
 
 def test_only_the_head_and_the_batch_norm_scales_and_shifts_move(source_network):

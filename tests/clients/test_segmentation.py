@@ -321,7 +321,7 @@ def test_self_training_moves_the_head_and_the_scales_and_no_other_weight(setting
     client = client_of(settings_of(self_train=True))
     message = asked_to("evaluate", client, pretrained())
     network = received_network(message, client)
-    use_own_statistics(network, inputs_of(client, client.train), client.settings)
+    use_own_statistics(network, inputs_of(client, client.train), client)
     local = adaptation.localise(network, client)
     moved = {name for name, tensor in local.state_dict().items() if not torch.equal(tensor, pretrained()[name])}
     scales = {f"feature_extractor.1.{part}" for part in ("weight", "bias", "running_mean", "running_var")}

@@ -4,11 +4,11 @@
     python -m benchmarks.choose self-train-learning-rate 1e-3,4e-3 -c data=digit-five -c data-dir=DIR
 
 Each value pre-trains the network as a run would (an equal one is read from ``base-dir``), then adapts a copy of it to
-each target's unlabelled training part, in one process and without rounds: own BatchNorm statistics, then self-training,
-where these are on. What is judged:
+three quarters of each target's unlabelled training part, in one process and without rounds: own BatchNorm statistics,
+then self-training, where these are on. What is judged:
 
 - the source hold-out, randomised as in training: percent right, or mean IoU of scenes;
-- on the targets, before and after adaptation: the criteria of `adaptation.criteria`, averaged over the targets.
+- on the last quarter, before and after adaptation: the criteria of `adaptation.criteria`, averaged over the targets.
 
 A target's labels are used nowhere here. The value with the best hold-out is named first, since a criterion on the
 targets can be fooled by a collapse; where hold-outs are level (half a percent), view information decides.
@@ -35,8 +35,8 @@ from benchmarks.pooled_targets import PooledTargets
 from benchmarks.provenance import provenance
 from clients.adaptation import localise
 from clients.identity import Client
-from clients.network import use_own_statistics
-from domains.examples import DataError
+from clients.network import inputs_of, use_own_statistics
+from domains.examples import DataError, Examples
 from protocol.runtime import choose_device, set_threads
 from protocol.seeds import client_name, generator_for
 from protocol.settings import Scalar, Settings, SettingsError
@@ -46,6 +46,9 @@ from server.pretraining import pretrained
 from server.progress import Lines
 from server.source import Source
 from server.startup import check_source, effective_settings
+
+JUDGED_SHARE = 0.25
+"""Part of a target's training examples that is judged and not adapted to: there, overfitting shows (our choice)."""
 
 JUDGED = 1000
 """Inputs of each target that are judged, at most (our choice)."""
@@ -68,14 +71,14 @@ def judge(settings: Settings) -> dict[str, Any]:
     pretrained(network, source, settings, settings.pretrain_steps, "pre-training", Lines(metric_of(settings.data)))
     targets = PooledTargets.load(settings, device)
     before, after = {}, {}
-    for domain, examples, inputs in zip(targets.domains, targets.trained, targets.inputs, strict=True):
-        before[domain] = criteria(network, inputs, settings)
-        own = copy.deepcopy(network).requires_grad_(False)
+    for domain, examples in zip(targets.domains, targets.trained, strict=True):
         with tempfile.TemporaryDirectory() as folder:
-            unlabelled = examples.without_labels()
-            client = Client(client_name(domain, 0), settings, settings.rounds, Path(folder), unlabelled, unlabelled)
-            use_own_statistics(own, inputs, client)
-            after[domain] = criteria(localise(own, client), inputs, settings)
+            client = _client(domain, examples.without_labels(), settings, Path(folder))
+            judged = inputs_of(client, client.test)
+            before[domain] = criteria(network, judged, settings)
+            own = copy.deepcopy(network).requires_grad_(False)
+            use_own_statistics(own, inputs_of(client, client.train), client)
+            after[domain] = criteria(localise(own, client), judged, settings)
     return {
         "hold_out": hold_out(network, source, settings),
         "before": _mean(before),
@@ -160,6 +163,14 @@ def table(key: str, tried: dict[str, dict[str, Any]]) -> str:
         moves = " | ".join(f"{result['before'][name]:.3f} → {result['after'][name]:.3f}" for name in names)
         lines.append(f"| {value} | {result['hold_out']:.1f} | {moves} | {result['seconds']:.0f} |")
     return "\n".join(lines)
+
+
+def _client(domain: str, unlabelled: Examples, settings: Settings, folder: Path) -> Client:
+    """A client that adapts to `1 - JUDGED_SHARE` of a target's unlabelled training part; the rest is its test part."""
+    order = torch.randperm(len(unlabelled), generator=generator_for(settings.seed, domain, "judged"))
+    cut = max(2, round(JUDGED_SHARE * len(unlabelled)))
+    parts = unlabelled.select(order[cut:]), unlabelled.select(order[:cut])
+    return Client(client_name(domain, 0), settings, settings.rounds, folder, *parts)
 
 
 def _tried(config: dict[str, Scalar]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class DigitFive(Family):
         "client-steps": 200,
         "self-train-steps": 240,
         "self-train-batch": 128,
+        "self-train-learning-rate": 2e-2,
         "personalise-batch": 128,
         "local-batch": 64,
         "local-steps": 100,

@@ -64,6 +64,7 @@ class Digits(Family):
         "client-steps": 40,
         "self-train-steps": 120,
         "self-train-batch": 64,
+        "self-train-learning-rate": 2e-2,
         "personalise-batch": 128,
         "local-batch": 64,
         "local-steps": 40,

@@ -50,6 +50,7 @@ class FeatureVectors(Family):
         "client-steps": 100,
         "self-train-steps": 40,
         "self-train-batch": 64,
+        "self-train-learning-rate": 4e-3,
         "personalise-batch": 128,
         "local-batch": 64,
         "local-steps": 50,

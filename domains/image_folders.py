@@ -53,6 +53,7 @@ class ImageFolders(Family):
         "client-steps": 100,
         "self-train-steps": 40,
         "self-train-batch": 32,
+        "self-train-learning-rate": 4e-3,
         "personalise-batch": 128,
         "local-batch": 32,
         "local-steps": 20,

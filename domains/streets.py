@@ -63,6 +63,7 @@ class Streets(Family):
         "client-steps": 100,
         "self-train-steps": 20,
         "self-train-batch": 8,
+        "self-train-learning-rate": 4e-3,
         "personalise-batch": 8,
         "local-batch": 8,
         "local-steps": 20,

@@ -104,7 +104,7 @@ class Settings(BaseModel):
     self_train: bool = Field(description="extra: F_l and local BatchNorm scales by confident pseudo-labels")
     self_train_steps: int = Field(ge=1, description="gradient steps of it, before a client predicts")
     self_train_batch: int = Field(ge=1, description="examples in one of them")
-    self_train_learning_rate: float = Field(2e-2, gt=0, description="Adam step size of it, falling to zero")
+    self_train_learning_rate: float = Field(gt=0, description="Adam step size of it, falling to zero")
     guard: bool = Field(description="extra: undo alignment steps that harm the source hold-out or raise discrepancy")
     personalise: bool = Field(False, description="extra, not in the default preset: own G on each client at the end")
     personalise_steps: int = Field(480, ge=1, description="gradient steps of it")

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.methods import METHODS, Method
+from benchmarks.methods import METHODS, OF_DUALADAPT_ALONE, Method
 from benchmarks.provenance import provenance
 from protocol.settings import Scalar, Settings, SettingsError
 from server.metrics import decisive_head
@@ -132,7 +132,8 @@ class Cell:
     def refuse_other_settings(self) -> None:
         """Refuse to mix with what the folder holds, if that was made with other settings.
 
-        Only keys that are in both are compared: a key that came to fmtda since then has no say.
+        Only keys that are in both are compared: a key that came to fmtda since then has no say. Nor have DualAdapt's own
+        keys in another method.
 
         Raises
         ------
@@ -142,8 +143,9 @@ class Cell:
         if self.record is None:
             return
         stored = self.record["settings"]
+        without_say = () if self.method.runs_dualadapt else OF_DUALADAPT_ALONE
         for key, value in self._compared_settings().items():
-            if key in stored and stored[key] != value:
+            if key in stored and stored[key] != value and key not in without_say:
                 raise SettingsError(
                     f"{key}={value}: {self.name} in {self.folder} was made with {key}={stored[key]}; "
                     "use the same settings, or another --output"

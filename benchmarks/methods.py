@@ -38,6 +38,11 @@ class Method:
     needs: tuple[str, ...] = ()
 
     @property
+    def runs_dualadapt(self) -> bool:
+        """Whether it is DualAdapt in some form."""
+        return not self.breaks_privacy and "strategy" not in self.changes
+
+    @property
     def breaks_privacy(self) -> bool:
         """Whether the clients' pictures leave them."""
         return self.group == "reference"
@@ -99,6 +104,14 @@ COMPARED_IN_ABLATION = ("dualadapt-paper", "dualadapt", "dualadapt-no-scenery")
 
 DECIDED_BY_METHODS = ("strategy", "preset", *EXTRAS, "personalise")
 """Run-config keys that a user of the benchmark can't set: they are what is compared."""
+
+OF_DUALADAPT_ALONE = {
+    *("components", "client-steps", "client-batch", "client-learning-rate", "discrepancy-weight", "cache-features"),
+    *("align-learning-rate", "guard", "local-batch-norm", "batch-norm-share", "batch-norm-prior", "inference"),
+    *("self-train", "self-train-steps", "self-train-batch", "self-train-learning-rate"),
+    *("personalise", "personalise-steps", "personalise-batch"),
+}
+"""Run-config keys that change no result of another method."""
 
 SELECTIONS: dict[str, tuple[str, ...]] = {
     "all": tuple(method.name for method in _LISTED if method.group != "ablation"),

@@ -127,6 +127,11 @@ def test_without_a_checkpoint_a_cell_begins_anew(cell_with):
 def test_other_settings_are_refused_and_paths_and_patience_are_not_settings(cell_with, tmp_path):
     cell_with(WRITE_SUMMARY, rounds=2).execute(lambda: None)
     cell_with(rounds=2, timeout=9.0, base_dir=str(tmp_path)).refuse_other_settings()
+    peer = cell_with(WRITE_SUMMARY, method="fed-mcd", client_steps=7)
+    peer.execute(lambda: None)
+    cell_with(method="fed-mcd", client_steps=8).refuse_other_settings()
+    with pytest.raises(SettingsError, match="local-steps=3: fed-mcd, seed 0 in .*"):
+        cell_with(method="fed-mcd", local_steps=3).refuse_other_settings()
     with pytest.raises(SettingsError, match="rounds=5: dualadapt, seed 0 in .* was made with rounds=2"):
         cell_with(rounds=5).refuse_other_settings()
 

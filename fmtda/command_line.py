@@ -97,7 +97,7 @@ def simulate(
     from server.progress import Lines
     from server.rounds import NoClientAnswered
 
-    metric = metric_of(settings.data)
+    metric = metric_of(settings)
     progress = Bars(console, settings.rounds, metric) if console.is_terminal else Lines(metric)
     try:
         with closing(progress):

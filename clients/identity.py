@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 
 from domains.examples import DataError, Examples
 from domains.family import DataSpec
-from domains.partition import limited_split, split_labels
+from domains.partition import held_out_share, limited_split, split_labels
 from domains.registry import family, spec_of
 from protocol.records import read_config
 from protocol.seeds import client_name, client_names, domain_of, generator_for
@@ -97,7 +97,7 @@ def load_share(settings: RunSettings, name: str, shares: int, data_dir: str = ""
     train = _load_domain(settings.data, domain, "train", spec)
     mine = train.select(_split(settings.data, domain, spec, *key)[share])
     test = _load_domain(settings.data, domain, "test", spec)
-    return mine.without_labels(), test.select(np.arange(len(test))[share::shares])
+    return mine.without_labels(), held_out_share(test, share, shares)
 
 
 @functools.lru_cache(maxsize=32)

@@ -67,9 +67,7 @@ class RunSettings(BaseModel):
     min_examples: int = Field(1, ge=1, description="a client with fewer training examples is refused by name")
 
     @classmethod
-    def from_run_config(
-        cls, config: Mapping[str, Scalar], family_defaults: Mapping[str, Scalar] | None = None
-    ) -> Self:
+    def from_run_config(cls, config: Mapping[str, Scalar], family_defaults: Mapping[str, Scalar] | None = None) -> Self:
         """Validate a flat run config and fill in ``auto``.
 
         Parameters

@@ -1,4 +1,4 @@
-"""Domain adaptation on the server: pre-training before the first round, accuracy by domain, personalising at the end."""
+"""Domain adaptation on the server: pre-training before round 1, accuracy by domain, personalising at the end."""
 
 import time
 from collections.abc import Mapping

@@ -18,9 +18,9 @@ from server.progress import Lines, Progress
 from server.roster import Roster
 from server.rounds import Federation
 from server.run_directory import RunDirectory
-from server.startup import check_server_data, effective_settings
+from server.startup import check_source, effective_settings
 from server.workload import Workload
-from strategies.memory import remembered, remind
+from strategies.memory import remind
 
 app = ServerApp()
 
@@ -31,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
     settings = effective_settings(context.run_config)
     if settings.strategy == LOCAL:
         raise SettingsError("strategy=local: that is no federation; run it with fmtda generate --local")
-    check_server_data(settings)
+    check_source(settings)
     if not settings.output:
         settings = settings.changed(output=str(new_output(settings)))
     run(grid, settings, Lines(metric_of(settings)))

@@ -104,7 +104,8 @@ def latest(folder: Path) -> Checkpoint | None:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         if all(hashlib.sha256(contents[part]).hexdigest() == digest for part, digest in digests.items()):
-            tensors = {part: _ordered(load(data), manifest.get("order", {}).get(part)) for part, data in contents.items()}
+            order = manifest.get("order", {})
+            tensors = {part: _ordered(load(data), order.get(part)) for part, data in contents.items()}
             return Checkpoint(server_round, **tensors, workload=workload)
     return None
 

@@ -66,6 +66,35 @@ class Bars:
         self._bars.console.print(text, highlight=False, soft_wrap=True)
 
 
+class StageBar:
+    """One bar, for work of a single stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._stage = self._bar.add_task("", total=None)
+        self._bar.start()
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+        self._bar.reset(self._stage, total=total, description=name)
+
+    def advance(self, done: int) -> None:
+        """`done` steps more are done."""
+        self._bar.advance(self._stage, done)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()
+
+
 class CellBar:
     """A benchmark's progress on a terminal: a bar of cells, with the cell at hand and its own last line."""
 

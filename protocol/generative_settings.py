@@ -4,11 +4,11 @@ A key that only one model has is known to its class alone. All values are our ch
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from protocol.settings import RunSettings, Scalar
+from protocol.settings import RunSettings, Scalar, SettingsError
 
 LOCAL = "local"
 """The strategy that is none: the clients' data pooled in one process, the reference for the federated ones."""
@@ -76,6 +76,19 @@ class GenerativeSettings(RunSettings):
         """With the cosine schedule every step size depends on the number of rounds."""
         return self.learning_rate_schedule == "constant"
 
+    def sampled_by(self, sampler: str | None, steps: int | None) -> Self:
+        """The settings with another way to sample, where the model has several.
+
+        Raises
+        ------
+        SettingsError
+            If it has not.
+        """
+        for option, value in {"--sampler": sampler, "--steps": steps}.items():
+            if value is not None:
+                raise SettingsError(f"{option} {value}: {self.workload} has one way to sample; leave it out")
+        return self
+
     @property
     def gradient_steps(self) -> int:
         """How many steps a client makes in the whole run, or the one process of ``local``."""
@@ -114,6 +127,16 @@ class DDPMSettings(ImageModelSettings):
     implicit_steps: int = Field(
         50, ge=0, description="steps of DDIM that samples in a run are drawn with; 0: all T ancestral ones"
     )
+
+    def sampled_by(self, sampler: str | None, steps: int | None) -> Self:
+        """`ddpm`: all ancestral steps; `ddim`: `steps` implicit ones."""
+        if sampler not in (None, "ddpm", "ddim"):
+            raise SettingsError(f"--sampler {sampler}: no such sampler; allowed are ddpm, ddim")
+        if steps is not None and sampler != "ddim":
+            raise SettingsError(f"--steps {steps}: only --sampler ddim has a number of steps; add it, or leave it out")
+        if sampler is None:
+            return self
+        return self.changed(implicit_steps=(steps or 50) if sampler == "ddim" else 0)
 
 
 class NCSNSettings(ImageModelSettings):

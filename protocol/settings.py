@@ -121,6 +121,11 @@ class RunSettings(BaseModel):
         return True
 
     @property
+    def resume_command(self) -> str:
+        """The line that continues the run."""
+        return f"fmtda {self.command} --resume {self.output}"
+
+    @property
     def target_domains(self) -> tuple[str, ...]:
         """The comma list `targets` as names."""
         return _names(self.targets)

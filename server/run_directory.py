@@ -168,7 +168,7 @@ def stored_run_config(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads((path / "config.toml").read_text())["settings"]
     except (OSError, KeyError, tomllib.TOMLDecodeError):
-        raise SettingsError(f"{path}: no run to continue here (no readable config.toml)") from None
+        raise SettingsError(f"{path}: no run here (no readable config.toml)") from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from generative import ddpm
+from generative import ddpm, ncsn
 from generative.model import GenerativeModel
 
 
@@ -32,6 +32,7 @@ class Entry(NamedTuple):
 
 MODELS: dict[str, Entry] = {
     "ddpm": Entry(ddpm.build, ("diffusers",)),
+    "ncsn": Entry(ncsn.build, ("diffusers",)),
 }
 
 

@@ -13,9 +13,9 @@ class ImageNetwork(nn.Module):
     channels : int
         C, of the pictures in and out.
     image_size : int
-        Side of the square pictures, divisible by 2.
+        Side of the square pictures, divisible by 4.
     width : int
-        Channels at full size; twice as many at half size. Divisible by 8.
+        Channels at full size; twice as many at half, four times as many at quarter size. Divisible by 8.
 
     Raises
     ------
@@ -24,15 +24,15 @@ class ImageNetwork(nn.Module):
 
     Notes
     -----
-    Our choice for two cores, where 256 channels and four levels would take minutes a step: two levels, one
-    residual block each, self-attention at the bottom. The last convolution starts at zero, as in DDPM's official
-    code.
+    All sizes are our choice for two cores: three levels, one residual block each. The usual attention at the bottom is
+    left out, as torch cannot differentiate its gradient, which sliced and exact score matching do. The last convolution
+    starts at zero, as in DDPM's official code. At width 16, 0.62 million parameters.
     """
 
     def __init__(self, channels: int, image_size: int, width: int):
         super().__init__()
-        if image_size % 2 or image_size < 4:
-            raise ValueError(f"image_size={image_size} must be even and at least 4")
+        if image_size % 4 or image_size < 4:
+            raise ValueError(f"image_size={image_size} must be a positive multiple of 4")
         if width % 8 or width < 8:
             raise ValueError(f"width={width} must be a positive multiple of 8")
         repair_torchvision()
@@ -42,10 +42,11 @@ class ImageNetwork(nn.Module):
             sample_size=image_size,
             in_channels=channels,
             out_channels=channels,
-            block_out_channels=(width, 2 * width),
+            block_out_channels=(width, 2 * width, 4 * width),
             layers_per_block=1,
-            down_block_types=("DownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D"),
+            down_block_types=("DownBlock2D",) * 3,
+            up_block_types=("UpBlock2D",) * 3,
+            add_attention=False,
             norm_num_groups=8,
         )
         nn.init.zeros_(self.unet.conv_out.weight)

@@ -15,11 +15,6 @@ def from_signed(values: Tensor) -> Tensor:
     return ((values + 1) * 127.5).round().clamp(0, 255).byte()
 
 
-def to_unit(images: Tensor) -> Tensor:
-    """uint8 to float32 in [0, 1], as NCSN scales its data."""
-    return images.float() / 255
-
-
 def from_unit(values: Tensor) -> Tensor:
-    """The nearest uint8 of values in [0, 1]; what lies outside is clipped."""
+    """The nearest uint8 of values in [0, 1], NCSN's range; what lies outside is clipped."""
     return (values * 255).round().clamp(0, 255).byte()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from generative import ddpm
+from generative import ddpm, ncsn
 from generative.example_kind import ExampleKind
 from generative.images import Images
 from generative.model import GenerativeModel
@@ -37,6 +37,7 @@ class Entry(NamedTuple):
 
 MODELS: dict[str, Entry] = {
     "ddpm": Entry(ddpm.build, ("diffusers",), Images()),
+    "ncsn": Entry(ncsn.build, ("diffusers",), Images()),
 }
 
 

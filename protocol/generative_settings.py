@@ -152,3 +152,17 @@ class NCSNSettings(ImageModelSettings):
     }
 
     workload: Literal["ncsn"] = Field("ncsn", description="what the clients train")
+    noise_levels: int = Field(20, ge=2, le=10_000, description="L: noise levels, falling geometrically")
+    sigma_max: float = Field(5.0, gt=0, description="first of them, for pixel values in [0, 1]")
+    sigma_min: float = Field(0.02, gt=0, description="last of them")
+    langevin_steps: int = Field(5, ge=1, description="T: steps of Langevin dynamics at each level")
+    langevin_step_size: float = Field(0.0, ge=0, description="epsilon of Algorithm 1; 0: the one that fits the levels")
+    objective: Literal["noise-conditional", "denoising", "sliced", "exact"] = Field(
+        "noise-conditional", description="which loss; all but the first learn the last noise level alone"
+    )
+    denoise: bool = Field(True, description="end sampling with one step to the expected clean picture")
+
+    @property
+    def step_size(self) -> float:
+        """As `generative.ncsn` calls it."""
+        return self.langevin_step_size

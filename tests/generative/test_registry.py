@@ -9,7 +9,20 @@ from generative import registry
 from generative.registry import MODELS, MissingExtraError, build
 
 SETTINGS = SimpleNamespace(
-    channels=3, image_size=8, width=8, timesteps=30, schedule="cosine", variance="posterior", implicit_steps=4
+    channels=3,
+    image_size=8,
+    width=8,
+    timesteps=30,
+    schedule="cosine",
+    variance="posterior",
+    implicit_steps=4,
+    noise_levels=3,
+    sigma_max=1.0,
+    sigma_min=0.1,
+    langevin_steps=2,
+    step_size=0.0,
+    objective="noise-conditional",
+    denoise=True,
 )
 
 
@@ -68,7 +81,10 @@ def test_a_model_without_its_packages_says_which_and_how_to_install_them(monkeyp
         build("ddpm", SETTINGS, 0)
 
 
-@pytest.mark.parametrize("change, message", [({"image_size": 9}, "image_size=9"), ({"width": 12}, "width=12")])
+@pytest.mark.parametrize(
+    "change, message",
+    [({"image_size": 10}, "image_size=10 must be a positive multiple of 4"), ({"width": 12}, "width=12")],
+)
 def test_sizes_that_do_not_fit_the_network_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         build("ddpm", SimpleNamespace(**{**vars(SETTINGS), **change}), 0)

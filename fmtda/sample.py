@@ -48,9 +48,7 @@ def sample(
     try:
         settings = read_settings(stored_run_config(path))
         if not isinstance(settings, GenerativeSettings):
-            refuse(
-                f"{run}: workload={settings.workload} draws nothing; name a run of fmtda generate"
-            )
+            refuse(f"{run}: workload={settings.workload} draws nothing; name a run of fmtda generate")
         settings = settings.sampled_by(sampler, steps)
         directory = RunDirectory(path)
         checkpoint = checkpoints.latest(directory.checkpoints)

@@ -43,10 +43,14 @@ class GenerativeSettings(RunSettings):
         "constant", description="of the step size over all steps of the run; cosine falls to zero at the last"
     )
     warm_up_steps: int = Field(100, ge=0, description="steps of the run over which the step size rises linearly")
-    proximal_mu: float = Field(0.01, ge=0, description="fedprox: weight of mu / 2 |w - w_global|^2 in the loss")
+    proximal_mu: float = Field(
+        0.01, ge=0, description="fedprox: weight of half the squared distance to the global model"
+    )
 
     # The server's part
-    server_learning_rate: float = Field(gt=0, description="fedavgm, fedadam: step size on the clients' mean update")
+    server_learning_rate: float = Field(
+        gt=0, description="fedavgm, fedadam: step size on the clients' mean update; auto: 1, 0.01"
+    )
     server_momentum: float = Field(0.9, ge=0, lt=1, description="fedavgm: momentum; fedadam: beta_1")
     server_beta2: float = Field(0.99, ge=0, lt=1, description="fedadam: beta_2")
     server_tau: float = Field(1e-3, gt=0, description="fedadam: added to the root of the second moment")

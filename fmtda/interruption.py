@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt as Ctrl-C does, which does so even where a shell in the background ignores it."""
+    """SIGTERM raises KeyboardInterrupt as Ctrl-C does, even where a shell in the background ignores that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

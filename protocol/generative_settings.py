@@ -43,9 +43,7 @@ class GenerativeSettings(RunSettings):
         "constant", description="of the step size over all steps of the run; cosine falls to zero at the last"
     )
     warm_up_steps: int = Field(100, ge=0, description="steps of the run over which the step size rises linearly")
-    proximal_mu: float = Field(
-        0.01, ge=0, description="fedprox: weight of half the squared distance to the global model"
-    )
+    proximal_mu: float = Field(0.01, ge=0, description="fedprox: weight of half the squared distance to the server's")
 
     # The server's part
     server_learning_rate: float = Field(

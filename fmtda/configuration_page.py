@@ -11,15 +11,15 @@ from protocol.workloads import WORKLOADS
 HEAD = """# Configuration
 
 Every key works in `fmtda simulate -c KEY=VALUE` and `fmtda generate -c KEY=VALUE`, in `flwr run --run-config
-'KEY=VALUE'` and in `[tool.flwr.app.config]` of pyproject.toml; the common ones are also options of the commands. A wrong
-key, type or range is refused before anything starts. Values the paper's notes don't give are our choice throughout.
+'KEY=VALUE'` and in `[tool.flwr.app.config]` of pyproject.toml; the common ones are also options of the commands. A
+wrong key, type or range is refused before anything starts. Values the paper's notes don't give are our choice.
 
 `workload` says what the clients train: `adaptation` (the default, `fmtda simulate`), or a generative model
 (`fmtda generate`). One flat set of keys serves them all. A key that the run's workload doesn't have is left alone while
 it holds its default, and refused by name otherwise.
 
-`auto` means: as the workload or its preset says, or as the family of domains says (the tables at the end). The number of
-simulated clients' CPUs and GPUs is no run config: `fmtda simulate --client-cpus 1 --client-gpus 0.5`, or
+`auto` means: as the workload or its preset says, or as the family of domains says (the tables at the end). The number
+of simulated clients' CPUs and GPUs is no run config: `fmtda simulate --client-cpus 1 --client-gpus 0.5`, or
 `flwr run --federation-config 'num-supernodes=4 client-resources-num-cpus=1'`.
 
 This page is written by `python -m fmtda.configuration_page`.

@@ -35,6 +35,27 @@ class ExampleKind(ABC):
         """A domain's inputs, (N, ...) as `domains` gives them, as the model's examples, (N, ...) on the CPU."""
 
     @abstractmethod
+    def quality(self, samples: Tensor, real: Tensor, labels: Tensor, settings: Any, seed: int) -> dict[str, Any]:
+        """How good samples are, as named figures for summary.json.
+
+        Parameters
+        ----------
+        samples, real : Tensor, (N, ...), (M, ...)
+            Both in the form of the model's examples.
+        labels : Tensor, (M,), int64
+            Of the real ones, -1 where unknown.
+        settings : object
+            With `class_names` and what else the kind reads.
+        seed : int
+            Of whatever is trained to judge.
+
+        Raises
+        ------
+        ValueError
+            If these examples can't be judged; the message says why.
+        """
+
+    @abstractmethod
     def picture(self, samples: Tensor) -> Tensor:
         """Samples drawn side by side: uint8 (3, H, W)."""
 

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from domains.examples import DataError
 from generative.registry import MODELS, build
 from generative.sampling import draw, steps_to_draw
 from protocol.generative_settings import GenerativeSettings
@@ -21,6 +22,7 @@ from protocol.seeds import domain_of, generator_for, seed_for
 from protocol.settings import SettingsError
 from server.checkpoints import Checkpoint
 from server.metrics import mean
+from server.pooled_data import pooled_examples
 from server.progress import Progress
 from server.rounds import Federation
 from server.run_directory import RunDirectory
@@ -42,6 +44,8 @@ class Results:
         On the server's device, with the initial weights until those of the average are loaded.
     average : dict of str to Tensor
         On the CPU; empty before the first round.
+    quality : dict or None
+        What `measure` found; None before it, and where it can't find anything.
     """
 
     def __init__(self, settings: GenerativeSettings) -> None:
@@ -49,6 +53,7 @@ class Results:
         self.device = choose_device(settings.device)
         self.model = build(settings.workload, settings, seed_for(settings.seed, "network")).to(self.device)
         self.average: dict[str, Tensor] = {}
+        self.quality: dict[str, Any] | None = None
 
     def take_in(self, server_round: int, weights: Mapping[str, Tensor]) -> None:
         """Move the average towards the weights after a round; the first time it becomes them.
@@ -108,6 +113,23 @@ class Results:
         kind.write(samples, directory.samples / f"round-{server_round:06d}{kind.suffix}")
         tracker.show("samples", kind.picture(samples), server_round)
 
+    def measure(self, progress: Progress) -> None:
+        """Draw examples and judge them against the clients' real ones, where this machine has these too.
+
+        A simulation does; the server of a real federation does not, and leaves it with a note.
+        """
+        settings = self.settings
+        if not settings.quality_samples:
+            return
+        generator = generator_for(settings.seed, "server", settings.rounds, "quality")
+        try:
+            real, labels = pooled_examples(settings)
+            samples = self.draw(settings.quality_samples, generator, "sampling to measure quality", progress)
+            seed = seed_for(settings.seed, "judge of quality")
+            self.quality = MODELS[settings.workload].kind.quality(samples, real, labels, settings, seed)
+        except (DataError, ValueError) as error:
+            progress.note(f"quality is not measured: {error}")
+
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
         """The contents of summary.json out of all lines of metrics.jsonl."""
         settings, loss = self.settings, lines[-1]["loss"]
@@ -125,6 +147,7 @@ class Results:
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "loss": loss,
             "average_loss": mean(loss.values()),
+            "quality": self.quality,
             "uplink_bytes_per_client_round": mean(client["up"] for client in clients),
             "downlink_bytes_per_client_round": mean(client["down"] for client in clients),
             "client_seconds_per_round": mean(client["seconds"] for client in clients),
@@ -178,7 +201,8 @@ class GenerativeRun:
         self.results.round_done(line["round"], federation.run, federation.tracker, federation.progress)
 
     def finish(self, federation: Federation, arrays: ArrayRecord) -> None:
-        """Nothing more."""
+        """Measure the quality of samples."""
+        self.results.measure(federation.progress)
 
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
         return self.results.summary(lines, wall_seconds)

@@ -14,16 +14,14 @@ import torch
 from torch import Tensor
 
 from adaptation.batches import shuffled_batches
-from domains.partition import held_out_share, limited_split, split_labels
-from domains.registry import family, spec_of
 from generative.model import GenerativeModel
-from generative.registry import MODELS
 from generative.training import LossNotFinite, descend, held_out_loss, step_sizes
 from protocol.generative_settings import GenerativeSettings
 from protocol.runtime import set_threads
-from protocol.seeds import client_names, domain_of, generator_for
+from protocol.seeds import generator_for
 from server import checkpoints
 from server.generative import Results, loss_by_domain
+from server.pooled_data import held_out_by_client, pooled_examples
 from server.progress import Progress
 from server.rounds import RunStopped
 from server.run_directory import RunDirectory
@@ -59,7 +57,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
     directory.cut_back(first_round - 1)
     tracker = TensorBoard(directory.tensorboard, first_round)
 
-    examples = pooled_examples(settings)
+    examples, _ = pooled_examples(settings)
     held_out = held_out_by_client(settings)
     for server_round in range(first_round, settings.rounds + 1):
         progress.stage(f"round {server_round}: training", settings.local_steps)
@@ -95,35 +93,10 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
         state = {**results.state(), **_optimiser_state(optimiser, model)}
         checkpoints.write(directory.checkpoints, server_round, weights, state, workload=settings.workload)
         progress.round_done(server_round, settings.rounds, line["loss"])
+    results.measure(progress)
     directory.write_summary(results.summary(directory.metrics(), time.perf_counter() - began))
     progress.note(f"run directory: {directory.path}")
     return directory
-
-
-def pooled_examples(settings: GenerativeSettings) -> Tensor:
-    """The training examples of all clients, one target after the other, as the model takes them."""
-    data, kind = family(settings.data), MODELS[settings.workload].kind
-    pooled = []
-    for domain in settings.target_domains:
-        examples = data.load(domain, "train", spec_of(settings))
-        (kept,) = limited_split(
-            split_labels(examples), settings.target_limit, 1, "iid", settings.alpha, settings.seed, 1, domain
-        )
-        pooled.append(kind.examples(examples.select(kept).inputs, settings))
-    return torch.cat(pooled)
-
-
-def held_out_by_client(settings: GenerativeSettings) -> dict[str, Tensor]:
-    """The test examples of every client that a federation would have, by its name, as the model takes them."""
-    data, kind = family(settings.data), MODELS[settings.workload].kind
-    names = client_names(settings.target_domains, settings.clients)
-    held_out = {}
-    for domain in settings.target_domains:
-        examples = data.load(domain, "test", spec_of(settings))
-        of_domain = [name for name in names if domain_of(name) == domain]
-        for share, name in enumerate(of_domain):
-            held_out[name] = kind.examples(held_out_share(examples, share, len(of_domain)).inputs, settings)
-    return held_out
 
 
 def _evaluated(results: Results, held_out: Mapping[str, Tensor]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from generative.example_kind import ExampleKind
-from generative.image_quality import judge, train_classifier
+from generative.image_quality import image_grid, judge, train_classifier
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in ITU-R BT.601's luma."""
@@ -20,7 +20,7 @@ BLOCK = 1024
 """Pictures that are brought to size at once (our choice)."""
 
 SHOWN_SIDE = 64
-"""Pixels that a side of a picture has in a grid at least: small ones are enlarged by a whole number (our choice)."""
+"""Pixels that a side of a picture has in a grid at least, about (our choice)."""
 
 
 class Images(ExampleKind):
@@ -54,15 +54,9 @@ class Images(ExampleKind):
         }
 
     def picture(self, samples: Tensor) -> Tensor:
-        """A grid as square as can be, filled line by line, with a margin of one pixel of the samples."""
-        count, _, height, width = samples.shape
-        columns = math.ceil(math.sqrt(count))
-        rows = math.ceil(count / columns)
-        grid = torch.zeros(3, rows * (height + 1) + 1, columns * (width + 1) + 1, dtype=torch.uint8)
-        for place, sample in enumerate(samples.cpu()):
-            top, left = 1 + place // columns * (height + 1), 1 + place % columns * (width + 1)
-            grid[:, top : top + height, left : left + width] = sample
-        enlarged = max(1, SHOWN_SIDE // max(height, width))
+        """A grid as square as can be, filled line by line; small pictures are enlarged by a whole number."""
+        enlarged = max(1, SHOWN_SIDE // max(samples.shape[-2:]))
+        grid = image_grid(samples, columns=math.ceil(math.sqrt(len(samples))))
         return grid.repeat_interleave(enlarged, dim=1).repeat_interleave(enlarged, dim=2)
 
     def write(self, samples: Tensor, file: Path) -> None:

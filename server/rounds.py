@@ -235,14 +235,15 @@ def _usable(new: ArrayRecord, model: ArrayRecord, server_round: int) -> ArrayRec
     RunStopped
         If a value is not finite.
     """
-    values = {name: array.numpy() for name, array in new.items()}
+    types = {name: model[name].dtype if name in model else array.dtype for name, array in new.items()}
+    with np.errstate(over="ignore"):
+        values = {name: array.numpy().astype(types[name], copy=False) for name, array in new.items()}
     for name, value in values.items():
         if not np.isfinite(value).all():
             raise RunStopped(f"round {server_round}: the new model is not finite ({name}); take smaller steps")
-    types = {name: model[name].dtype if name in model else array.dtype for name, array in new.items()}
     if all(array.dtype == types[name] for name, array in new.items()):
         return new
-    return ArrayRecord({name: Array(value.astype(types[name])) for name, value in values.items()})
+    return ArrayRecord({name: Array(value) for name, value in values.items()})
 
 
 def first_reason(failures: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Pictures as examples: size and colour by hand-computed cases, grids that are read back, figures of quality."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from generative.image_quality import train_classifier
 from generative.images import BLOCK, Images
 
 
@@ -59,7 +61,7 @@ def test_data_that_is_no_pictures_is_refused():
 
 
 def test_real_pictures_are_of_better_quality_than_noise(monkeypatch):
-    monkeypatch.setattr("generative.image_quality.STEPS", 60)
+    monkeypatch.setattr("generative.images.train_classifier", partial(train_classifier, steps=60))
     draws = torch.Generator().manual_seed(0)
     labels = torch.arange(80) % 2
     bright = torch.where(labels == 1, 200, 40)[:, None, None, None]

@@ -53,7 +53,12 @@ def checked_settings(given: dict[str, Scalar], resume: Path | None, command: str
             if "output" in given:
                 refuse(f"--output {given['output']}: a resumed run stays in its own folder; leave --output out")
             path = resume.expanduser().absolute()
-            given = {**run_directory.stored_run_config(path), **given, "output": str(path), "resume": True}
+            stored = run_directory.stored_run_config(path)
+            if given.get("workload", stored["workload"]) != stored["workload"]:
+                refuse(
+                    f"workload={given['workload']}: the run in {path} has workload={stored['workload']}; leave it out"
+                )
+            given = {**stored, **given, "output": str(path), "resume": True}
         asked = settings_class(given)
         if asked.command != command:
             refuse(f"workload={given.get('workload')}: this is run, and continued, with fmtda {asked.command}")

@@ -53,7 +53,7 @@ def sample(
         directory = RunDirectory(path)
         checkpoint = checkpoints.latest(directory.checkpoints)
         if checkpoint is None:
-            refuse(f"{run}: no whole checkpoint here yet; let it finish a round with: {settings.resume_command}")
+            refuse(f"{run}: no whole checkpoint here yet; let it finish a round with: fmtda generate --resume {path}")
         kind = MODELS[settings.workload].kind
         file = _writable(output, directory.samples / f"seed-{seed}-count-{count}{kind.suffix}")
         set_threads(settings.server_threads)

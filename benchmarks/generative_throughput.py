@@ -55,17 +55,15 @@ def compare(name: str, steps: int, repeats: int) -> dict[str, float | int | list
         RecordDict({"model": weights, "config": config_record(settings, 1)}), dst_node_id=1, message_type="train"
     )
     pictures = MODELS[name].kind.examples(train.inputs, settings)
-    ours, bare = [], []
+    seconds: dict[str, list[float]] = {"ours": [], "bare": []}
     for turn in range(repeats + 1):
-        for seconds, work in (
-            (ours, lambda: generative.train(message, client)),
-            (bare, lambda: loop(name, settings, pictures)),
-        ):
-            took = work_seconds(work)
-            if turn:
-                seconds.append(took)
-    count = steps * settings.local_batch
-    rates = {"ours": [count / s for s in ours], "bare": [count / s for s in bare]}
+        began = time.perf_counter()
+        generative.train(message, client)
+        took = {"ours": time.perf_counter() - began, "bare": loop(name, settings, pictures)}
+        if turn:
+            for who, each in took.items():
+                seconds[who].append(each)
+    rates = {who: [steps * settings.local_batch / each for each in taken] for who, taken in seconds.items()}
     return {
         "steps": steps,
         "batch": settings.local_batch,
@@ -105,13 +103,6 @@ def _denoising(model: NCSN, network: torch.nn.Module, clean: torch.Tensor, noise
     sigma = model.sigmas[level].view(-1, 1, 1, 1)
     scaled = (clean + sigma * noise - 0.5) / (sigma.square() + 0.25).sqrt()
     return (network(scaled, level * (1000 / (len(model.sigmas) - 1))) + noise).square().mean() / 2
-
-
-def work_seconds(work) -> float:
-    """Seconds that the work took; its own count where it gives one."""
-    began = time.perf_counter()
-    counted = work()
-    return counted if isinstance(counted, float) else time.perf_counter() - began
 
 
 def _arguments() -> argparse.Namespace:

@@ -16,7 +16,7 @@ DRAWN = ("--samples", "70", "--sampler-samples", "70", "--ddim-steps", "5")
 
 @pytest.fixture
 def measured(generative_settings_of, tmp_path, monkeypatch):
-    """Measures two finished tiny runs, a reference and one that stands for a federated arm; returns the output folder."""
+    """Measures two finished tiny runs, the second in place of a federated one; returns the output folder."""
     monkeypatch.setattr("generative.training.HELD_OUT_DRAWS", 1)
     monkeypatch.setattr("benchmarks.generative_measures.train_classifier", partial(train_classifier, steps=3))
     for arm in ("local", "skewed"):

@@ -3,8 +3,9 @@
     python -m benchmarks.generative_throughput --output benchmarks/results/generative/throughput.json
 
 Ours is what a client does with a message, whole: unpack the model, bring its pictures to size, train, pack the model.
-The bare loop has its pictures ready as float tensors and its network built. Both take turns. Seconds are of the process's
-CPU, so that other work on the machine does not decide; the figure is the ratio of the medians of pictures per second.
+The bare loop has its pictures ready as float tensors and its network built. Both take turns. Seconds are of the
+process's CPU, so that other work on the machine does not decide; the figure is the ratio of the medians of pictures per
+second.
 """
 
 import argparse

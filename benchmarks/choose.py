@@ -40,7 +40,7 @@ from domains.examples import DataError, Examples
 from protocol.runtime import choose_device, set_threads
 from protocol.seeds import client_name, generator_for
 from protocol.settings import Scalar, Settings, SettingsError
-from server.app import new_network
+from server.adaptation import new_network
 from server.metrics import MEAN_IOU, mean_iou, metric_of
 from server.pretraining import pretrained
 from server.progress import Lines
@@ -68,7 +68,7 @@ def judge(settings: Settings) -> dict[str, Any]:
     device = choose_device(settings.device)
     source = Source.load(settings, device)
     network = new_network(settings, device)
-    pretrained(network, source, settings, settings.pretrain_steps, "pre-training", Lines(metric_of(settings.data)))
+    pretrained(network, source, settings, settings.pretrain_steps, "pre-training", Lines(metric_of(settings)))
     targets = PooledTargets.load(settings, device)
     before, after = {}, {}
     for domain, examples in zip(targets.domains, targets.trained, strict=True):
@@ -94,7 +94,7 @@ def hold_out(network: Network, source: Source, settings: Settings) -> float:
     inputs, labels = source.held_out(generator_for(settings.seed, "server", 0, "hold-out"))
     predicted = torch.cat([network(inputs[part]).argmax(dim=1) for part in forward_slices(inputs)])
     known = labels >= 0
-    if metric_of(settings.data) != MEAN_IOU:
+    if metric_of(settings) != MEAN_IOU:
         return 100 * (predicted == labels)[known].float().mean().item()
     classes = len(settings.class_names)
     pairs = labels[known] * classes + predicted[known]

@@ -10,7 +10,7 @@ from protocol.records import BadReply, check_records, from_record, reply_to, to_
 from server import checkpoints
 from server.app import run
 from server.exchange import Answers
-from server.progress import describe_accuracy
+from server.progress import describe
 from server.rounds import NoClientAnswered, admit
 from server.run_directory import read_metrics
 from server.source import WATCHED
@@ -292,7 +292,7 @@ def test_fewer_evaluations_change_neither_the_model_nor_the_last_accuracy(settin
     summaries = [json.loads((directory.path / "summary.json").read_text()) for directory in (always, seldom)]
     down = [summary["downlink_bytes_per_client_round"] for summary in summaries]
     assert down[0] == down[1]  # a round's cost is that of one with an evaluation
-    assert describe_accuracy(None, "accuracy") == "not evaluated"
+    assert describe(None, "accuracy") == "not evaluated"
 
 
 def test_a_federation_whose_clients_all_left_ends_with_a_reason(settings, grid_of, silence):

@@ -9,10 +9,11 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "protocol": set(),
     "adaptation": {"protocol"},
-    "domains": {"protocol"},
+    "generative": {"protocol"},
+    "domains": {"generative", "protocol"},
     "strategies": {"adaptation", "protocol"},
-    "clients": {"adaptation", "domains", "protocol"},
-    "server": {"strategies", "adaptation", "domains", "protocol"},
+    "clients": {"adaptation", "domains", "generative", "protocol"},
+    "server": {"strategies", "adaptation", "domains", "generative", "protocol"},
 }
 FLOWER = {"flwr", "ray"}
 
@@ -35,6 +36,6 @@ def test_a_room_imports_only_the_rooms_below_it(room):
     assert packages & {*ALLOWED, "fmtda", "benchmarks"} <= ALLOWED[room] | {room}
 
 
-@pytest.mark.parametrize("room", ["adaptation", "domains"])
+@pytest.mark.parametrize("room", ["adaptation", "domains", "generative"])
 def test_the_mathematics_and_the_data_know_nothing_of_flower(room):
     assert not [(file, package) for file, package in imported(room) if package in FLOWER]

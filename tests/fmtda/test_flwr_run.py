@@ -74,7 +74,7 @@ def test_the_bundle_holds_the_rooms_and_nothing_else(tmp_path):
     names = [name for name in zipfile.ZipFile(bundle).namelist() if not name.startswith(".info")]
     rooms = {name.split("/")[0] for name in names}
     assert rooms <= {"pyproject.toml", "README.md", "LICENSE"} | {
-        "protocol", "adaptation", "domains", "clients", "strategies", "server"
+        "protocol", "adaptation", "domains", "clients", "strategies", "server", "generative"
     }  # fmt: skip
     assert "server/app.py" in names
     assert "clients/app.py" in names

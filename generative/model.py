@@ -1,0 +1,66 @@
+"""What every generative model is: a loss that a gradient step minimises, and a way to sample."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def unreported(steps: int) -> None:
+    """Where nobody watches the progress of sampling."""
+
+
+class GenerativeModel(nn.Module, ABC):
+    """A distribution over data, fitted by descending `loss` and drawn from by `sample`.
+
+    Whoever trains it needs no more than these three members, whichever the model::
+
+        loss = model.loss(batch, generator)
+        loss.backward()
+
+    Data go in and come out in the same form: pictures as uint8 (N, C, H, W), values 0 to 255. What range the
+    model computes in is its own affair. Its state dict holds the learned float tensors alone, so that it can be
+    averaged over clients; tables that follow from the settings are built anew.
+    """
+
+    @abstractmethod
+    def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """What training minimises.
+
+        Parameters
+        ----------
+        batch : Tensor, (N, ...)
+            Training examples as they are stored, on the model's device.
+        generator : torch.Generator
+            Source of every draw. On whichever device it is, the draws are moved to that of the batch.
+
+        Returns
+        -------
+        Tensor, scalar
+            Mean over the examples.
+        """
+
+    @abstractmethod
+    def sample(self, count: int, generator: torch.Generator, advance: Callable[[int], None] = unreported) -> Tensor:
+        """Draw a batch of new examples.
+
+        Parameters
+        ----------
+        count : int
+            N, how many; all of them are in memory at once.
+        generator : torch.Generator
+            Source of every draw; equal states give equal examples.
+        advance : callable
+            Called with the number of steps made since its last call; they add up to `sampling_steps`.
+
+        Returns
+        -------
+        Tensor, (N, ...)
+            On the model's device, in the form of the training examples.
+        """
+
+    @property
+    @abstractmethod
+    def sampling_steps(self) -> int:
+        """How many steps `sample` makes for a batch of any size."""

@@ -61,7 +61,9 @@ class Settings(BaseModel):
     )
     source_limit: int = Field(20_000, ge=0, description="labelled examples used at most, a random part; 0: all")
     target_limit: int = Field(6_000, ge=0, description="unlabelled training examples of a target at most; 0: all")
-    partition: Literal["iid", "dirichlet"] = Field("iid", description="how a domain is split between its clients")
+    partition: Literal["iid", "dirichlet", "scaffold"] = Field(
+        "iid", description="how a domain is split between its clients; scaffold: molecules of a scaffold stay together"
+    )
     alpha: float = Field(0.5, gt=0, description="Dirichlet concentration; small: each client sees few classes")
     min_examples: int = Field(1, ge=1, description="a client with fewer training examples is refused by name")
 

@@ -69,7 +69,7 @@ def check_simulation(settings: Settings) -> None:
                 f"clients={settings.clients}: {shares} of them would share the {available} training examples of "
                 f"{domain}, at least {settings.min_examples} each; take fewer clients"
             )
-        if settings.partition == "dirichlet":  # the draw decides whether every share is large enough
+        if settings.partition != "iid":  # the labels decide whether every share is large enough
             how = (settings.partition, settings.alpha, settings.seed, settings.min_examples)
             limited_split(labels, settings.target_limit, shares, *how, domain)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from generative import ddpm, graph_nvp, ncsn
+from generative import ddpm, ncsn
 from generative.model import GenerativeModel
 
 
@@ -33,7 +33,6 @@ class Entry(NamedTuple):
 MODELS: dict[str, Entry] = {
     "ddpm": Entry(ddpm.build, ("diffusers",)),
     "ncsn": Entry(ncsn.build, ("diffusers",)),
-    "graph-nvp": Entry(graph_nvp.build, ()),
 }
 
 

@@ -14,9 +14,6 @@ from scipy.stats import wasserstein_distance
 from generative.model import unreported
 from generative.molecules import GraphFormat, skeleton, to_molecule
 
-ONE_PART = "one part"
-EMPTY, REFUSED, APART = "no atom", "refused by RDKit", "several parts"
-
 
 @dataclass(frozen=True)
 class Quality:
@@ -34,6 +31,8 @@ class Quality:
         Those without an atom, those that RDKit refuses (for valencies above all), those of several parts.
     charged : int
         Valid ones that owe it to the charges that bonds give away (`generative.molecules.charges`).
+    dangling : int
+        Valid ones with bonds that lead to a place without an atom, which count for nothing.
     smiles : tuple of str
         Canonical SMILES of the valid ones, in the order of sampling.
     known : int
@@ -46,6 +45,7 @@ class Quality:
     refused: int
     apart: int
     charged: int
+    dangling: int
     smiles: tuple[str, ...]
     known: int
 
@@ -97,7 +97,7 @@ def assess(
     advance : callable
         Called with 1 after each graph.
     """
-    counts = dict.fromkeys(("empty", "refused", "apart", "charged"), 0)
+    counts = dict.fromkeys(("empty", "refused", "apart", "charged", "dangling"), 0)
     smiles = []
     with rdBase.BlockLogs():
         for graph in graphs:
@@ -113,6 +113,7 @@ def assess(
             else:
                 smiles.append(Chem.MolToSmiles(molecule))
                 charged = any(atom.GetFormalCharge() for atom in molecule.GetAtoms())
+                counts["dangling"] += bool(graph[graph.diagonal() == 0].any())
                 counts["charged"] += charged and to_molecule(graph, form, charged=False) is None
     known = sum(text in training for text in set(smiles))
     return Quality(correct, len(graphs), **counts, smiles=tuple(smiles), known=known)
@@ -173,18 +174,18 @@ def properties(
     return {**dict(zip(names, columns, strict=True)), "ring size": np.array(sizes, dtype=float)}
 
 
-def distances(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, float]:
+def distances(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     """The Wasserstein distance of every property between two sets of molecules, in the property's unit.
 
-    Not a number where one of them has no value, as of ring sizes without a ring.
+    None where one of them has no value, as of ring sizes without a ring.
     """
     return {
-        name: float(wasserstein_distance(one[name], other[name])) if len(one[name]) and len(other[name]) else np.nan
+        name: float(wasserstein_distance(one[name], other[name])) if len(one[name]) and len(other[name]) else None
         for name in one
     }
 
 
-def half_against_half(values: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
+def half_against_half(values: Mapping[str, np.ndarray], seed: int) -> dict[str, float | None]:
     """`distances` of two random halves of one set: what no difference looks like."""
     rng = np.random.default_rng(seed)
     shuffled = {name: rng.permutation(column) for name, column in values.items()}

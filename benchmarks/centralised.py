@@ -34,7 +34,7 @@ from protocol.records import to_record
 from protocol.runtime import choose_device, set_threads
 from protocol.seeds import client_name, generator_for
 from protocol.settings import Scalar, Settings, SettingsError
-from server.app import new_network
+from server.adaptation import new_network
 from server.metrics import METRIC_NAMES, accuracy_by_domain, confusion_by_domain, metric_of, summarise
 from server.pretraining import pretrain, pretrained
 from server.progress import Lines, Progress
@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
         check_simulation(settings)
         refuse_unusable_output(Path(settings.output))
         set_threads(settings.server_threads)
-        summary = Reference(given.method, settings, Lines(metric_of(settings.data))).run()
+        summary = Reference(given.method, settings, Lines(metric_of(settings))).run()
     except (SettingsError, DataError) as error:
         sys.exit(_refused(error))
     reached, metric = summary["average_accuracy"], METRIC_NAMES[summary["metric"]]

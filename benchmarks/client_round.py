@@ -21,7 +21,7 @@ from adaptation.mixture import fit
 from clients import app
 from protocol.records import config_record, to_record
 from protocol.settings import Settings
-from server.app import new_network
+from server.adaptation import new_network
 from server.run_directory import versions
 from server.startup import effective_settings
 

@@ -3,8 +3,9 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import adabn, adaptation, domain_adversarial, evaluation, mcd, self_training
+from clients import adabn, adaptation, domain_adversarial, evaluation, generative, mcd, self_training
 from clients.identity import identify
+from protocol.generative_settings import GenerativeSettings
 from protocol.records import reply_to
 from protocol.runtime import set_threads
 
@@ -14,10 +15,10 @@ TRAINERS = {
     "fed-mcd": mcd.train,
     "fed-dann": domain_adversarial.train,
 }
-"""The training of each strategy that has one on its clients."""
+"""Domain adaptation: the training of each strategy that has one on its clients."""
 
 EVALUATORS = {"dualadapt": adaptation.evaluate, "adabn": adabn.evaluate, "fed-mcd": mcd.evaluate}
-"""How the clients of a strategy predict; those of the others with F_g as it came."""
+"""Domain adaptation: how the clients of a strategy predict; those of the others with F_g as it came."""
 
 CLIENT_THREADS = 1
 """Everywhere, so that simulation and deployment agree bit by bit."""
@@ -35,9 +36,11 @@ def introduce(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train as the run's strategy wants it."""
+    """Train as the run's workload and strategy want it."""
     set_threads(CLIENT_THREADS)
     client = identify(message, context)
+    if isinstance(client.settings, GenerativeSettings):
+        return generative.train(message, client)
     return TRAINERS[client.settings.strategy](message, client)
 
 
@@ -50,7 +53,9 @@ def personalise(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Count right predictions on the client's test examples, or report what can be told without labels."""
+    """Report how good the model is on the client's test examples, as far as that can be told."""
     set_threads(CLIENT_THREADS)
     client = identify(message, context)
+    if isinstance(client.settings, GenerativeSettings):
+        return generative.evaluate(message, client)
     return EVALUATORS.get(client.settings.strategy, evaluation.evaluate)(message, client)

@@ -10,11 +10,11 @@ from flwr.app import Context, Message
 
 from domains.examples import DataError, Examples
 from domains.family import DataSpec
-from domains.partition import limited_split, split_labels
+from domains.partition import held_out_share, limited_split, split_labels
 from domains.registry import family, spec_of
 from protocol.records import read_config
 from protocol.seeds import client_name, client_names, domain_of, generator_for
-from protocol.settings import Settings
+from protocol.settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Client:
     """
 
     name: str
-    settings: Settings
+    settings: RunSettings
     round: int
     folder: Path
     train: Examples
@@ -81,7 +81,7 @@ def identify(message: Message, context: Context) -> Client:
     return Client(name, settings, server_round, folder, train, test)
 
 
-def load_share(settings: Settings, name: str, shares: int, data_dir: str = "") -> tuple[Examples, Examples]:
+def load_share(settings: RunSettings, name: str, shares: int, data_dir: str = "") -> tuple[Examples, Examples]:
     """A client's training and test examples: its share of its domain's two parts.
 
     The labels of the training examples are taken away here; those of the test examples serve evaluation.
@@ -97,7 +97,7 @@ def load_share(settings: Settings, name: str, shares: int, data_dir: str = "") -
     train = _load_domain(settings.data, domain, "train", spec)
     mine = train.select(_split(settings.data, domain, spec, *key)[share])
     test = _load_domain(settings.data, domain, "test", spec)
-    return mine.without_labels(), test.select(np.arange(len(test))[share::shares])
+    return mine.without_labels(), held_out_share(test, share, shares)
 
 
 @functools.lru_cache(maxsize=32)

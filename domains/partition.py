@@ -104,6 +104,11 @@ def split_labels(examples: Examples) -> np.ndarray:
     return labels.numpy() if isinstance(labels, torch.Tensor) and labels.ndim == 1 else np.full(len(examples), -1)
 
 
+def held_out_share(examples: Examples, share: int, shares: int) -> Examples:
+    """A client's part of its domain's test examples: every `shares`-th, from number `share` on."""
+    return examples.select(np.arange(len(examples))[share::shares])
+
+
 def limited_split(
     labels: np.ndarray,
     limit: int,

@@ -13,7 +13,7 @@ from domains.image_folders import ImageFolders
 from domains.molecules import QM9, Fragments, Zinc250k
 from domains.scene_folders import SceneFolders
 from domains.streets import Streets
-from protocol.settings import Settings
+from protocol.settings import RunSettings
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -37,7 +37,7 @@ def family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def spec_of(settings: Settings, data_dir: str | None = None) -> DataSpec:
+def spec_of(settings: RunSettings, data_dir: str | None = None) -> DataSpec:
     """What the run's domains are read with; a client's own folder stands in for the server's."""
     folder = settings.data_dir if data_dir is None else data_dir
     return DataSpec(Path(folder) if folder else None, settings.seed, settings.class_names, settings.shape)

@@ -10,12 +10,10 @@ What lies in the output folder::
 
 import json
 import shlex
-import signal
 import statistics
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from benchmarks.methods import DECIDED_BY_METHODS, METHODS, Method, select
 from benchmarks.provenance import provenance
 from benchmarks.tables import markdown
 from domains.registry import family
+from fmtda.interruption import interruptible
 from fmtda.progress import CellBar, CellLines, shown_duration
 from protocol.settings import Scalar, SettingsError
 from server.metrics import ACCURACY
@@ -156,7 +155,7 @@ def carry_out(planned: Plan, console: Console) -> bool:
     waiting = planned.waiting
     cells, done = len(planned.asked), len(planned.asked) - len(waiting)
     progress = (CellBar if console.is_terminal else CellLines)(console, cells, done)
-    with closing(progress), _interruptible():
+    with closing(progress), interruptible():
         if done:
             progress.note(f"{done} of {cells} cells are done already")
         for place, cell in enumerate(waiting):
@@ -226,18 +225,3 @@ def _refuse_unusable(output: Path) -> None:
     known = any((output / name).exists() for name in ("cells", "bases", "results.json"))
     if output.is_dir() and any(output.iterdir()) and not known:
         raise SettingsError(f"--output {output}: the folder holds something else than a benchmark; name a new folder")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a benchmark as Ctrl-C does, and Ctrl-C does so even where a shell in the background ignores it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    both = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.default_int_handler) for number in both]
-    try:
-        yield
-    finally:
-        for number, handler in zip(both, before, strict=True):
-            signal.signal(number, handler)

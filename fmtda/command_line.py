@@ -1,7 +1,6 @@
 """The command line: ``fmtda simulate`` and what belongs to it."""
 
 import json
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from protocol.settings import Scalar, Settings, SettingsError
+from fmtda.generate import generate
+from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, stop
+from fmtda.sample import sample
+from protocol.settings import SettingsError
 
 cli = typer.Typer(
     name="fmtda",
@@ -19,9 +21,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-BAD_INPUT = 2
-INTERRUPTED = 130
-WIDTH_WITHOUT_TERMINAL = 120
 
 
 @cli.callback()
@@ -71,7 +70,7 @@ def simulate(
 
     Every run-config key, its meaning and its range: docs/configuration.md.
     """
-    console = _console()
+    console = open_console()
     named = {
         "data": data,
         "data-dir": data_dir and str(data_dir.expanduser().absolute()),
@@ -84,9 +83,9 @@ def simulate(
         "seed": seed,
         "output": output and str(output),
     }
-    given = {**_pairs(config or []), **{key: value for key, value in named.items() if value is not None}}
-    settings = _checked_settings(given, resume)
-    _check_resources(settings, client_cpus, client_gpus)
+    given = {**pairs(config or []), **{key: value for key, value in named.items() if value is not None}}
+    settings = checked_settings(given, resume, "simulate")
+    check_resources(settings, client_cpus, client_gpus)
 
     from domains.examples import DataError
     from fmtda.progress import Bars
@@ -95,21 +94,17 @@ def simulate(
     from server.checkpoints import CheckpointError
     from server.metrics import metric_of
     from server.progress import Lines
-    from server.rounds import NoClientAnswered
+    from server.rounds import RunStopped
 
-    metric = metric_of(settings.data)
+    metric = metric_of(settings)
     progress = Bars(console, settings.rounds, metric) if console.is_terminal else Lines(metric)
     try:
         with closing(progress):
             launch(settings, progress, client_cpus, client_gpus)
     except (SettingsError, DataError) as error:
-        _refuse(error)
-    except (CheckpointError, NoClientAnswered) as error:
-        print(
-            f"fmtda: stopped: {error}\nfmtda: continue with: fmtda simulate --resume {settings.output}",
-            file=sys.stderr,
-        )
-        raise typer.Exit(1) from None
+        refuse(error)
+    except (CheckpointError, RunStopped) as error:
+        stop(error, settings)
     path = Path(settings.output)
     print_run(console, json.loads((path / "summary.json").read_text()), path)
 
@@ -148,7 +143,7 @@ def benchmark(
     `--methods` takes the words `all`, `federated`, `references` (centralised, they break privacy) and `ablation`, and
     single names; docs/benchmarks.md has the list, and how to read what comes out.
     """
-    console = _console()
+    console = open_console()
     from domains.examples import DataError
     from fmtda.benchmark import Request, carry_out, plan, print_plan
 
@@ -159,19 +154,19 @@ def benchmark(
         methods=methods,
         seeds=seeds,
         output=output.expanduser().absolute(),
-        config=_pairs(config or []),
+        config=pairs(config or []),
         client_cpus=client_cpus,
         client_gpus=client_gpus,
     )
     try:
         planned = plan(request)
-        _check_resources(planned.asked[0].settings, client_cpus, client_gpus)
+        check_resources(planned.asked[0].settings, client_cpus, client_gpus)
         if dry_run:
             print_plan(planned, console)
             return
         complete = carry_out(planned, console)
     except (SettingsError, DataError) as error:
-        _refuse(error)
+        refuse(error)
     except KeyboardInterrupt:
         print(f"fmtda: interrupted; continue with: {request.command()}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -180,6 +175,9 @@ def benchmark(
         raise typer.Exit(1)
     print(f"fmtda: table and pictures are in {request.output}")
 
+
+cli.command()(generate)
+cli.command()(sample)
 
 data_cli = typer.Typer(help="Look at the domains there are, and fetch their files.", no_args_is_help=True)
 cli.add_typer(data_cli, name="data")
@@ -231,70 +229,8 @@ def fetch(
     try:
         DigitFive().fetch(domain, data_dir.expanduser())
     except DataError as error:
-        _refuse(error)
+        refuse(error)
     print(f"fmtda: {domain} is in {data_dir}")
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
-
-
-def _pairs(texts: list[str]) -> dict[str, Scalar]:
-    pairs: dict[str, Scalar] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            _refuse(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
-        pairs[key.strip()] = value.strip()
-    return pairs
-
-
-def _checked_settings(given: dict[str, Scalar], resume: Path | None) -> Settings:
-    """Everything that can be refused before Flower starts is refused here, within seconds."""
-    from domains.examples import DataError
-    from server import run_directory, startup
-    from server.app import new_output
-
-    try:
-        if resume is not None:
-            if "output" in given:
-                _refuse(f"--output {given['output']}: a resumed run stays in its own folder; leave --output out")
-            path = resume.expanduser().absolute()
-            given = {**run_directory.stored_run_config(path), **given, "output": str(path), "resume": True}
-        settings = startup.effective_settings(given)
-        output = Path(settings.output).expanduser().absolute() if settings.output else new_output(settings)
-        settings = settings.changed(output=str(output))
-        if resume is None:
-            run_directory.refuse_unusable_output(output)
-        else:
-            run_directory.refuse_other_settings(settings)
-        startup.check_source(settings)
-        startup.check_simulation(settings)
-    except (SettingsError, DataError) as error:
-        _refuse(error)
-    return settings
-
-
-def _check_resources(settings: Settings, client_cpus: float, client_gpus: float) -> None:
-    """Refuse a client that this machine can't hold; a Ray cluster is asked by Ray itself."""
-    if os.environ.get("RAY_ADDRESS"):
-        return
-    import torch
-
-    if client_cpus > (os.cpu_count() or 1):
-        _refuse(f"--client-cpus {client_cpus:g}: this machine has {os.cpu_count()} cores; give at most that many")
-    if client_gpus > torch.cuda.device_count():
-        _refuse(
-            f"--client-gpus {client_gpus:g}: torch sees {torch.cuda.device_count()} GPUs here; give at most that many"
-        )
-    if settings.device == "cuda" and client_gpus == 0:
-        _refuse("device=cuda: clients need a share of a GPU; give one with --client-gpus, as in --client-gpus 0.25")
-
-
-def _refuse(problem: Exception | str) -> None:
-    for line in str(problem).splitlines():
-        print(f"fmtda: error: {line}", file=sys.stderr)
-    raise typer.Exit(BAD_INPUT)
 
 
 def main() -> None:

@@ -4,39 +4,65 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from domains.registry import FAMILIES
-from protocol.settings import PRESETS, Scalar, Settings
+from protocol.generative_settings import GenerativeSettings, ImageModelSettings
+from protocol.settings import PRESETS, RunSettings, Scalar, Settings
+from protocol.workloads import WORKLOADS
 
 HEAD = """# Configuration
 
-Every key works in `fmtda simulate -c KEY=VALUE`, in `flwr run --run-config 'KEY=VALUE'` and in
-`[tool.flwr.app.config]` of pyproject.toml; the common ones are also options of `fmtda simulate`. A wrong key, type or
-range is refused before anything starts. Values the paper's notes don't give are our choice throughout.
+Every key works in `fmtda simulate -c KEY=VALUE` and `fmtda generate -c KEY=VALUE`, in `flwr run --run-config
+'KEY=VALUE'` and in `[tool.flwr.app.config]` of pyproject.toml; the common ones are also options of the commands. A
+wrong key, type or range is refused before anything starts. Values the paper's notes don't give are our choice.
 
-`auto` means: as the preset says (the switches of the extras), or as the family of domains says (the two tables at the
-end). The number of simulated clients' CPUs and GPUs is no run config: `fmtda simulate --client-cpus 1 --client-gpus
-0.5`, or `flwr run --federation-config 'num-supernodes=4 client-resources-num-cpus=1'`.
+`workload` says what the clients train: `adaptation` (the default, `fmtda simulate`), or a generative model
+(`fmtda generate`). One flat set of keys serves them all. A key that the run's workload doesn't have is left alone while
+it holds its default, and refused by name otherwise.
+
+`auto` means: as the workload or its preset says, or as the family of domains says (the tables at the end). The number
+of simulated clients' CPUs and GPUs is no run config: `fmtda simulate --client-cpus 1 --client-gpus 0.5`, or
+`flwr run --federation-config 'num-supernodes=4 client-resources-num-cpus=1'`.
 
 This page is written by `python -m fmtda.configuration_page`.
+"""
 
+TABLE_HEAD = """
 | key | default | allowed | meaning |
 |---|---|---|---|
 """
 
+WORKLOAD_ROW = (
+    f"| `workload` | adaptation | {', '.join(f'`{name}`' for name in WORKLOADS)} | what the clients train |\n"
+)
+
+SECTIONS: dict[str, type[RunSettings]] = {
+    "Every workload": RunSettings,
+    "`adaptation`": Settings,
+    "Every generative model": GenerativeSettings,
+    "Models of pictures: `ddpm` and `ncsn`": ImageModelSettings,
+    **{f"`{name}`": settings for name, settings in WORKLOADS.items() if issubclass(settings, GenerativeSettings)},
+}
 
 FAMILIES_HEAD = """
 ## What `auto` means by data
 
-`source`, `targets`, `classes` and `input-shape` are the data's own too, partly found in its files: `fmtda data list`.
+For `adaptation`. `source`, `targets`, `classes` and `input-shape` are the data's own too, partly found in its files:
+`fmtda data list`. A generative model's clients share the data's source domain where `targets` names no other.
 
 """
 
 
 def page() -> str:
     """The whole page as Markdown."""
-    rows = "".join(_row(field) for field in Settings.model_fields.values())
-    presets = "\n## What `auto` means by preset\n\n" + _table(
+    sections = "".join(f"\n## {title}\n{TABLE_HEAD}{_rows(settings)}" for title, settings in SECTIONS.items())
+    sections = sections.replace(TABLE_HEAD, TABLE_HEAD + WORKLOAD_ROW, 1)
+    presets = "\n## What `auto` means by preset\n\nFor `adaptation`.\n\n" + _table(
         list(PRESETS["default"]),
         {name: {key: str(value).lower() for key, value in values.items()} for name, values in PRESETS.items()},
+    )
+    models = {name: each.auto for name, each in WORKLOADS.items() if issubclass(each, GenerativeSettings)}
+    by_model = "\n## What `auto` means by model\n\n" + _table(
+        list(dict.fromkeys(key for auto in models.values() for key in auto)),
+        {name: {key: str(value) for key, value in auto.items()} for name, auto in models.items()},
     )
     keys = list(dict.fromkeys(key for family in FAMILIES.values() for key in family.training))
     families = FAMILIES_HEAD + _table(
@@ -47,7 +73,19 @@ def page() -> str:
             if family.training
         },
     )
-    return HEAD + rows + presets + families
+    return HEAD + sections + presets + by_model + families
+
+
+def _rows(settings: type[RunSettings]) -> str:
+    """What a class of settings adds or says anew; `workload` has its row already."""
+    own = [settings.model_fields[name] for name in settings.__annotations__ if name in settings.model_fields]
+    return "".join(_row(field) for field in own if field.alias != "workload" and not _told_below(settings, field))
+
+
+def _told_below(settings: type[RunSettings], field: FieldInfo) -> bool:
+    """Whether every workload says itself what the key means."""
+    below = [each for each in SECTIONS.values() if settings in each.__bases__]
+    return bool(below) and all(field.alias.replace("-", "_") in each.__annotations__ for each in below)
 
 
 def _shown(value: Scalar | None) -> str:
@@ -75,7 +113,7 @@ def _allowed(field: FieldInfo) -> str:
 
 def _table(keys: list[str] | tuple[str, ...], columns: dict[str, dict[str, str]]) -> str:
     head = f"| key | {' | '.join(f'`{name}`' for name in columns)} |\n|---|{'---|' * len(columns)}\n"
-    return head + "".join(f"| `{key}` | {' | '.join(c[key] for c in columns.values())} |\n" for key in keys)
+    return head + "".join(f"| `{key}` | {' | '.join(c.get(key, '-') for c in columns.values())} |\n" for key in keys)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ from rich.progress import (
 )
 
 from server.metrics import ACCURACY
-from server.progress import RoundClock, describe_accuracy
+from server.progress import RoundClock, describe
 
 LETTERS_OF_A_LINE = 60
 """Of what a cell's process says, so that the bar stays on one line."""
 
 
 class Bars:
-    """Two bars: rounds with accuracy per domain and time left, and the current stage. They show until `close`.
+    """Two bars: rounds with what each reached per domain and time left, and the current stage, until `close`.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Bars:
     rounds
         How many there will be.
     metric
-        What is told as accuracy: a key of `server.metrics.METRIC_NAMES`.
+        What is told: a key of `server.metrics.METRIC_NAMES`.
     """
 
     def __init__(self, console: Console, rounds: int, metric: str = ACCURACY) -> None:
@@ -45,7 +45,7 @@ class Bars:
             console=console,
         )
         self._rounds = self._bars.add_task("rounds", total=rounds)
-        self._stage = self._bars.add_task("starting Flower and Ray", total=None)
+        self._stage = self._bars.add_task("starting", total=None)
         self._bars.start()
 
     def close(self) -> None:
@@ -57,13 +57,42 @@ class Bars:
     def advance(self, done: int) -> None:
         self._bars.advance(self._stage, done)
 
-    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
+    def round_done(self, server_round: int, rounds: int, reached: Mapping[str, float]) -> None:
         self._bars.update(self._rounds, completed=server_round, total=rounds)
         left = self._clock.left(server_round, rounds)
-        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy, self._metric)}{left}")
+        self.note(f"round {server_round}/{rounds}: {describe(reached, self._metric)}{left}")
 
     def note(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, soft_wrap=True)
+
+
+class StageBar:
+    """One bar, for work of a single stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._stage = self._bar.add_task("", total=None)
+        self._bar.start()
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+        self._bar.reset(self._stage, total=total, description=name)
+
+    def advance(self, done: int) -> None:
+        """`done` steps more are done."""
+        self._bar.advance(self._stage, done)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()
 
 
 class CellBar:

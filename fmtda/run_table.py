@@ -1,4 +1,4 @@
-"""The table at the end of a run: accuracy or mIoU per target, bytes and seconds."""
+"""The table at the end of a run: accuracy or mIoU per target, a generative model's loss, bytes and seconds."""
 
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,22 @@ def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
     columns += [{d: by[head] for d, by in summary["accuracy_by_head"].items() if head in by} for head in heads]
     table.add_row("average", *(_percent(sum(c.values()) / len(c) if c else None) for c in columns))
     console.print(table)
+    _print_costs(console, summary, path)
+
+
+def print_generated(console: Console, summary: dict[str, Any], path: Path) -> None:
+    """Print what a generative run reached, what it cost, and where it lies."""
+    title = f"{summary['workload']} by {summary['strategy']} on {summary['data']}: {summary['gradient_steps']} steps"
+    table = Table("domain", title=title)
+    table.add_column("loss on held-out examples", justify="right")
+    for domain, loss in summary["loss"].items():
+        table.add_row(domain, f"{loss:.4g}")
+    console.print(table)
+    _print_costs(console, summary, path)
+    console.print(f"more samples: fmtda sample {path}", highlight=False, soft_wrap=True)
+
+
+def _print_costs(console: Console, summary: dict[str, Any], path: Path) -> None:
     up, down = summary["uplink_bytes_per_client_round"], summary["downlink_bytes_per_client_round"]
     console.print(
         f"per client and round: {_bytes(up)} up, {_bytes(down)} down, "

@@ -15,7 +15,7 @@ from types import FrameType
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from protocol.settings import Settings
+from protocol.settings import RunSettings
 from server.app import run
 from server.progress import Progress
 from server.run_directory import FLOWER_LOG, make_folder
@@ -24,7 +24,7 @@ SECONDS_TO_STOP_RAY = 3.0
 INTERRUPTED = 130
 
 
-def simulate(settings: Settings, progress: Progress, client_cpus: float, client_gpus: float) -> None:
+def simulate(settings: RunSettings, progress: Progress, client_cpus: float, client_gpus: float) -> None:
     """Run a whole federation on this machine, or on the Ray cluster that RAY_ADDRESS names.
 
     Parameters
@@ -80,7 +80,7 @@ def _log_flower_to(folder: Path) -> None:
     logger.propagate = False
 
 
-def _stop_at_once_on_signal(settings: Settings, progress: Progress) -> None:
+def _stop_at_once_on_signal(settings: RunSettings, progress: Progress) -> None:
     """End the process within seconds of Ctrl-C or SIGTERM: Flower itself would wait for replies."""
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -89,7 +89,7 @@ def _stop_at_once_on_signal(settings: Settings, progress: Progress) -> None:
         watchdog.daemon = True
         watchdog.start()
         begun = (Path(settings.output) / "config.toml").exists()
-        hint = f"continue with: fmtda simulate --resume {settings.output}" if begun else "nothing was trained yet"
+        hint = f"continue with: {settings.resume_command}" if begun else "nothing was trained yet"
         progress.note(f"interrupted; {hint}")
         progress.close()
         import ray

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from generative import ddpm, ncsn
+from generative.example_kind import ExampleKind
+from generative.images import Images
 from generative.model import GenerativeModel
 
 
@@ -24,15 +26,18 @@ class Entry(NamedTuple):
         attributes that the builder's docstring lists.
     packages : tuple of str
         Names under which it imports what the extra `generative` brings.
+    kind : ExampleKind
+        What its examples are.
     """
 
     build: Callable[[Any], GenerativeModel]
     packages: tuple[str, ...]
+    kind: ExampleKind
 
 
 MODELS: dict[str, Entry] = {
-    "ddpm": Entry(ddpm.build, ("diffusers",)),
-    "ncsn": Entry(ncsn.build, ("diffusers",)),
+    "ddpm": Entry(ddpm.build, ("diffusers",), Images()),
+    "ncsn": Entry(ncsn.build, ("diffusers",), Images()),
 }
 
 

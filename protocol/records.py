@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from protocol.settings import Settings
+from protocol.settings import RunSettings
+from protocol.workloads import read_settings
 
 Metrics = Mapping[str, int | float | list[int] | list[float]]
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
@@ -53,7 +54,7 @@ def from_record(record: ArrayRecord) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(array.numpy())) for name, array in record.items()}
 
 
-def config_record(settings: Settings, server_round: int) -> ConfigRecord:
+def config_record(settings: RunSettings, server_round: int) -> ConfigRecord:
     """The settings and the round as every message carries them.
 
     Empty texts are left out: Flower can't count their bytes, and they are the defaults.
@@ -62,11 +63,11 @@ def config_record(settings: Settings, server_round: int) -> ConfigRecord:
     return ConfigRecord({**config, SERVER_ROUND: server_round})
 
 
-def read_config(record: ConfigRecord) -> tuple[Settings, int]:
+def read_config(record: ConfigRecord) -> tuple[RunSettings, int]:
     """The settings and the round out of a message's config."""
     config = dict(record)
     server_round = int(config.pop(SERVER_ROUND))
-    return Settings.from_run_config(config), server_round
+    return read_settings(config), server_round
 
 
 def layout_of(record: ArrayRecord) -> Layout:

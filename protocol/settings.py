@@ -1,14 +1,16 @@
 """The run's settings: one flat set of keys, parsed once from the run config into a frozen, validated object.
 
 The same keys serve ``[tool.flwr.app.config]`` in pyproject.toml, ``flwr run --run-config``, ``fmtda simulate -c``
-and the ``config`` record of every message. A key whose right value depends on the preset or on the data
-defaults to ``auto``: the table `PRESETS` below and the family of domains say what that becomes.
+and the ``config`` record of every message. `RunSettings` is what every workload has, `Settings` is domain adaptation's;
+those of the generative models are in `protocol.generative_settings`. A key whose right value depends on the workload,
+the preset or the data defaults to ``auto``.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 AUTO = "auto"
 Scalar = str | int | float | bool
@@ -22,25 +24,26 @@ def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
 
-class Settings(BaseModel):
-    """Everything that decides what a run computes. Frozen; unknown keys are refused.
+class RunSettings(BaseModel):
+    """What decides a run of any workload. Frozen; unknown keys are refused.
 
-    Build it with `Settings.from_run_config`, which fills in ``auto``. Values that the paper's notes don't give
-    are our choice throughout.
+    Build it with `from_run_config`, which fills in ``auto``.
+
+    Attributes
+    ----------
+    command : str
+        The subcommand of ``fmtda`` that runs the workload.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_kebab, allow_inf_nan=False)
+    command: ClassVar[str]
 
     # What runs
-    workload: Literal["adaptation"] = Field("adaptation", description="what the clients train")
-    strategy: str = Field("dualadapt", description="federated algorithm, see docs/benchmarks.md")
-    preset: Literal["default", "paper"] = Field(
-        "default",
-        description="which extras `auto` switches on: all of the default ones, or none (the paper alone)",
-    )
+    workload: str = Field(description="what the clients train")
+    strategy: str = Field(description="federated algorithm")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="root of every random draw; equal seeds give equal results")
-    rounds: int = Field(3, ge=1, le=100_000, description="federated rounds")
-    clients: int = Field(ge=1, le=100_000, description="clients to wait for, spread over the targets; auto: one each")
+    rounds: int = Field(ge=1, le=100_000, description="federated rounds")
+    clients: int = Field(ge=1, le=100_000, description="clients to wait for, spread over the targets")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the clients that train in a round, drawn by name")
     output: str = Field("", description="run directory, absolute; empty: a new one below ./runs")
     resume: bool = Field(False, description="continue the run in `output` from its last whole round")
@@ -53,19 +56,131 @@ class Settings(BaseModel):
     # Data
     data: str = Field("digits", description="family of domains, see docs/data.md")
     data_dir: str = Field("", description="folder with the data files; not needed for embedded data")
-    source: str = Field(min_length=1, description="the labelled domain on the server")
-    targets: str = Field(min_length=1, description="comma list of the clients' unlabelled domains")
+    targets: str = Field(min_length=1, description="comma list of the clients' domains")
     classes: str = Field(min_length=1, description="comma list of the class names, in the order of the labels")
     input_shape: str = Field(
         pattern=r"^[1-9]\d*(x[1-9]\d*)*$", description="shape of one input: 3x96x96 for pictures, 800 for features"
     )
-    source_limit: int = Field(20_000, ge=0, description="labelled examples used at most, a random part; 0: all")
-    target_limit: int = Field(6_000, ge=0, description="unlabelled training examples of a target at most; 0: all")
+    target_limit: int = Field(6_000, ge=0, description="training examples of a target at most, a random part; 0: all")
     partition: Literal["iid", "dirichlet", "scaffold"] = Field(
         "iid", description="how a domain is split between its clients; scaffold: molecules of a scaffold stay together"
     )
     alpha: float = Field(0.5, gt=0, description="Dirichlet concentration; small: each client sees few classes")
     min_examples: int = Field(1, ge=1, description="a client with fewer training examples is refused by name")
+
+    @classmethod
+    def from_run_config(cls, config: Mapping[str, Scalar], family_defaults: Mapping[str, Scalar] | None = None) -> Self:
+        """Validate a flat run config and fill in ``auto``.
+
+        Parameters
+        ----------
+        config
+            Keys in kebab-case; values as TOML gives them, or strings. Missing keys take their default.
+        family_defaults
+            What ``auto`` means for the chosen data (`domains.family.Family.defaults`); it wins over the preset: data
+            that knows no scenery has none. Not needed where nothing is ``auto`` any more, as in a message.
+
+        Raises
+        ------
+        SettingsError
+            For an unknown key, a wrong type or a value out of range; one line per problem.
+        """
+        values = {key: value for key, value in config.items() if not cls._is_auto(key, value)}
+        resolved = {**cls.auto_values(values), **(family_defaults or {}), **values}
+        resolved.setdefault("clients", cls.auto_clients(len(_names(resolved.get("targets", "")))))
+        try:
+            return cls.model_validate(resolved)
+        except ValidationError as error:
+            raise SettingsError("\n".join(cls._explain(problem) for problem in error.errors())) from None
+
+    @classmethod
+    def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """What ``auto`` means where the data don't decide; may depend on what was given."""
+        raise NotImplementedError
+
+    @classmethod
+    def auto_clients(cls, targets: int) -> int:
+        """How many clients there are for so many targets where nobody says."""
+        return max(1, targets)
+
+    @classmethod
+    def by_key(cls) -> dict[str, FieldInfo]:
+        """The fields by their run-config key."""
+        return {field.alias: field for field in cls.model_fields.values()}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Scalar]:
+        """Every key with its default, ``auto`` where workload, preset or data decide."""
+        return {key: AUTO if field.is_required() else field.default for key, field in cls.by_key().items()}
+
+    def run_config(self) -> dict[str, Scalar]:
+        """The effective settings as a flat run config: what config.toml holds and every message carries."""
+        return self.model_dump(by_alias=True)
+
+    @property
+    def rounds_may_grow(self) -> bool:
+        """Whether a finished run can go on for more rounds and equal one that was that long from the start."""
+        return True
+
+    @property
+    def resume_command(self) -> str:
+        """The line that continues the run."""
+        return f"fmtda {self.command} --resume {self.output}"
+
+    @property
+    def target_domains(self) -> tuple[str, ...]:
+        """The comma list `targets` as names."""
+        return _names(self.targets)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The comma list `classes` as names."""
+        return _names(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`input-shape` as numbers."""
+        return tuple(int(side) for side in self.input_shape.split("x"))
+
+    def changed(self, **values: Scalar) -> Self:
+        """A copy with other values, validated like the original."""
+        return self.from_run_config({**self.run_config(), **{_kebab(key): v for key, v in values.items()}})
+
+    @classmethod
+    def _is_auto(cls, key: str, value: Scalar) -> bool:
+        """Whether ``auto`` stands for a choice made elsewhere here (for the device it is a value)."""
+        field = cls.by_key().get(key)
+        return value == AUTO and field is not None and field.is_required()
+
+    @classmethod
+    def _explain(cls, problem: Mapping[str, Any]) -> str:
+        key = str(problem["loc"][0])
+        if problem["type"] == "extra_forbidden":
+            return f"{key}: no such key; allowed are {', '.join(sorted(cls.by_key()))}"
+        allowed = problem["msg"].removeprefix("Input ")
+        return f"{key}={problem['input']}: {allowed} ({cls.by_key()[key].description})"
+
+
+class Settings(RunSettings):
+    """Everything that decides what a run of domain adaptation computes.
+
+    Values that the paper's notes don't give are our choice throughout.
+    """
+
+    command = "simulate"
+
+    workload: Literal["adaptation"] = Field("adaptation", description="what the clients train")
+    strategy: str = Field(description="federated algorithm, see docs/benchmarks.md; auto: dualadapt")
+    rounds: int = Field(ge=1, le=100_000, description="federated rounds; auto: 3")
+    clients: int = Field(ge=1, le=100_000, description="clients to wait for, spread over the targets; auto: one each")
+    preset: Literal["default", "paper"] = Field(
+        "default",
+        description="which extras `auto` switches on: all of the default ones, or none (the paper alone)",
+    )
+
+    # Data
+    source: str = Field(min_length=1, description="the labelled domain on the server")
+    source_limit: int = Field(20_000, ge=0, description="labelled examples used at most, a random part; 0: all")
 
     # Network and server-side training
     network: str = Field(min_length=1, description="G and F by name, see docs/algorithm.md")
@@ -121,55 +236,10 @@ class Settings(BaseModel):
     local_learning_rate: float = Field(gt=0, description="fed-mcd, fed-dann, mcd, dann: Adam step size of them")
 
     @classmethod
-    def from_run_config(
-        cls, config: Mapping[str, Scalar], family_defaults: Mapping[str, Scalar] | None = None
-    ) -> "Settings":
-        """Validate a flat run config and fill in ``auto``.
-
-        Parameters
-        ----------
-        config
-            Keys in kebab-case; values as TOML gives them, or strings. Missing keys take their default.
-        family_defaults
-            What ``auto`` means for the chosen data (`domains.family.Family.defaults`); it wins over the preset: data
-            that knows no scenery has none. Not needed where nothing is ``auto`` any more, as in a message.
-
-        Raises
-        ------
-        SettingsError
-            For an unknown key, a wrong type or a value out of range; one line per problem.
-        """
-        values = {key: value for key, value in config.items() if not _is_auto(key, value)}
-        preset = PRESETS.get(str(values.get("preset", "default")), PRESETS["default"])
-        resolved = {**preset, **(family_defaults or {}), **values}
-        resolved.setdefault("clients", max(1, len(_names(resolved.get("targets", "")))))
-        try:
-            return cls.model_validate(resolved)
-        except ValidationError as error:
-            raise SettingsError("\n".join(_explain(problem) for problem in error.errors())) from None
-
-    def run_config(self) -> dict[str, Scalar]:
-        """The effective settings as a flat run config: what config.toml holds and every message carries."""
-        return self.model_dump(by_alias=True)
-
-    @property
-    def target_domains(self) -> tuple[str, ...]:
-        """The comma list `targets` as names."""
-        return _names(self.targets)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The comma list `classes` as names."""
-        return _names(self.classes)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`input-shape` as numbers."""
-        return tuple(int(side) for side in self.input_shape.split("x"))
-
-    def changed(self, **values: Scalar) -> "Settings":
-        """A copy with other values, validated like the original."""
-        return Settings.from_run_config({**self.run_config(), **{_kebab(key): v for key, v in values.items()}})
+    def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The strategy, the rounds, and the preset's switches."""
+        preset = PRESETS.get(str(given.get("preset", "default")), PRESETS["default"])
+        return {"strategy": "dualadapt", "rounds": 3, **preset}
 
 
 EXTRAS = ("standardise", "randomise", "scenery", "local-batch-norm", "self-train", "guard")
@@ -180,25 +250,5 @@ PRESETS: dict[str, dict[str, Scalar]] = {
 }
 
 
-def run_config_defaults() -> dict[str, Scalar]:
-    """Every run-config key with its default, ``auto`` where preset or data decide: pyproject.toml's table."""
-    return {field.alias: AUTO if field.is_required() else field.default for field in Settings.model_fields.values()}
-
-
 def _names(comma_list: Scalar) -> tuple[str, ...]:
     return tuple(name.strip() for name in str(comma_list).split(",") if name.strip())
-
-
-def _is_auto(key: str, value: Scalar) -> bool:
-    """Whether ``auto`` stands for the preset's or the family's choice here (for the device it is a value)."""
-    field = next((field for field in Settings.model_fields.values() if field.alias == key), None)
-    return value == AUTO and field is not None and field.is_required()
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    key = str(problem["loc"][0])
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: no such key; allowed are {', '.join(sorted(run_config_defaults()))}"
-    field = Settings.model_fields[key.replace("-", "_")]
-    allowed = problem["msg"].removeprefix("Input ")
-    return f"{key}={problem['input']}: {allowed} ({field.description})"

@@ -5,14 +5,20 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 
+from protocol.settings import SettingsError
+
 KEPT = 2
 """Checkpoints that stay; the older one serves if the disk loses the newer."""
+
+
+DIGESTS = {"model": "sha256", "state": "state_sha256"}
+"""The files of a checkpoint, the second only where there is a state, and under which name the manifest checks them."""
 
 
 class CheckpointError(OSError):
@@ -21,14 +27,44 @@ class CheckpointError(OSError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run continues from: the global model after a whole round."""
+    """What a run continues from, after a whole round.
+
+    Attributes
+    ----------
+    round
+        The last whole one.
+    model
+        The global model.
+    state
+        What else lives from round to round on the server: a strategy's moments, a moving average of the model.
+    workload
+        Whose model it is.
+    """
 
     round: int
     model: dict[str, torch.Tensor]
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    workload: str = "adaptation"
+
+    def refuse_other(self, workload: str) -> None:
+        """Refuse a checkpoint of another workload.
+
+        Raises
+        ------
+        SettingsError
+        """
+        if self.workload != workload:
+            raise SettingsError(f"workload={workload}: the checkpoint of round {self.round} is of {self.workload}")
 
 
-def write(folder: Path, server_round: int, model: Mapping[str, torch.Tensor]) -> None:
-    """Save the model after a round, then remove checkpoints that are no longer kept.
+def write(
+    folder: Path,
+    server_round: int,
+    model: Mapping[str, torch.Tensor],
+    state: Mapping[str, torch.Tensor] | None = None,
+    workload: str = "adaptation",
+) -> None:
+    """Save what a run continues from, see `Checkpoint`, then remove checkpoints that are no longer kept.
 
     Raises
     ------
@@ -41,9 +77,12 @@ def write(folder: Path, server_round: int, model: Mapping[str, torch.Tensor]) ->
         for left in (*folder.glob(".writing-*"), *folder.glob(".removing-*")):  # by a killed run
             shutil.rmtree(left, ignore_errors=True)
         aside.mkdir(parents=True)
-        data = save({name: tensor.contiguous() for name, tensor in model.items()})
-        _write_through(aside / "model.safetensors", data)
-        manifest = {"round": server_round, "sha256": hashlib.sha256(data).hexdigest()}
+        manifest = {"round": server_round, "workload": workload, "order": {}}
+        for part, tensors in {"model": model, **({"state": state} if state else {})}.items():
+            data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+            _write_through(aside / f"{part}.safetensors", data)
+            manifest["order"][part] = list(tensors)  # safetensors sorts; Flower's FedAvgM goes by the order of arrays
+            manifest[DIGESTS[part]] = hashlib.sha256(data).hexdigest()
         _write_through(aside / "manifest.json", json.dumps(manifest).encode())
         shutil.rmtree(final, ignore_errors=True)
         aside.rename(final)
@@ -59,13 +98,20 @@ def latest(folder: Path) -> Checkpoint | None:
     for candidate in reversed(_folders(folder)):
         try:
             manifest = json.loads((candidate / "manifest.json").read_bytes())
-            server_round, digest = manifest["round"], manifest["sha256"]
-            data = (candidate / "model.safetensors").read_bytes()
-        except (OSError, ValueError, KeyError, TypeError):
+            server_round, workload = manifest["round"], manifest.get("workload", "adaptation")
+            digests = {part: manifest[key] for part, key in DIGESTS.items() if part == "model" or key in manifest}
+            contents = {part: (candidate / f"{part}.safetensors").read_bytes() for part in digests}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        if hashlib.sha256(data).hexdigest() == digest:
-            return Checkpoint(server_round, load(data))
+        if all(hashlib.sha256(contents[part]).hexdigest() == digest for part, digest in digests.items()):
+            order = manifest.get("order", {})
+            tensors = {part: _ordered(load(data), order.get(part)) for part, data in contents.items()}
+            return Checkpoint(server_round, **tensors, workload=workload)
     return None
+
+
+def _ordered(tensors: dict[str, torch.Tensor], names: list[str] | None) -> dict[str, torch.Tensor]:
+    return {name: tensors[name] for name in names or tensors}
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -11,26 +11,29 @@ from typing import Any, Literal
 import torch
 
 from domains.registry import family
+from protocol.generative_settings import GenerativeSettings
 from protocol.records import BadReply
 from protocol.runtime import repair_torchvision
 from protocol.seeds import domain_of
-from protocol.settings import Settings
+from protocol.settings import RunSettings, Settings
 
 HEADS = ("global", "local", "mean", "personal")
 """F_g, F_l, their mean, and the client's personalised copy."""
 
-ACCURACY, MEAN_IOU = "accuracy", "mean-iou"
-"""What the percents of a run are."""
+ACCURACY, MEAN_IOU, LOSS = "accuracy", "mean-iou", "loss"
+"""What a run measures: percents of either kind, or a generative model's loss on held-out examples."""
 
-METRIC_NAMES = {ACCURACY: "accuracy", MEAN_IOU: "mIoU"}
+METRIC_NAMES = {ACCURACY: "accuracy", MEAN_IOU: "mIoU", LOSS: "loss"}
 """As people are told."""
 
 Counts = Mapping[str, int | float | list[int]]
 
 
-def metric_of(data: str) -> str:
-    """What is measured on a family of domains: `MEAN_IOU` where labels are maps, else `ACCURACY`."""
-    return MEAN_IOU if family(data).segmentation else ACCURACY
+def metric_of(settings: RunSettings) -> str:
+    """What a run measures: `LOSS` of a generative model, else `MEAN_IOU` where labels are maps, else `ACCURACY`."""
+    if isinstance(settings, GenerativeSettings):
+        return LOSS
+    return MEAN_IOU if family(settings.data).segmentation else ACCURACY
 
 
 def check_counts(counts: Counts, classes: int) -> None:
@@ -129,7 +132,7 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
     start, rounds = lines[0], [line for line in lines if line["phase"] == "round" and line["round"] > 0]
     heads = {domain: dict(by_head) for domain, by_head in lines[-1]["accuracy"].items()}
     accuracy = {domain: decisive_head(by_head, settings.inference) for domain, by_head in heads.items()}
-    metric = metric_of(settings.data)
+    metric = metric_of(settings)
     iou = {}
     if metric == MEAN_IOU:
         iou["class_iou"] = {d: class_iou(c, settings.class_names) for d, c in lines[-1]["confusion"].items()}

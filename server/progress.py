@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from server.metrics import ACCURACY, METRIC_NAMES
+from server.metrics import ACCURACY, LOSS, METRIC_NAMES
 
 
 class Progress(Protocol):
@@ -16,10 +16,10 @@ class Progress(Protocol):
     def advance(self, done: int) -> None:
         """`done` steps of the current stage are done."""
 
-    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
-        """A round is over; `accuracy` (mIoU for segmentation) is in percent by domain, empty without labels.
+    def round_done(self, server_round: int, rounds: int, reached: Mapping[str, float]) -> None:
+        """A round is over; `reached` is what it measured by domain: accuracy or mIoU in percent, or a loss.
 
-        Round 0 is before the first.
+        Empty where nobody has labels. Round 0 is before the first.
         """
 
     def note(self, text: str) -> None:
@@ -30,12 +30,12 @@ class Progress(Protocol):
 
 
 class Lines:
-    """Progress as lines of text: one a stage, one a round with accuracy per domain and time left.
+    """Progress as lines of text: one a stage, one a round with what it reached per domain and time left.
 
     Parameters
     ----------
     metric
-        What is told as accuracy: a key of `server.metrics.METRIC_NAMES`.
+        What is told: a key of `server.metrics.METRIC_NAMES`.
     """
 
     def __init__(self, metric: str = ACCURACY) -> None:
@@ -48,9 +48,9 @@ class Lines:
     def advance(self, done: int) -> None:
         """Lines are written for whole stages only."""
 
-    def round_done(self, server_round: int, rounds: int, accuracy: Mapping[str, float]) -> None:
+    def round_done(self, server_round: int, rounds: int, reached: Mapping[str, float]) -> None:
         left = self._clock.left(server_round, rounds)
-        self.note(f"round {server_round}/{rounds}: {describe_accuracy(accuracy, self._metric)}{left}")
+        self.note(f"round {server_round}/{rounds}: {describe(reached, self._metric)}{left}")
 
     def note(self, text: str) -> None:
         print(f"fmtda: {text}", flush=True)
@@ -77,8 +77,10 @@ class RoundClock:
         return f"; about {(now - began) / (server_round - first_round) * (rounds - server_round):.0f} s left"
 
 
-def describe_accuracy(accuracy: Mapping[str, float], metric: str) -> str:
-    """``accuracy blend 81.2 %, fonts 77.0 %``, or with another metric's name."""
+def describe(reached: Mapping[str, float], metric: str) -> str:
+    """``accuracy blend 81.2 %, fonts 77.0 %``, or with another metric's name and unit."""
     name = METRIC_NAMES[metric]
-    by_domain = ", ".join(f"{domain} {percent:.1f} %" for domain, percent in accuracy.items())
+    by_domain = ", ".join(
+        f"{domain} {value:.4g}" if metric == LOSS else f"{domain} {value:.1f} %" for domain, value in reached.items()
+    )
     return f"{name} {by_domain}" if by_domain else f"no labels, no {name}"

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid
 
 from protocol.records import BadReply, check_records, config_record, sender
 from protocol.seeds import seed_for
-from protocol.settings import Settings, SettingsError
+from protocol.settings import RunSettings, SettingsError
 from server.exchange import Exchange
 
 
@@ -22,7 +22,7 @@ class Roster:
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
 
-    def wait(self, grid: Grid, settings: Settings) -> None:
+    def wait(self, grid: Grid, settings: RunSettings) -> None:
         """Wait until ``clients`` nodes are there.
 
         Raises
@@ -40,7 +40,7 @@ class Roster:
                 f"or set clients={count}, or start more SuperNodes"
             )
 
-    def call(self, exchange: Exchange, grid: Grid, settings: Settings, timeout: float) -> list[str]:
+    def call(self, exchange: Exchange, grid: Grid, settings: RunSettings, timeout: float) -> list[str]:
         """Ask every node that is new for its client's name, `timeout` seconds long, and forget nodes that are gone.
 
         Returns
@@ -71,7 +71,7 @@ class Roster:
         self.names = dict(sorted(names.items(), key=lambda item: item[1]))
         return problems
 
-    def cohort(self, settings: Settings, server_round: int) -> "Cohort":
+    def cohort(self, settings: RunSettings, server_round: int) -> "Cohort":
         """The clients of a round: all, or the share ``fraction`` drawn from the seed by name."""
         node_ids = list(self.names)
         if settings.fraction < 1:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import ArrayRecord, Message, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -24,19 +25,24 @@ from protocol.records import (
     payload_bytes,
     sender,
 )
-from protocol.settings import Settings
+from protocol.settings import RunSettings
 from server import checkpoints
 from server.exchange import Answers, Exchange
-from server.metrics import accuracy_by_domain, check_counts, confusion_by_domain, decisive_head
 from server.progress import Progress
 from server.roster import Cohort, Roster, last_line
 from server.run_directory import RunDirectory
 from server.trackers import TensorBoard
+from server.workload import Workload
+from strategies.memory import remembered
 
 Check = Callable[[RecordDict], None]
 
 
-class NoClientAnswered(RuntimeError):
+class RunStopped(RuntimeError):
+    """A run that can't go on; the message says why, and what was reached stays in the run directory."""
+
+
+class NoClientAnswered(RunStopped):
     """A round in which not one reply could be used; the message gives the first reason."""
 
 
@@ -60,9 +66,10 @@ class Federation:
 
     grid: Grid
     roster: Roster
-    settings: Settings
+    settings: RunSettings
     run: RunDirectory
     progress: Progress
+    workload: Workload
     tracker: TensorBoard | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +89,8 @@ class Federation:
         ------
         NoClientAnswered
             If a round gets no usable reply.
+        RunStopped
+            If the strategy's new model is not finite.
         CheckpointError
             If a checkpoint can't be written; the last good one stays.
         """
@@ -92,39 +101,18 @@ class Federation:
                 raise NoClientAnswered(f"round {server_round}: no client is there any more")
             cohort = self.roster.cohort(self.settings, server_round)
             arrays, training, server_seconds, metrics = self._training_phase(strategy, arrays, server_round, cohort)
-            evaluation = self._evaluation_phase(strategy, arrays, server_round)
-            line = self._line(server_round, "round", evaluation, training)
+            evaluated = self.workload.after_training(server_round, arrays)
+            evaluation = self._evaluation_phase(strategy, evaluated, server_round)
+            line = self.line(server_round, "round", evaluation, training)
             line |= {"train": metrics, "server_seconds": server_seconds}
             self.write_down(line)
-            checkpoints.write(self.run.checkpoints, server_round, from_record(arrays))
-            self.progress.round_done(server_round, self.settings.rounds, self._headline(line["accuracy"]))
+            self.workload.round_done(self, line)
+            state = {**self.workload.state(), **remembered(strategy)}
+            checkpoints.write(
+                self.run.checkpoints, server_round, from_record(arrays), state, workload=self.settings.workload
+            )
+            self.progress.round_done(server_round, self.settings.rounds, self.workload.headline(line))
         return arrays
-
-    def personalise(self, arrays: ArrayRecord) -> None:
-        """Let every client train its own copy of the final model, and write down how good the copies are."""
-        config = config_record(self.settings, self.settings.rounds)
-        content = RecordDict({"model": arrays, "config": config})
-        messages = [Message(content, dst_node_id=n, message_type="train.personalise") for n in self.roster.names]
-        phase = self._exchange("personalising", messages, self._check_evaluation)
-        line = self._line(self.settings.rounds, "personalise", phase)
-        before = self.run.metrics()[-1]["accuracy"]
-        own = line["accuracy"]
-        line["accuracy"] = {domain: before.get(domain, {}) | own.get(domain, {}) for domain in {**before, **own}}
-        self.write_down(line)
-        self.progress.note(
-            "personalised: " + ", ".join(f"{d} {v:.1f} %" for d, v in self._headline(line["accuracy"]).items())
-        )
-
-    def evaluate_global(self, arrays: ArrayRecord, settings: Settings, stage: str) -> dict[str, float]:
-        """Accuracy by domain of a model as it is, F_g alone, with nothing local to a client."""
-        config = config_record(settings.changed(strategy="source-only"), 0)
-        content = RecordDict({"model": arrays, "config": config})
-        messages = [Message(content, dst_node_id=n, message_type="evaluate") for n in self.roster.names]
-        phase = self._exchange(stage, messages, self._check_evaluation)
-        if not phase.replies:
-            raise NoClientAnswered(f"no client could evaluate the pre-trained model: {_first(phase.failures)}")
-        counts = {name: phase.metrics(name) for name in phase.replies}
-        return {domain: heads["global"] for domain, heads in accuracy_by_domain(counts).items()}
 
     def _training_phase(
         self, strategy: Strategy, arrays: ArrayRecord, server_round: int, cohort: Cohort
@@ -133,25 +121,25 @@ class Federation:
         config = config_record(self.settings, server_round)
         messages = list(strategy.configure_train(server_round, arrays, config, cohort))
         server_seconds = time.perf_counter() - began
-        phase = self._exchange(f"round {server_round}: clients train", messages, _checker(strategy, arrays))
+        phase = self.ask(f"round {server_round}: clients train", messages, _checker(strategy, arrays))
         if messages and not phase.replies:
             raise NoClientAnswered(
-                f"round {server_round}: no client's training could be used: {_first(phase.failures)}"
+                f"round {server_round}: no client's training could be used: {first_reason(phase.failures)}"
             )
         self.progress.stage(f"round {server_round}: server optimises", 1)
         began = time.perf_counter()
         new_arrays, metrics = strategy.aggregate_train(server_round, list(phase.replies.values()))
         server_seconds += time.perf_counter() - began
         self.progress.advance(1)
-        return new_arrays or arrays, phase, server_seconds, dict(metrics or {})
+        return _usable(new_arrays or arrays, arrays, server_round), phase, server_seconds, dict(metrics or {})
 
     def _evaluation_phase(self, strategy: Strategy, arrays: ArrayRecord, server_round: int) -> Phase:
         """Every client evaluates, whoever trained, so that a domain's accuracy means the same in every round."""
         config = config_record(self.settings, server_round)
         messages = strategy.configure_evaluate(server_round, arrays, config, Cohort(list(self.roster.names)))
-        return self._exchange(f"round {server_round}: clients evaluate", messages, self._check_evaluation)
+        return self.ask(f"round {server_round}: clients evaluate", messages, self.workload.check_evaluation)
 
-    def _exchange(self, stage: str, messages: Iterable[Message], check: Check) -> Phase:
+    def ask(self, stage: str, messages: Iterable[Message], check: Check) -> Phase:
         """Send, receive, and look through what came back."""
         messages = list(messages)
         if not messages:
@@ -162,14 +150,7 @@ class Federation:
             self.progress.note(f"{stage}: {failure}")
         return phase
 
-    def _headline(self, accuracy: dict[str, dict[str, float]]) -> dict[str, float]:
-        return {domain: decisive_head(heads, self.settings.inference) for domain, heads in accuracy.items()}
-
-    def _check_evaluation(self, content: RecordDict) -> None:
-        check_records(content)
-        check_counts(content["metrics"], len(self.settings.class_names))
-
-    def _line(self, server_round: int, phase: str, evaluation: Phase, training: Phase | None = None) -> dict[str, Any]:
+    def line(self, server_round: int, phase: str, evaluation: Phase, training: Phase | None = None) -> dict[str, Any]:
         """One line of metrics.jsonl. Train and evaluation bytes and seconds of a client are added up."""
         training = training or Phase()
         counts = {name: evaluation.metrics(name) for name in evaluation.replies}
@@ -187,8 +168,7 @@ class Federation:
         return {
             "round": server_round,
             "phase": phase,
-            "accuracy": accuracy_by_domain(counts),
-            "confusion": confusion_by_domain(counts),
+            **self.workload.measured(counts),
             "clients": clients,
             "failures": training.failures + evaluation.failures,
         }
@@ -247,5 +227,25 @@ def _checker(strategy: Strategy, arrays: ArrayRecord) -> Check:
     return looks_like_the_model
 
 
-def _first(failures: list[str]) -> str:
+def _usable(new: ArrayRecord, model: ArrayRecord, server_round: int) -> ArrayRecord:
+    """The new model in the types of the one that was sent: Flower's FedAdam answers in float64.
+
+    Raises
+    ------
+    RunStopped
+        If a value is not finite.
+    """
+    types = {name: model[name].dtype if name in model else array.dtype for name, array in new.items()}
+    with np.errstate(over="ignore"):
+        values = {name: array.numpy().astype(types[name], copy=False) for name, array in new.items()}
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise RunStopped(f"round {server_round}: the new model is not finite ({name}); take smaller steps")
+    if all(array.dtype == types[name] for name, array in new.items()):
+        return new
+    return ArrayRecord({name: Array(value) for name, value in values.items()})
+
+
+def first_reason(failures: list[str]) -> str:
+    """The first failure of a phase without replies."""
     return failures[0] if failures else "no client was asked"

@@ -5,8 +5,9 @@
     flower.log       what Flower itself says, tracebacks of failing clients included (simulation)
     config.toml      the full effective settings, and the versions they ran with
     metrics.jsonl    one line a round, round 0 being before the first
+    samples/         what a generative model drew
     summary.json     written at the end
-    checkpoints/     the global model after the last rounds
+    checkpoints/     the global model after the last rounds, and what else the server needs to go on
     tensorboard/     the same metrics as curves
     clients/         what stays with each simulated client
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import tomli_w
 
-from protocol.settings import Settings, SettingsError
+from protocol.settings import RunSettings, SettingsError
 
 FLOWER_LOG = "flower.log"
 """Flower's own log of a simulation; it may be there before the run is."""
@@ -39,10 +40,11 @@ class RunDirectory:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
+        self.samples = path / "samples"
         self._metrics = path / "metrics.jsonl"
 
     @classmethod
-    def create(cls, settings: Settings) -> "RunDirectory":
+    def create(cls, settings: RunSettings) -> "RunDirectory":
         """Begin a new run in ``settings.output``.
 
         Raises
@@ -58,7 +60,7 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, settings: Settings) -> "RunDirectory":
+    def open(cls, settings: RunSettings) -> "RunDirectory":
         """Open the run in ``settings.output`` to continue it.
 
         Raises
@@ -129,7 +131,7 @@ def refuse_unusable_output(path: Path) -> None:
         raise SettingsError(f"output={path}: {parent} can't be written to; name a folder that can")
 
 
-def refuse_other_settings(settings: Settings) -> None:
+def refuse_other_settings(settings: RunSettings) -> None:
     """Refuse to continue the run in ``settings.output`` with settings that would change its results.
 
     Raises
@@ -144,6 +146,11 @@ def refuse_other_settings(settings: Settings) -> None:
                 f"{key}={value}: the run in {settings.output} has {key}={stored.get(key)}; "
                 "resume it with its own settings, or start a new run in another folder"
             )
+    if settings.rounds != stored["rounds"] and not settings.rounds_may_grow:
+        raise SettingsError(
+            f"rounds={settings.rounds}: the run in {settings.output} has {stored['rounds']}, and its step sizes depend "
+            "on it; leave rounds out, or start a new run in another folder"
+        )
     if settings.rounds < stored["rounds"]:
         raise SettingsError(
             f"rounds={settings.rounds}: the run in {settings.output} has {stored['rounds']}; only more can follow"
@@ -161,7 +168,7 @@ def stored_run_config(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads((path / "config.toml").read_text())["settings"]
     except (OSError, KeyError, tomllib.TOMLDecodeError):
-        raise SettingsError(f"{path}: no run to continue here (no readable config.toml)") from None
+        raise SettingsError(f"{path}: no run here (no readable config.toml)") from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

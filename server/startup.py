@@ -10,15 +10,20 @@ import torch
 
 from adaptation.networks import NETWORKS, build
 from domains.examples import DataError
+from domains.family import Family
 from domains.partition import limited_split, split_labels
 from domains.registry import family, spec_of
+from generative.registry import MODELS, MissingExtraError
+from generative.registry import build as build_model
+from protocol.generative_settings import GenerativeSettings
 from protocol.runtime import choose_device
 from protocol.seeds import client_names, domain_of
-from protocol.settings import AUTO, Scalar, Settings, SettingsError
+from protocol.settings import AUTO, RunSettings, Scalar, Settings, SettingsError
+from protocol.workloads import own_keys, settings_class
 from strategies.registry import check_strategy
 
 
-def effective_settings(config: Mapping[str, Scalar]) -> Settings:
+def effective_settings(config: Mapping[str, Scalar]) -> RunSettings:
     """A flat run config with every ``auto`` resolved and every name checked.
 
     Raises
@@ -26,36 +31,32 @@ def effective_settings(config: Mapping[str, Scalar]) -> Settings:
     SettingsError, DataError
         Naming the key, what was given and what is allowed.
     """
-    data = family(str(config.get("data", Settings.model_fields["data"].default)))
-    data_dir = str(config.get("data-dir", ""))
-    given = {key: value for key, value in config.items() if value != AUTO}
-    settings = Settings.from_run_config(given, data.defaults(Path(data_dir) if data_dir else None, given))
-    check_strategy(settings.strategy)
-    _check_network(settings)
-    if settings.scenery and data.kind != "digits":
-        raise SettingsError(f"scenery=True: data={settings.data} knows none, digits alone do; set scenery=false")
-    if settings.scenery and not settings.randomise:
-        raise SettingsError("scenery=True: it is a part of the randomisation; set randomise=true, or scenery=false too")
-    if data.segmentation and not settings.cache_features:
-        raise SettingsError("cache-features=False: segmentation keeps the features of sampled places; set it to true")
-    if settings.personalise and settings.strategy != "dualadapt":
-        raise SettingsError(
-            f"personalise=True: strategy={settings.strategy} has no part of a client's own; use dualadapt"
-        )
+    given = {key: value for key, value in own_keys(config).items() if value != AUTO}
+    data = family(str(given.get("data", RunSettings.model_fields["data"].default)))
+    data_dir = Path(str(given["data-dir"])) if given.get("data-dir") else None
+    settings_type = settings_class(config)
+    if issubclass(settings_type, GenerativeSettings):
+        settings = settings_type.from_run_config(given, _generative_defaults(data, data_dir, given))
+    else:
+        settings = settings_type.from_run_config(given, data.defaults(data_dir, given))
+        _check_adaptation(settings)
     try:
         choose_device(settings.device)
     except ValueError as error:
         raise SettingsError(str(error)) from None
     _check_targets(settings)
+    if isinstance(settings, GenerativeSettings):  # last: what it imports takes seconds
+        _check_model(settings)
     return settings
 
 
-def check_source(settings: Settings) -> None:
-    """Refuse a source whose files are missing or damaged; looks at headers and sizes only."""
-    family(settings.data).check([settings.source], spec_of(settings))
+def check_source(settings: RunSettings) -> None:
+    """Refuse a source whose files are missing or damaged, where there is one; looks at headers and sizes only."""
+    if isinstance(settings, Settings):
+        family(settings.data).check([settings.source], spec_of(settings))
 
 
-def check_simulation(settings: Settings) -> None:
+def check_simulation(settings: RunSettings) -> None:
     """Refuse what a simulation on this machine could not split: target files, and more clients than examples."""
     data = family(settings.data)
     data.check(settings.target_domains, spec_of(settings))
@@ -72,6 +73,44 @@ def check_simulation(settings: Settings) -> None:
         if settings.partition != "iid":  # the labels decide whether every share is large enough
             how = (settings.partition, settings.alpha, settings.seed, settings.min_examples)
             limited_split(labels, settings.target_limit, shares, *how, domain)
+
+
+def _generative_defaults(data: Family, data_dir: Path | None, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """What the data say of a generative run: without a word from the user, the clients share the source's domain."""
+    of_adaptation = data.defaults(data_dir, {"targets": "given or the source", **given})
+    own = {key: of_adaptation[key] for key in ("classes", "input-shape")}
+    return {"targets": of_adaptation["source"], **own}
+
+
+def _check_model(settings: GenerativeSettings) -> None:
+    """Refuse a model that is not installed, can't be built so, or doesn't learn the data's kind of examples."""
+    try:
+        MODELS[settings.workload].kind.check(settings)
+        build_model(settings.workload, settings, seed=0)
+    except MissingExtraError as error:
+        raise SettingsError(f"workload={settings.workload}: {error}") from None
+    except ValueError as error:  # a model names the settings as attributes
+        text = str(error)
+        for name, field in type(settings).model_fields.items():
+            text = text.replace(f"{name}=", f"{field.alias}=")
+        raise SettingsError(text) from None
+
+
+def _check_adaptation(settings: Settings) -> None:
+    """Refuse a strategy or network that there isn't, and extras that don't go together."""
+    data = family(settings.data)
+    check_strategy(settings.strategy)
+    _check_network(settings)
+    if settings.scenery and data.kind != "digits":
+        raise SettingsError(f"scenery=True: data={settings.data} knows none, digits alone do; set scenery=false")
+    if settings.scenery and not settings.randomise:
+        raise SettingsError("scenery=True: it is a part of the randomisation; set randomise=true, or scenery=false too")
+    if data.segmentation and not settings.cache_features:
+        raise SettingsError("cache-features=False: segmentation keeps the features of sampled places; set it to true")
+    if settings.personalise and settings.strategy != "dualadapt":
+        raise SettingsError(
+            f"personalise=True: strategy={settings.strategy} has no part of a client's own; use dualadapt"
+        )
 
 
 def _check_network(settings: Settings) -> None:
@@ -92,16 +131,17 @@ def _check_network(settings: Settings) -> None:
         raise SettingsError(f"network={settings.network}: gives {gives}, but data={settings.data} has {needs}")
 
 
-def _check_targets(settings: Settings) -> None:
+def _check_targets(settings: RunSettings) -> None:
     data = family(settings.data)
     allowed = data.domains_in(spec_of(settings).data_dir)
-    known_here = (settings.source, *settings.target_domains) if data.domains else (settings.source,)
+    source = (settings.source,) if isinstance(settings, Settings) else ()
+    known_here = (*source, *settings.target_domains) if data.domains else source
     for domain in known_here:  # where domains are folders, a real client's may be nowhere but with the client
         if domain not in allowed:
             raise DataError(f"{domain}: no such domain in {settings.data}; allowed are {', '.join(allowed)}")
     if not settings.target_domains:
         raise DataError(f"targets={settings.targets}: names no domain; allowed are {', '.join(allowed)}")
-    if settings.source in settings.target_domains:
+    if set(source) & set(settings.target_domains):
         raise DataError(f"targets={settings.targets}: {settings.source} is the source, it can't be a target too")
     if len(set(settings.target_domains)) < len(settings.target_domains):
         raise DataError(f"targets={settings.targets}: a domain is named twice")

@@ -1,8 +1,10 @@
-"""A run's metrics as curves: TensorBoard's event files in the run directory."""
+"""A run's metrics as curves and pictures: TensorBoard's event files in the run directory."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 
 class TensorBoard:
@@ -28,12 +30,19 @@ class TensorBoard:
             self._writer.add_scalar(name, value, line["round"])
         self._writer.flush()
 
+    def show(self, name: str, picture: Tensor, server_round: int) -> None:
+        """Write a picture: uint8 (3, H, W)."""
+        self._writer.add_image(name, picture, server_round)
+        self._writer.flush()
+
 
 def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """The numbers of a line by their names in every tracker: ``accuracy/svhn/mean``, ``server/discrepancy``."""
-    for domain, by_head in line["accuracy"].items():
+    for domain, by_head in line.get("accuracy", {}).items():
         for head, value in by_head.items():
             yield f"accuracy/{domain}/{head}", value
+    for domain, value in line.get("loss", {}).items():
+        yield f"loss/{domain}", value
     for name, value in line.get("train", {}).items():
         if isinstance(value, int | float):
             yield f"server/{name}", value

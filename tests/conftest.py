@@ -13,6 +13,8 @@ from domains.examples import Examples
 from domains.registry import family
 from protocol.records import config_record, to_record
 from protocol.settings import Settings
+from protocol.workloads import WORKLOADS
+from server.startup import effective_settings
 
 BLINK = {
     "pretrain-steps": 2,
@@ -103,5 +105,37 @@ def message_to():
         if message_type == "train" and settings.strategy == "dualadapt":
             records["source_mixture"] = to_record(fit(source, settings.components, 0).arrays())
         return Message(RecordDict(records), dst_node_id=5, message_type=message_type)
+
+    return make
+
+
+TINY = {
+    "rounds": 2,
+    "local-steps": 2,
+    "local-batch": 8,
+    "width": 8,
+    "image-size": 8,
+    "timesteps": 30,
+    "implicit-steps": 3,
+    "noise-levels": 3,
+    "langevin-steps": 1,
+    "sample-count": 4,
+    "quality-samples": 0,
+    "server-threads": 1,
+    "device": "cpu",
+}
+"""Generative models of a few thousand weights and a few steps; each workload takes the keys that it has."""
+
+
+@pytest.fixture(scope="session")
+def generative_settings_of():
+    """Effective settings of a generative workload on embedded digits; keyword arguments change keys."""
+
+    def make(workload="ddpm", **changes):
+        known = WORKLOADS[workload].by_key()
+        tiny = {key: value for key, value in TINY.items() if key in known}
+        return effective_settings(
+            {"workload": workload, **tiny, **{key.replace("_", "-"): value for key, value in changes.items()}}
+        )
 
     return make

@@ -37,6 +37,18 @@ def arrays(run: Path) -> dict[str, bytes]:
     }
 
 
+TINY = ("-c", "local-steps=2", "-c", "local-batch=8", "-c", "width=8", "-c", "image-size=8", "-c", "timesteps=30")
+TINY += ("-c", "implicit-steps=3", "-c", "sample-count=4", "-c", "quality-samples=0", "-c", "server-threads=1")
+
+
+def generate(*options: object) -> subprocess.CompletedProcess[str]:
+    """Run a small `fmtda generate` to its end."""
+    words = [sys.executable, "-m", "fmtda", "generate", *map(str, options)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
 def _timeless(value):
     if isinstance(value, dict):
         return {key: _timeless(v) for key, v in value.items() if not key.endswith("seconds")}

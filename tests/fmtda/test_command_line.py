@@ -83,7 +83,7 @@ def test_a_resumed_run_stays_in_its_folder(tmp_path):
 
 
 def test_a_folder_without_a_run_is_not_resumed(tmp_path):
-    assert "no run to continue" in refused("--resume", tmp_path)
+    assert "no run here" in refused("--resume", tmp_path)
 
 
 def test_a_wrong_option_ends_with_status_2_and_no_traceback():

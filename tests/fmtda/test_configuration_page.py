@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fmtda.configuration_page import page
-from protocol.settings import run_config_defaults
+from protocol.workloads import run_config_defaults
 
 
 def test_the_page_in_docs_is_current():

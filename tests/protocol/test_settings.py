@@ -1,14 +1,11 @@
 """The run config: what `auto` becomes, what is refused and how, and that nothing is lost on the way."""
 
-import tomllib
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
 from domains.registry import FAMILIES
 from protocol.records import config_record, read_config
-from protocol.settings import AUTO, EXTRAS, PRESETS, Settings, SettingsError, run_config_defaults
+from protocol.settings import AUTO, EXTRAS, PRESETS, Settings, SettingsError
 
 DIGITS = FAMILIES["digits"].defaults()
 
@@ -23,13 +20,8 @@ def refusal(key, value):
     return str(caught.value)
 
 
-def test_pyproject_lists_every_key_with_its_default():
-    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    assert pyproject["tool"]["flwr"]["app"]["config"] == run_config_defaults()
-
-
 def test_the_listed_defaults_give_the_same_settings_as_no_key_at_all():
-    assert Settings.from_run_config(run_config_defaults(), DIGITS) == Settings.from_run_config({}, DIGITS)
+    assert Settings.from_run_config(Settings.defaults(), DIGITS) == Settings.from_run_config({}, DIGITS)
 
 
 def test_preset_paper_switches_every_extra_off():
@@ -59,7 +51,7 @@ def test_a_key_that_is_given_wins_over_preset_and_family():
 
 @pytest.mark.parametrize("family", [FAMILIES["digits"], FAMILIES["digit-five"]], ids=lambda family: family.name)
 def test_auto_becomes_what_the_family_says(family):
-    config = {key: AUTO for key, default in run_config_defaults().items() if default == AUTO}
+    config = {key: AUTO for key, default in Settings.defaults().items() if default == AUTO}
     resolved = Settings.from_run_config(config, family.defaults()).run_config()
     assert {key: resolved[key] for key in family.defaults()} == family.defaults()
     assert AUTO not in [value for key, value in resolved.items() if key != "device"]
@@ -119,7 +111,7 @@ def test_a_bad_value_is_refused_in_one_line_with_key_value_and_what_is_allowed(k
 def test_an_unknown_key_is_refused_in_one_line_with_all_keys_there_are(key):
     message = refusal(key, 1)
     assert message.startswith(f"{key}: no such key; allowed are ")
-    assert message.partition("allowed are ")[2].split(", ") == sorted(run_config_defaults())
+    assert message.partition("allowed are ")[2].split(", ") == sorted(Settings.defaults())
     assert "\n" not in message
 
 

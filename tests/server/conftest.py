@@ -99,6 +99,12 @@ def grid_of():
     return InProcessGrid
 
 
+@pytest.fixture(autouse=True)
+def few_held_out_draws(monkeypatch):
+    """What is tested here does not depend on their number, the seconds do."""
+    monkeypatch.setattr("generative.training.HELD_OUT_DRAWS", 1)
+
+
 @pytest.fixture
 def silence():
     return Silence()

@@ -117,7 +117,7 @@ def test_a_folder_without_a_run_cannot_be_continued(settings, content):
     if content is not None:
         path.mkdir()
         (path / "config.toml").write_text(content)
-    with pytest.raises(SettingsError, match="no run to continue here"):
+    with pytest.raises(SettingsError, match="no run here"):
         RunDirectory.open(settings)
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from domains.examples import DataError
-from protocol.settings import SettingsError, run_config_defaults
+from protocol.settings import SettingsError
+from protocol.workloads import run_config_defaults
 from server.startup import check_simulation, check_source, effective_settings
 
 

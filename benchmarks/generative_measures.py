@@ -1,0 +1,125 @@
+"""What a finished generative run is measured by, beyond its own summary: many samples, one judge for all, the bound.
+
+Everything is drawn from the moving average in the run's last checkpoint. All figures depend on the run directory and
+the numbers given here alone, so that they can be measured again.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generative.image_quality import PictureClassifier, frechet_distance, judge, train_classifier
+from generative.registry import MODELS
+from generative.sampling import draw
+from protocol.generative_settings import ImageModelSettings
+from protocol.seeds import generator_for
+from protocol.workloads import read_settings
+from server import checkpoints
+from server.generative import Results
+from server.pooled_data import held_out_by_client, pooled_examples
+from server.run_directory import RunDirectory, stored_run_config
+
+BOUND_BATCH = 100
+"""Pictures that the bound is computed of at once."""
+
+
+class Judged:
+    """Real pictures and the classifier that was trained on them: one for all runs on the same data.
+
+    Parameters
+    ----------
+    settings : ImageModelSettings
+        Of any of these runs.
+    """
+
+    def __init__(self, settings: ImageModelSettings) -> None:
+        self.real, labels = pooled_examples(settings)
+        self.held_out = torch.cat(list(held_out_by_client(settings).values()))
+        self.classifier: PictureClassifier = train_classifier(
+            self.real, labels, len(settings.class_names), settings.seed
+        )
+
+    @staticmethod
+    def key(settings: ImageModelSettings) -> tuple:
+        """What runs share that can have one judge."""
+        return (
+            settings.data,
+            settings.targets,
+            settings.target_limit,
+            settings.seed,
+            settings.image_size,
+            settings.colour,
+        )
+
+    def of(self, samples: Tensor) -> dict[str, Any]:
+        """Distance, confidence and class shares of samples."""
+        quality = judge(self.classifier, self.real, samples)
+        return {
+            "frechet_distance": quality.frechet_distance,
+            "confident_share": quality.confident_share,
+            "class_shares": [round(share, 4) for share in quality.class_shares.tolist()],
+        }
+
+    def floor(self) -> dict[str, float]:
+        """The distance of real pictures from real ones, which no model gets below but by chance: held-out ones and one
+        half of the training part from the other."""
+        order = torch.randperm(len(self.real), generator=torch.Generator().manual_seed(0))
+        first, second = self.real[order[::2]], self.real[order[1::2]]
+        return {
+            "held_out": frechet_distance(self.classifier, self.real, self.held_out),
+            "halves": frechet_distance(self.classifier, first, second),
+        }
+
+
+def opened(run: Path, **changes: int) -> Results:
+    """A run's model with the average's weights, ready to draw; keyword arguments change how it samples."""
+    settings = read_settings(stored_run_config(run)).changed(**changes)
+    checkpoint = checkpoints.latest(RunDirectory(run).checkpoints)
+    results = Results(settings)
+    results.restore(checkpoint)
+    results.model.load_state_dict(results.average)
+    return results
+
+
+def sampled(results: Results, count: int) -> tuple[Tensor, float]:
+    """Samples and the seconds that they took; equal in number and seed for every run."""
+    began = time.perf_counter()
+    samples = draw(results.model, count, generator_for(results.settings.seed, "benchmark"))
+    return samples, time.perf_counter() - began
+
+
+def samplers(run: Path, judged: Judged, count: int, steps: int = 50) -> dict[str, Any]:
+    """DDPM: the ancestral sampler beside DDIM with few steps, by distance and seconds."""
+    found = {}
+    for name, implicit_steps in (("ancestral", 0), (f"ddim-{steps}", steps)):
+        results = opened(run, implicit_steps=implicit_steps)
+        samples, seconds = sampled(results, count)
+        found[name] = {
+            "steps": results.model.sampling_steps,
+            "samples": count,
+            "seconds": seconds,
+            "frechet_distance": frechet_distance(judged.classifier, judged.real, samples),
+        }
+    return found
+
+
+def bits_per_dimension(run: Path, pictures: Tensor) -> dict[str, float]:
+    """DDPM: the variational bound on held-out pictures with its parts, in bits per dimension."""
+    model = opened(run).model.eval()
+    generator = torch.Generator().manual_seed(0)
+    parts = {"prior": 0.0, "transitions": 0.0, "decoder": 0.0, "total": 0.0}
+    for batch in pictures.split(BOUND_BATCH):
+        bound = model.bound(batch, generator)
+        terms: Mapping[str, Tensor] = {**bound._asdict(), "transitions": bound.transitions.sum(), "total": bound.total}
+        for name in parts:
+            parts[name] += terms[name].item() * len(batch) / len(pictures)
+    return {**parts, "pictures": len(pictures)}
+
+
+def write_grid(samples: Tensor, results: Results, file: Path) -> None:
+    """A grid of the first 64 samples."""
+    MODELS[results.settings.workload].kind.write(samples[:64], file)

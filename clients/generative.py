@@ -1,0 +1,66 @@
+"""The generative workloads' client side: any registered model, trained on the client's examples and sent back whole.
+
+The result is a function of the message, the client's data and the seed: the optimiser starts afresh every round, and
+nothing is kept on the client.
+"""
+
+import time
+
+import torch
+from flwr.app import Message
+
+from adaptation.batches import shuffled_batches
+from clients.identity import Client
+from generative.model import GenerativeModel
+from generative.registry import MODELS, build
+from generative.training import descend, held_out_loss, step_sizes
+from protocol.generative_settings import GenerativeSettings
+from protocol.records import from_record, reply_to, to_record
+from protocol.runtime import choose_device
+from protocol.seeds import generator_for
+
+
+def train(message: Message, client: Client) -> Message:
+    """`local-steps` gradient steps from the global model; with FedProx, held near it.
+
+    Raises
+    ------
+    LossNotFinite
+        If the loss is NaN or infinite; nothing is uploaded then.
+    """
+    began = time.perf_counter()
+    settings: GenerativeSettings = client.settings
+    model = received_model(message, client)
+    examples = MODELS[settings.workload].kind.examples(client.train.inputs, settings)
+    generator = client.generator("generative training")
+    loss = descend(
+        model,
+        torch.optim.Adam(model.parameters(), lr=settings.local_learning_rate, fused=True),
+        examples,
+        shuffled_batches(len(examples), settings.local_batch, settings.local_steps, generator),
+        step_sizes(settings, client.round),
+        generator,
+        proximal_mu=settings.proximal_mu if settings.strategy == "fedprox" else 0.0,
+    )
+    metrics = {"num-examples": len(examples), "seconds": time.perf_counter() - began, "loss": loss}
+    return reply_to(message, client.name, metrics, model=to_record(model.state_dict()))
+
+
+def evaluate(message: Message, client: Client) -> Message:
+    """The model's loss on the client's test examples, with the same noise in every round."""
+    began = time.perf_counter()
+    settings: GenerativeSettings = client.settings
+    examples = MODELS[settings.workload].kind.examples(client.test.inputs, settings)
+    metrics = {"num-examples": len(examples)}
+    if len(examples):
+        model = received_model(message, client)
+        metrics["loss"] = held_out_loss(model, examples, generator_for(settings.seed, client.name, "held-out loss"))
+    return reply_to(message, client.name, {**metrics, "seconds": time.perf_counter() - began})
+
+
+def received_model(message: Message, client: Client) -> GenerativeModel:
+    """The global model as the message brought it, on the client's device."""
+    settings = client.settings
+    model = build(settings.workload, settings, seed=0)
+    model.load_state_dict(from_record(message.content["model"]))
+    return model.to(choose_device(settings.device))

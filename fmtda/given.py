@@ -1,0 +1,105 @@
+"""What the user gave, looked at before anything starts: bad input ends with one line that names it and status 2."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from protocol.settings import RunSettings, Scalar, SettingsError
+from protocol.workloads import settings_class
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+WIDTH_WITHOUT_TERMINAL = 120
+
+
+def open_console() -> Console:
+    """The terminal, or lines of one width where there is none."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+
+
+def pairs(texts: list[str]) -> dict[str, Scalar]:
+    """What ``-c KEY=VALUE`` gave."""
+    given: dict[str, Scalar] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            refuse(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
+        given[key.strip()] = value.strip()
+    return given
+
+
+def checked_settings(given: dict[str, Scalar], resume: Path | None, command: str) -> RunSettings:
+    """Everything that can be refused before Flower starts is refused here, within seconds.
+
+    Parameters
+    ----------
+    given
+        Run-config keys that the user set.
+    resume
+        The run directory to continue, or None for a new run.
+    command
+        The subcommand that asks: a workload has one alone.
+    """
+    from domains.examples import DataError
+    from server import run_directory, startup
+    from server.app import new_output
+
+    try:
+        if resume is not None:
+            if "output" in given:
+                refuse(f"--output {given['output']}: a resumed run stays in its own folder; leave --output out")
+            path = resume.expanduser().absolute()
+            stored = run_directory.stored_run_config(path)
+            if given.get("workload", stored["workload"]) != stored["workload"]:
+                refuse(
+                    f"workload={given['workload']}: the run in {path} has workload={stored['workload']}; leave it out"
+                )
+            given = {**stored, **given, "output": str(path), "resume": True}
+        asked = settings_class(given)
+        if asked.command != command:
+            refuse(f"workload={given.get('workload')}: this is run, and continued, with fmtda {asked.command}")
+        settings = startup.effective_settings(given)
+        output = Path(settings.output).expanduser().absolute() if settings.output else new_output(settings)
+        settings = settings.changed(output=str(output))
+        if resume is None:
+            run_directory.refuse_unusable_output(output)
+        else:
+            run_directory.refuse_other_settings(settings)
+        startup.check_source(settings)
+        startup.check_simulation(settings)
+    except (SettingsError, DataError) as error:
+        refuse(error)
+    return settings
+
+
+def check_resources(settings: RunSettings, client_cpus: float, client_gpus: float) -> None:
+    """Refuse a client that this machine can't hold; a Ray cluster is asked by Ray itself."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    import torch
+
+    if client_cpus > (os.cpu_count() or 1):
+        refuse(f"--client-cpus {client_cpus:g}: this machine has {os.cpu_count()} cores; give at most that many")
+    if client_gpus > torch.cuda.device_count():
+        refuse(
+            f"--client-gpus {client_gpus:g}: torch sees {torch.cuda.device_count()} GPUs here; give at most that many"
+        )
+    if settings.device == "cuda" and client_gpus == 0:
+        refuse("device=cuda: clients need a share of a GPU; give one with --client-gpus, as in --client-gpus 0.25")
+
+
+def refuse(problem: Exception | str) -> NoReturn:
+    """End with what was wrong, a line each."""
+    for line in str(problem).splitlines():
+        print(f"fmtda: error: {line}", file=sys.stderr)
+    raise typer.Exit(BAD_INPUT)
+
+
+def stop(problem: Exception, settings: RunSettings) -> NoReturn:
+    """End a run that began and can't go on, with the line that continues it."""
+    print(f"fmtda: stopped: {problem}\nfmtda: continue with: {settings.resume_command}", file=sys.stderr)
+    raise typer.Exit(1)

@@ -1,0 +1,91 @@
+"""``fmtda sample``: new examples out of a run's model."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmtda.given import INTERRUPTED, open_console, refuse
+from protocol.generative_settings import GenerativeSettings
+from protocol.settings import SettingsError
+from protocol.workloads import read_settings
+
+
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="run directory of fmtda generate", show_default=False)],
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="how many")] = 64,
+    output: Annotated[
+        Path | None, typer.Option(help="file to write; default: a new one in RUN_DIR/samples, named by seed and count")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="equal seeds give equal samples")] = 0,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddpm only: ddpm (all ancestral steps) or ddim; default: as the run sampled")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="steps of --sampler ddim, 50 without")] = None,
+) -> None:
+    """Draw from the moving average of a run's model, after its last whole round; the run may be under way.
+
+    Examples:
+
+    - `fmtda sample runs/20260101-120000-ddpm-fedavg-digits`  (a grid of 64 pictures)
+
+    - `fmtda sample RUN_DIR --count 100 --seed 1 --output pictures.png`
+
+    - `fmtda sample RUN_DIR --sampler ddim --steps 20`  (fast, a little worse)
+    """
+    console = open_console()
+    path = run.expanduser().absolute()
+
+    from generative.registry import MODELS, MissingExtraError
+    from protocol.runtime import set_threads
+    from protocol.seeds import generator_for
+    from server import checkpoints
+    from server.generative import Results
+    from server.run_directory import RunDirectory, stored_run_config
+
+    try:
+        settings = read_settings(stored_run_config(path))
+        if not isinstance(settings, GenerativeSettings):
+            refuse(f"{run}: workload={settings.workload} draws nothing; name a run of fmtda generate")
+        settings = settings.sampled_by(sampler, steps)
+        directory = RunDirectory(path)
+        checkpoint = checkpoints.latest(directory.checkpoints)
+        if checkpoint is None:
+            refuse(f"{run}: no whole checkpoint here yet; let it finish a round with: fmtda generate --resume {path}")
+        kind = MODELS[settings.workload].kind
+        file = _writable(output, directory.samples / f"seed-{seed}-count-{count}{kind.suffix}")
+        set_threads(settings.server_threads)
+        results = Results(settings)
+        results.restore(checkpoint)
+    except (SettingsError, MissingExtraError, ValueError) as error:
+        refuse(error)
+
+    from fmtda.interruption import interruptible
+    from fmtda.progress import StageBar
+    from server.progress import Lines
+
+    progress = StageBar(console) if console.is_terminal else Lines()
+    try:
+        with closing(progress), interruptible():
+            stage = f"sampling {count} after round {checkpoint.round}"
+            samples = results.draw(count, generator_for(seed, "sample"), stage, progress)
+    except KeyboardInterrupt:
+        print("fmtda: interrupted; nothing was written", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    file.parent.mkdir(exist_ok=True)
+    kind.write(samples, file)
+    print(f"fmtda: {file}")
+
+
+def _writable(output: Path | None, default: Path) -> Path:
+    """The file to write, or a refusal before anything is drawn."""
+    if output is None:
+        return default
+    file = output.expanduser().absolute()
+    if file.is_dir():
+        refuse(f"--output {output}: this is a folder; name a file, such as {output / default.name}")
+    if not file.parent.is_dir():
+        refuse(f"--output {output}: there is no folder {file.parent}; make it, or name another")
+    return file

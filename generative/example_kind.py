@@ -1,0 +1,64 @@
+"""What a model's examples are, apart from the model: how they come out of a domain's inputs, how people see them."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+
+class ExampleKind(ABC):
+    """Pictures, or graphs of molecules; every model of `generative.registry` says which.
+
+    Settings are any object with the attributes that the kind's methods read.
+
+    Attributes
+    ----------
+    suffix : str
+        Of the file that `write` makes.
+    """
+
+    suffix: ClassVar[str]
+
+    @abstractmethod
+    def check(self, settings: Any) -> None:
+        """Refuse settings whose data can't be brought into this form; looks at no file.
+
+        Raises
+        ------
+        ValueError
+            Naming the key.
+        """
+
+    @abstractmethod
+    def examples(self, inputs: Any, settings: Any) -> Tensor:
+        """A domain's inputs, (N, ...) as `domains` gives them, as the model's examples, (N, ...) on the CPU."""
+
+    @abstractmethod
+    def quality(self, samples: Tensor, real: Tensor, labels: Tensor, settings: Any, seed: int) -> dict[str, Any]:
+        """How good samples are, as named figures for summary.json.
+
+        Parameters
+        ----------
+        samples, real : Tensor, (N, ...), (M, ...)
+            Both in the form of the model's examples.
+        labels : Tensor, (M,), int64
+            Of the real ones, -1 where unknown.
+        settings : object
+            With `class_names` and what else the kind reads.
+        seed : int
+            Of whatever is trained to judge.
+
+        Raises
+        ------
+        ValueError
+            If these examples can't be judged; the message says why.
+        """
+
+    @abstractmethod
+    def picture(self, samples: Tensor) -> Tensor:
+        """Samples drawn side by side: uint8 (3, H, W)."""
+
+    @abstractmethod
+    def write(self, samples: Tensor, file: Path) -> None:
+        """Write samples for people to look at, whole or not at all."""

@@ -1,0 +1,73 @@
+"""Pictures as the examples of a model: brought to its size and colour, and laid out in a grid."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from generative.example_kind import ExampleKind
+from generative.image_quality import image_grid, judge, train_classifier
+
+GREY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in ITU-R BT.601's luma."""
+
+BLOCK = 1024
+"""Pictures that are brought to size at once (our choice)."""
+
+SHOWN_SIDE = 64
+"""Pixels that a side of a picture has in a grid at least, about (our choice)."""
+
+
+class Images(ExampleKind):
+    """uint8 pictures (N, C, H, W), values 0 to 255."""
+
+    suffix = ".png"
+
+    def check(self, settings: Any) -> None:
+        if len(settings.shape) != 3 or settings.shape[0] != 3:
+            shape = "x".join(map(str, settings.shape))
+            raise ValueError(
+                f"data={settings.data}: its inputs are {shape} and no pictures (3xHEIGHTxWIDTH), which "
+                f"{settings.workload} learns; take data of pictures, such as digits"
+            )
+
+    def examples(self, inputs: Any, settings: Any) -> Tensor:
+        """Pictures uint8 (N, 3, H, W) as uint8 (N, `channels`, `image_size`, `image_size`)."""
+        size, channels = settings.image_size, settings.channels
+        blocks = [_fit(inputs[start : start + BLOCK], size, channels) for start in range(0, len(inputs), BLOCK)]
+        return torch.cat(blocks) if blocks else torch.empty(0, channels, size, size, dtype=torch.uint8)
+
+    def quality(self, samples: Tensor, real: Tensor, labels: Tensor, settings: Any, seed: int) -> dict[str, Any]:
+        """By a small classifier trained on the real pictures; no Inception FID, see `generative.image_quality`."""
+        classifier = train_classifier(real, labels, len(settings.class_names), seed)
+        judged = judge(classifier, real, samples)
+        return {
+            "frechet_distance": judged.frechet_distance,
+            "confident_share": judged.confident_share,
+            "class_shares": judged.class_shares.tolist(),
+            "samples": len(samples),
+        }
+
+    def picture(self, samples: Tensor) -> Tensor:
+        """A grid as square as can be, filled line by line; small pictures are enlarged by a whole number."""
+        enlarged = max(1, SHOWN_SIDE // max(samples.shape[-2:]))
+        grid = image_grid(samples, columns=math.ceil(math.sqrt(len(samples))))
+        return grid.repeat_interleave(enlarged, dim=1).repeat_interleave(enlarged, dim=2)
+
+    def write(self, samples: Tensor, file: Path) -> None:
+        aside = file.with_name(f".{file.name}.{os.getpid()}")
+        Image.fromarray(self.picture(samples).permute(1, 2, 0).numpy()).save(aside, format="PNG")
+        aside.rename(file)
+
+
+def _fit(pictures: Tensor, size: int, channels: int) -> Tensor:
+    """Each pixel becomes the mean over the area that it covers; grey is ITU's."""
+    values = pictures.float()
+    if channels == 1:
+        values = (values * torch.tensor(GREY).view(3, 1, 1)).sum(dim=1, keepdim=True)
+    return functional.interpolate(values, (size, size), mode="area").round().byte()

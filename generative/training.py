@@ -1,0 +1,147 @@
+"""Gradient steps on any model, and its loss on examples that it did not see.
+
+One loop serves a client's round, the reference on pooled data, and whoever trains a model alone.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generative.model import GenerativeModel
+
+HELD_OUT_DRAWS = 512
+"""Examples at least that a held-out loss is the mean of; a smaller set counts several times, each time with other noise
+(our choice)."""
+
+HELD_OUT_BATCH = 128
+"""Examples in a forward pass of it (our choice)."""
+
+
+class LossNotFinite(ArithmeticError):
+    """Training that has gone astray; the message says at which step and what helps."""
+
+
+def descend(
+    model: GenerativeModel,
+    optimiser: torch.optim.Optimizer,
+    examples: Tensor,
+    batches: Iterable[Tensor],
+    sizes: Iterable[float],
+    generator: torch.Generator,
+    *,
+    proximal_mu: float = 0.0,
+    on_step: Callable[[int], None] = lambda done: None,
+) -> float:
+    """Descend the model's loss, in place.
+
+    Parameters
+    ----------
+    model : GenerativeModel
+    optimiser : torch.optim.Optimizer
+        Over the model's parameters.
+    examples : Tensor, (N, ...)
+        As the model takes them, on the CPU.
+    batches : iterable of Tensor, int64
+        Which examples each step takes; as many steps as there are of them.
+    sizes : iterable of float
+        The learning rate of each step.
+    generator : torch.Generator
+        Source of what the loss draws.
+    proximal_mu : float
+        Weight of FedProx's term mu / 2 |w - w_0|^2 in the loss, w_0 being the parameters at the start (Li et al. 2020,
+        "Federated optimization in heterogeneous networks").
+    on_step : callable
+        Called with 1 after each step.
+
+    Returns
+    -------
+    float
+        Mean of the losses, without the proximal term.
+
+    Raises
+    ------
+    LossNotFinite
+        At the first loss that is NaN or infinite; the model keeps the parameters of the step before.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device = parameters[0].device
+    start = [parameter.detach().clone() for parameter in parameters] if proximal_mu else []
+    losses = []
+    model.train()
+    for step, (chosen, size) in enumerate(zip(batches, sizes, strict=True), start=1):
+        loss = model.loss(examples[chosen].to(device), generator)
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise LossNotFinite(f"the loss is {losses[-1]} at step {step}; take a smaller local-learning-rate")
+        if proximal_mu:
+            distance = sum((now - before).square().sum() for now, before in zip(parameters, start, strict=True))
+            loss = loss + proximal_mu / 2 * distance
+        for group in optimiser.param_groups:
+            group["lr"] = size
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        on_step(1)
+    return sum(losses) / len(losses)
+
+
+def step_size(step: int, *, peak: float, schedule: str, warm_up: int, steps: int) -> float:
+    """The learning rate of a step of the whole run, wherever it is made.
+
+    Parameters
+    ----------
+    step : int
+        0 for the run's first.
+    peak : float
+        The largest.
+    schedule : {"constant", "cosine"}
+        What follows the warm-up: the peak, or half a cosine that would reach zero after the last step.
+    warm_up : int
+        Steps over which it rises linearly to the peak.
+    steps : int
+        Of the whole run.
+    """
+    rising = min(1.0, (step + 1) / warm_up) if warm_up else 1.0
+    if schedule == "constant" or step < warm_up:
+        return peak * rising
+    return peak * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
+
+
+def step_sizes(settings: Any, server_round: int) -> list[float]:
+    """The learning rates of the `local_steps` steps of a round, by the settings of that name."""
+    first = (server_round - 1) * settings.local_steps
+    return [
+        step_size(
+            step,
+            peak=settings.local_learning_rate,
+            schedule=settings.learning_rate_schedule,
+            warm_up=settings.warm_up_steps,
+            steps=settings.gradient_steps,
+        )
+        for step in range(first, first + settings.local_steps)
+    ]
+
+
+@torch.no_grad()
+def held_out_loss(model: GenerativeModel, examples: Tensor, generator: torch.Generator) -> float:
+    """The loss on other examples: with equal generators it differs by the model alone.
+
+    Parameters
+    ----------
+    model : GenerativeModel
+    examples : Tensor, (N, ...)
+        At least one.
+    generator : torch.Generator
+        Source of what the loss draws.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    total = count = 0
+    for _ in range(-(-HELD_OUT_DRAWS // len(examples))):
+        for batch in examples.split(HELD_OUT_BATCH):
+            total += model.loss(batch.to(device), generator).item() * len(batch)
+            count += len(batch)
+    return total / count

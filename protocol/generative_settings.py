@@ -1,0 +1,170 @@
+"""The settings of the generative workloads: what they share, then one class a model.
+
+A key that only one model has is known to its class alone. All values are our choice unless a source stands beside them.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from protocol.settings import RunSettings, Scalar, SettingsError
+
+LOCAL = "local"
+"""The strategy that is none: the clients' data pooled in one process, the reference for the federated ones."""
+
+SERVER_LEARNING_RATES = {"fedavgm": 1.0, "fedadam": 0.01}
+"""What `server-learning-rate` is by strategy where nobody says; the others have none."""
+
+
+class GenerativeSettings(RunSettings):
+    """Everything that decides what a run of any generative model computes.
+
+    Attributes
+    ----------
+    auto : mapping
+        What ``auto`` means for this model where neither the user nor the data say.
+    """
+
+    command = "generate"
+    auto: ClassVar[Mapping[str, Scalar]]
+
+    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "local"] = Field(
+        description="federated algorithm, or local: one process on pooled data; auto: fedavg"
+    )
+    clients: int = Field(ge=1, le=100_000, description="clients to wait for, spread over the targets; auto: 4 or more")
+    classes: str = Field(description="comma list of the class names, in the order of the labels; empty: none")
+
+    # Training on the clients
+    local_steps: int = Field(ge=1, description="gradient steps of a client a round; with local: of the process")
+    local_batch: int = Field(ge=2, description="examples in one of them; a smaller client takes all of its own")
+    local_learning_rate: float = Field(gt=0, description="Adam step size of them; Adam starts afresh every round")
+    learning_rate_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the step size over all steps of the run; cosine falls to zero at the last"
+    )
+    warm_up_steps: int = Field(100, ge=0, description="steps of the run over which the step size rises linearly")
+    proximal_mu: float = Field(0.01, ge=0, description="fedprox: weight of half the squared distance to the server's")
+
+    # The server's part
+    server_learning_rate: float = Field(
+        gt=0, description="fedavgm, fedadam: step size on the clients' mean update; auto: 1, 0.01"
+    )
+    server_momentum: float = Field(0.9, ge=0, lt=1, description="fedavgm: momentum; fedadam: beta_1")
+    server_beta2: float = Field(0.99, ge=0, lt=1, description="fedadam: beta_2")
+    server_tau: float = Field(1e-3, gt=0, description="fedadam: added to the root of the second moment")
+    ema_decay: float = Field(
+        ge=0, lt=1, description="weight of the past in the server's moving average of the model, one update a round"
+    )
+
+    # What comes out
+    sample_every: int = Field(10, ge=0, description="rounds between two samples in `samples`; 0: after the last only")
+    sample_count: int = Field(64, ge=1, le=10_000, description="examples in one of them")
+    quality_samples: int = Field(500, ge=0, description="examples drawn at the end to measure quality; 0: none")
+
+    @classmethod
+    def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The model's own values, and the step size of the strategy."""
+        strategy = str(given.get("strategy", "fedavg"))
+        rate = SERVER_LEARNING_RATES.get(strategy, 1.0)
+        return {"strategy": strategy, "server-learning-rate": rate, **cls.auto}
+
+    @classmethod
+    def auto_clients(cls, targets: int) -> int:
+        """Four, or one a target where there are more."""
+        return max(4, targets)
+
+    @property
+    def rounds_may_grow(self) -> bool:
+        """With the cosine schedule every step size depends on the number of rounds."""
+        return self.learning_rate_schedule == "constant"
+
+    def sampled_by(self, sampler: str | None, steps: int | None) -> Self:
+        """The settings with another way to sample, where the model has several.
+
+        Raises
+        ------
+        SettingsError
+            If it has not.
+        """
+        for option, value in {"--sampler": sampler, "--steps": steps}.items():
+            if value is not None:
+                raise SettingsError(f"{option} {value}: {self.workload} has one way to sample; leave it out")
+        return self
+
+    @property
+    def gradient_steps(self) -> int:
+        """How many steps a client makes in the whole run, or the one process of ``local``."""
+        return self.rounds * self.local_steps
+
+
+class ImageModelSettings(GenerativeSettings):
+    """What the models of pictures share."""
+
+    image_size: int = Field(16, ge=4, le=512, description="side of the square pictures that the model sees and makes")
+    colour: Literal["grey", "rgb"] = Field("grey", description="colour of these pictures")
+    width: int = Field(ge=8, description="channels of the network at full size, a multiple of 8")
+
+    @property
+    def channels(self) -> int:
+        """Of a picture."""
+        return 1 if self.colour == "grey" else 3
+
+
+class DDPMSettings(ImageModelSettings):
+    """Denoising diffusion probabilistic models (Ho et al. 2020), `generative.ddpm`."""
+
+    auto = {
+        "rounds": 20,
+        "local-steps": 100,
+        "local-batch": 64,
+        "local-learning-rate": 1e-3,
+        "ema-decay": 0.5,
+        "width": 32,
+    }
+
+    workload: Literal["ddpm"] = Field("ddpm", description="what the clients train")
+    timesteps: int = Field(1000, ge=2, le=100_000, description="T: steps of the noise process")
+    schedule: Literal["linear", "cosine"] = Field("cosine", description="of the variances beta_t")
+    variance: Literal["posterior", "beta"] = Field("posterior", description="sigma_t^2 of the reverse process")
+    implicit_steps: int = Field(
+        50, ge=0, description="steps of DDIM that samples in a run are drawn with; 0: all T ancestral ones"
+    )
+
+    def sampled_by(self, sampler: str | None, steps: int | None) -> Self:
+        """`ddpm`: all ancestral steps; `ddim`: `steps` implicit ones."""
+        if sampler not in (None, "ddpm", "ddim"):
+            raise SettingsError(f"--sampler {sampler}: no such sampler; allowed are ddpm, ddim")
+        if steps is not None and sampler != "ddim":
+            raise SettingsError(f"--steps {steps}: only --sampler ddim has a number of steps; add it, or leave it out")
+        if sampler is None:
+            return self
+        return self.changed(implicit_steps=(steps or 50) if sampler == "ddim" else 0)
+
+
+class NCSNSettings(ImageModelSettings):
+    """Noise-conditional score networks (Song and Ermon 2019), `generative.ncsn`."""
+
+    auto = {
+        "rounds": 20,
+        "local-steps": 100,
+        "local-batch": 64,
+        "local-learning-rate": 1e-3,
+        "ema-decay": 0.5,
+        "width": 32,
+    }
+
+    workload: Literal["ncsn"] = Field("ncsn", description="what the clients train")
+    noise_levels: int = Field(20, ge=2, le=10_000, description="L: noise levels, falling geometrically")
+    sigma_max: float = Field(5.0, gt=0, description="first of them, for pixel values in [0, 1]")
+    sigma_min: float = Field(0.02, gt=0, description="last of them")
+    langevin_steps: int = Field(5, ge=1, description="T: steps of Langevin dynamics at each level")
+    langevin_step_size: float = Field(0.0, ge=0, description="epsilon of Algorithm 1; 0: the one that fits the levels")
+    objective: Literal["noise-conditional", "denoising", "sliced", "exact"] = Field(
+        "noise-conditional", description="which loss; all but the first learn the last noise level alone"
+    )
+    denoise: bool = Field(True, description="end sampling with one step to the expected clean picture")
+
+    @property
+    def step_size(self) -> float:
+        """As `generative.ncsn` calls it."""
+        return self.langevin_step_size

@@ -1,0 +1,137 @@
+"""Domain adaptation on the server: pre-training before round 1, accuracy by domain, personalising at the end."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from adaptation.networks import Network, build
+from protocol.records import check_records, config_record, from_record, to_record
+from protocol.runtime import choose_device
+from protocol.seeds import seed_for
+from protocol.settings import Settings
+from server import checkpoints
+from server.checkpoints import Checkpoint
+from server.metrics import accuracy_by_domain, check_counts, confusion_by_domain, decisive_head, summarise
+from server.pretraining import pretrained
+from server.rounds import Federation, NoClientAnswered, first_reason
+from server.source import Source
+from server.workload import Counts
+from strategies.registry import STRATEGIES
+
+
+class AdaptationRun:
+    """The workload `adaptation`, see `server.workload.Workload`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def strategy(self) -> Strategy:
+        device = choose_device(self.settings.device)
+        self.source = Source.load(self.settings, device)
+        self.network = new_network(self.settings, device)
+        return STRATEGIES[self.settings.strategy](self.settings, self.network, self.source)
+
+    def begin(self, federation: Federation) -> ArrayRecord:
+        """Algorithm 1, line 1: pre-train G and F_g, and measure where the run starts from (round 0)."""
+        settings, progress, network = self.settings, federation.progress, self.network
+        began = time.perf_counter()
+        plain_settings = settings.changed(standardise=False, randomise=False, scenery=False)
+        plain_source_only = None
+        if plain_settings != settings:
+            plain = new_network(settings, self.source.device)
+            pretrained(plain, self.source.plain(), settings, settings.plain_steps, "plain reference", progress)
+            plain_source_only = self.evaluate_global(
+                federation, to_record(plain.state_dict()), plain_settings, "clients evaluate the plain reference"
+            )
+        report = pretrained(network, self.source, settings, settings.pretrain_steps, "pre-training", progress)
+        pretraining_seconds = time.perf_counter() - began
+        arrays = to_record(network.state_dict())
+        source_only = self.evaluate_global(federation, arrays, settings, "clients evaluate the pre-trained model")
+        federation.write_down(
+            {
+                "round": 0,
+                "phase": "round",
+                "pretraining": report,
+                "pretraining_seconds": pretraining_seconds,
+                "source_only": source_only,
+                "plain_source_only": plain_source_only or source_only,
+                "accuracy": {domain: {"global": value} for domain, value in source_only.items()},
+                "confusion": {},
+                "clients": {},
+                "failures": [],
+            }
+        )
+        checkpoints.write(federation.run.checkpoints, 0, from_record(arrays))
+        progress.round_done(0, settings.rounds, source_only)
+        return arrays
+
+    def evaluate_global(
+        self, federation: Federation, arrays: ArrayRecord, settings: Settings, stage: str
+    ) -> dict[str, float]:
+        """Accuracy by domain of a model as it is, F_g alone, with nothing local to a client."""
+        config = config_record(settings.changed(strategy="source-only"), 0)
+        content = RecordDict({"model": arrays, "config": config})
+        messages = [Message(content, dst_node_id=n, message_type="evaluate") for n in federation.roster.names]
+        phase = federation.ask(stage, messages, self.check_evaluation)
+        if not phase.replies:
+            raise NoClientAnswered(f"no client could evaluate the pre-trained model: {first_reason(phase.failures)}")
+        counts = {name: phase.metrics(name) for name in phase.replies}
+        return {domain: heads["global"] for domain, heads in accuracy_by_domain(counts).items()}
+
+    def check_evaluation(self, content: RecordDict) -> None:
+        check_records(content)
+        check_counts(content["metrics"], len(self.settings.class_names))
+
+    def measured(self, counts: Counts) -> dict[str, Any]:
+        return {"accuracy": accuracy_by_domain(counts), "confusion": confusion_by_domain(counts)}
+
+    def headline(self, line: Mapping[str, Any]) -> dict[str, float]:
+        return {domain: decisive_head(heads, self.settings.inference) for domain, heads in line["accuracy"].items()}
+
+    def after_training(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
+        """The clients evaluate the model itself."""
+        return arrays
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: what a strategy of these adds is in the model."""
+        return {}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        checkpoint.refuse_other(self.settings.workload)
+
+    def round_done(self, federation: Federation, line: Mapping[str, Any]) -> None:
+        """Nothing more."""
+
+    def finish(self, federation: Federation, arrays: ArrayRecord) -> None:
+        """Let every client train its own copy of the final model where that is asked for."""
+        if self.settings.personalise:
+            self._personalise(federation, arrays)
+
+    def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
+        return summarise(self.settings, lines, wall_seconds)
+
+    def _personalise(self, federation: Federation, arrays: ArrayRecord) -> None:
+        """Write down how good the clients' own copies are."""
+        config = config_record(self.settings, self.settings.rounds)
+        content = RecordDict({"model": arrays, "config": config})
+        messages = [Message(content, dst_node_id=n, message_type="train.personalise") for n in federation.roster.names]
+        phase = federation.ask("personalising", messages, self.check_evaluation)
+        line = federation.line(self.settings.rounds, "personalise", phase)
+        before = federation.run.metrics()[-1]["accuracy"]
+        own = line["accuracy"]
+        line["accuracy"] = {domain: before.get(domain, {}) | own.get(domain, {}) for domain in {**before, **own}}
+        federation.write_down(line)
+        federation.progress.note(
+            "personalised: " + ", ".join(f"{domain} {value:.1f} %" for domain, value in self.headline(line).items())
+        )
+
+
+def new_network(settings: Settings, device: torch.device) -> Network:
+    """A freshly initialised network of the run's architecture."""
+    seed = seed_for(settings.seed, "network")
+    return build(settings.network, len(settings.class_names), settings.shape, seed).to(device)

@@ -1,0 +1,219 @@
+"""The generative workloads on the server: where the model starts, its moving average, held-out losses, samples.
+
+`Results` is what a run brings forth however it is trained; `GenerativeRun` is a federation's side of it, and
+`server.pooled` trains the same model without one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from domains.examples import DataError
+from generative.registry import MODELS, build
+from generative.sampling import draw, steps_to_draw
+from protocol.generative_settings import GenerativeSettings
+from protocol.records import BadReply, check_records, from_record, to_record
+from protocol.runtime import choose_device
+from protocol.seeds import domain_of, generator_for, seed_for
+from protocol.settings import SettingsError
+from server.checkpoints import Checkpoint
+from server.metrics import mean
+from server.pooled_data import pooled_examples
+from server.progress import Progress
+from server.rounds import Federation
+from server.run_directory import RunDirectory
+from server.trackers import TensorBoard
+from server.workload import Counts
+from strategies.generative import GENERATIVE_STRATEGIES
+
+AVERAGE = "average."
+"""How the moving average's arrays are named in a checkpoint's state."""
+
+
+class Results:
+    """The model of a run, the moving average of its weights, and what is drawn from that.
+
+    Attributes
+    ----------
+    settings : GenerativeSettings
+    model : GenerativeModel
+        On the server's device, with the initial weights until those of the average are loaded.
+    average : dict of str to Tensor
+        On the CPU; empty before the first round.
+    quality : dict or None
+        What `measure` found; None before it, and where it can't find anything.
+    """
+
+    def __init__(self, settings: GenerativeSettings) -> None:
+        self.settings = settings
+        self.device = choose_device(settings.device)
+        self.model = build(settings.workload, settings, seed_for(settings.seed, "network")).to(self.device)
+        self.average: dict[str, Tensor] = {}
+        self.quality: dict[str, Any] | None = None
+
+    def take_in(self, server_round: int, weights: Mapping[str, Tensor]) -> None:
+        """Move the average towards the weights after a round; the first time it becomes them.
+
+        With decay d the weights of round r count in proportion to d^(R - r) after round R: the usual moving average
+        without its bias towards the start (the correction is Adam's).
+        """
+        decay = self.settings.ema_decay
+        share = (1 - decay) / (1 - decay**server_round)
+        self.average = {
+            name: torch.lerp(self.average[name], value, share) if self.average else value.clone()
+            for name, value in weights.items()
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises
+        ------
+        SettingsError
+            If it is of another workload, or its arrays are not those of this run's model.
+        """
+        checkpoint.refuse_other(self.settings.workload)
+        self.average = {
+            name.removeprefix(AVERAGE): value for name, value in checkpoint.state.items() if name.startswith(AVERAGE)
+        }
+        expected = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        for weights in (checkpoint.model, self.average):
+            found = {name: tuple(value.shape) for name, value in weights.items()}
+            if found != expected:
+                different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+                raise SettingsError(
+                    f"the checkpoint of round {checkpoint.round} holds no {self.settings.workload} of these settings: "
+                    f"{different[0]} is {found.get(different[0])}, expected {expected.get(different[0])}"
+                )
+
+    def state(self) -> dict[str, Tensor]:
+        """The average, as a checkpoint keeps it."""
+        return {f"{AVERAGE}{name}": value for name, value in self.average.items()}
+
+    def draw(self, count: int, generator: torch.Generator, stage: str, progress: Progress) -> Tensor:
+        """Draw examples from the average."""
+        self.model.load_state_dict(self.average)
+        progress.stage(stage, steps_to_draw(self.model, count))
+        return draw(self.model, count, generator, progress.advance)
+
+    def round_done(self, server_round: int, directory: RunDirectory, tracker: TensorBoard, progress: Progress) -> None:
+        """Draw a sample for people to look at, where the round has one."""
+        settings = self.settings
+        every = settings.sample_every or settings.rounds
+        if server_round % every and server_round != settings.rounds:
+            return
+        generator = generator_for(settings.seed, "server", server_round, "samples")
+        samples = self.draw(settings.sample_count, generator, f"round {server_round}: sampling", progress)
+        kind = MODELS[settings.workload].kind
+        directory.samples.mkdir(exist_ok=True)
+        kind.write(samples, directory.samples / f"round-{server_round:06d}{kind.suffix}")
+        tracker.show("samples", kind.picture(samples), server_round)
+
+    def measure(self, progress: Progress) -> None:
+        """Draw examples and judge them against the clients' real ones, where this machine has these too.
+
+        A simulation does; the server of a real federation does not, and leaves it with a note.
+        """
+        settings = self.settings
+        if not settings.quality_samples:
+            return
+        generator = generator_for(settings.seed, "server", settings.rounds, "quality")
+        try:
+            real, labels = pooled_examples(settings)
+            samples = self.draw(settings.quality_samples, generator, "sampling to measure quality", progress)
+            seed = seed_for(settings.seed, "judge of quality")
+            self.quality = MODELS[settings.workload].kind.quality(samples, real, labels, settings, seed)
+        except (DataError, ValueError) as error:
+            progress.note(f"quality is not measured: {error}")
+
+    def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
+        """The contents of summary.json out of all lines of metrics.jsonl."""
+        settings, loss = self.settings, lines[-1]["loss"]
+        clients = [client for line in lines for client in line["clients"].values()]
+        return {
+            "workload": settings.workload,
+            "strategy": settings.strategy,
+            "data": settings.data,
+            "targets": list(settings.target_domains),
+            "partition": settings.partition,
+            "seed": settings.seed,
+            "rounds": settings.rounds,
+            "clients": settings.clients,
+            "gradient_steps": settings.gradient_steps,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "loss": loss,
+            "average_loss": mean(loss.values()),
+            "quality": self.quality,
+            "uplink_bytes_per_client_round": mean(client["up"] for client in clients),
+            "downlink_bytes_per_client_round": mean(client["down"] for client in clients),
+            "client_seconds_per_round": mean(client["seconds"] for client in clients),
+            "server_seconds_per_round": mean(line["server_seconds"] for line in lines),
+            "wall_seconds": wall_seconds,
+            "failures": sum(len(line["failures"]) for line in lines),
+        }
+
+
+class GenerativeRun:
+    """A federation that trains a generative model, see `server.workload.Workload`."""
+
+    def __init__(self, settings: GenerativeSettings) -> None:
+        self.settings = settings
+        self.results = Results(settings)
+
+    def strategy(self) -> Strategy:
+        return GENERATIVE_STRATEGIES[self.settings.strategy](self.settings)
+
+    def begin(self, federation: Federation) -> ArrayRecord:
+        """Initial weights, by the seed."""
+        return to_record(self.results.model.state_dict())
+
+    def check_evaluation(self, content: RecordDict) -> None:
+        check_records(content)
+        metrics = content["metrics"]
+        examples, loss = metrics.get("num-examples"), metrics.get("loss")
+        if not isinstance(examples, int) or examples < 0:
+            raise BadReply(f"num-examples is {examples}, expected a whole number from 0")
+        if examples and not isinstance(loss, float):
+            raise BadReply(f"loss is {loss}, expected a number")
+
+    def measured(self, counts: Counts) -> dict[str, Any]:
+        return {"loss": loss_by_domain(counts)}
+
+    def headline(self, line: Mapping[str, Any]) -> dict[str, float]:
+        return line["loss"]
+
+    def after_training(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
+        """The clients evaluate the moving average."""
+        self.results.take_in(server_round, from_record(arrays))
+        return to_record(self.results.average)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.results.state()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.results.restore(checkpoint)
+
+    def round_done(self, federation: Federation, line: Mapping[str, Any]) -> None:
+        self.results.round_done(line["round"], federation.run, federation.tracker, federation.progress)
+
+    def finish(self, federation: Federation, arrays: ArrayRecord) -> None:
+        """Measure the quality of samples."""
+        self.results.measure(federation.progress)
+
+    def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
+        return self.results.summary(lines, wall_seconds)
+
+
+def loss_by_domain(counts: Counts) -> dict[str, float]:
+    """The mean over all held-out examples of a domain's clients."""
+    by_domain: dict[str, float] = {}
+    for domain in dict.fromkeys(domain_of(name) for name in counts):
+        clients = [client for name, client in counts.items() if domain_of(name) == domain and client["num-examples"]]
+        examples = sum(client["num-examples"] for client in clients)
+        if examples:
+            by_domain[domain] = sum(client["num-examples"] * client["loss"] for client in clients) / examples
+    return by_domain

@@ -1,0 +1,130 @@
+"""The reference for the federated runs: the same model in one process, on the clients' data in one heap, no Flower.
+
+Equal gradient steps means: `rounds` x `local-steps` steps of `local-batch` examples here, and as many on every client
+of a federation. One Adam runs through all of them. What a round is elsewhere, `local-steps` steps, is here the distance
+between two updates of the moving average, two evaluations, two lines of metrics.jsonl and two checkpoints, so that the
+run directory is the same.
+"""
+
+import copy
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from adaptation.batches import shuffled_batches
+from generative.model import GenerativeModel
+from generative.training import LossNotFinite, descend, held_out_loss, step_sizes
+from protocol.generative_settings import GenerativeSettings
+from protocol.runtime import set_threads
+from protocol.seeds import generator_for
+from server import checkpoints
+from server.generative import Results, loss_by_domain
+from server.pooled_data import held_out_by_client, pooled_examples
+from server.progress import Progress
+from server.rounds import RunStopped
+from server.run_directory import RunDirectory
+from server.trackers import TensorBoard
+
+OPTIMISER = "optimiser."
+"""How Adam's arrays are named in a checkpoint's state: ``optimiser.PARAMETER.exp_avg``."""
+
+
+def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory:
+    """Train from the first step to summary.json, or continue from the last whole round.
+
+    Raises
+    ------
+    SettingsError, DataError
+        If the data or the checkpoint don't fit the settings.
+    RunStopped, CheckpointError
+        If the run can't go on; what was reached stays in the run directory.
+    """
+    began = time.perf_counter()
+    set_threads(settings.server_threads)
+    directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
+    results = Results(settings)
+    model = copy.deepcopy(results.model)
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.local_learning_rate, fused=True)
+    checkpoint = checkpoints.latest(directory.checkpoints) if settings.resume else None
+    if checkpoint is not None:
+        results.restore(checkpoint)
+        model.load_state_dict(checkpoint.model)
+        _restore_optimiser(optimiser, model, checkpoint.state)
+        progress.note(f"continuing after round {checkpoint.round}")
+    first_round = checkpoint.round + 1 if checkpoint else 1
+    directory.cut_back(first_round - 1)
+    tracker = TensorBoard(directory.tensorboard, first_round)
+
+    examples, _ = pooled_examples(settings)
+    held_out = held_out_by_client(settings)
+    for server_round in range(first_round, settings.rounds + 1):
+        progress.stage(f"round {server_round}: training", settings.local_steps)
+        generator = generator_for(settings.seed, "pooled", server_round, "generative training")
+        began_round = time.perf_counter()
+        try:
+            loss = descend(
+                model,
+                optimiser,
+                examples,
+                shuffled_batches(len(examples), settings.local_batch, settings.local_steps, generator),
+                step_sizes(settings, server_round),
+                generator,
+                on_step=progress.advance,
+            )
+        except LossNotFinite as error:
+            raise RunStopped(f"round {server_round}: {error}") from None
+        seconds = time.perf_counter() - began_round
+        weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        results.take_in(server_round, weights)
+        line = {
+            "round": server_round,
+            "phase": "round",
+            "loss": _evaluated(results, held_out),
+            "clients": {},
+            "failures": [],
+            "train": {"loss": loss},
+            "server_seconds": seconds,
+        }
+        directory.append_metrics(line)
+        tracker.log(line)
+        results.round_done(server_round, directory, tracker, progress)
+        state = {**results.state(), **_optimiser_state(optimiser, model)}
+        checkpoints.write(directory.checkpoints, server_round, weights, state, workload=settings.workload)
+        progress.round_done(server_round, settings.rounds, line["loss"])
+    results.measure(progress)
+    directory.write_summary(results.summary(directory.metrics(), time.perf_counter() - began))
+    progress.note(f"run directory: {directory.path}")
+    return directory
+
+
+def _evaluated(results: Results, held_out: Mapping[str, Tensor]) -> dict[str, float]:
+    """The average's loss by domain, measured as the clients of a federation measure it."""
+    settings, model = results.settings, results.model
+    model.load_state_dict(results.average)
+    counts = {}
+    for name, examples in held_out.items():
+        counts[name] = {"num-examples": len(examples)}
+        if len(examples):
+            generator = generator_for(settings.seed, name, "held-out loss")
+            counts[name]["loss"] = held_out_loss(model, examples, generator)
+    return loss_by_domain(counts)
+
+
+def _optimiser_state(optimiser: torch.optim.Optimizer, model: GenerativeModel) -> dict[str, Tensor]:
+    return {
+        f"{OPTIMISER}{name}.{key}": value.detach().cpu()
+        for name, parameter in model.named_parameters()
+        for key, value in optimiser.state[parameter].items()
+    }
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, model: GenerativeModel, state: Mapping[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        prefix = f"{OPTIMISER}{name}."
+        optimiser.state[parameter] = {
+            key.removeprefix(prefix): value.to(parameter.device)
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }

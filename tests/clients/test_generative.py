@@ -1,0 +1,103 @@
+"""A generative client: its upload depends on message, data and seed alone; what can't be used is an error."""
+
+import math
+
+import pytest
+import torch
+from flwr.app import Message, RecordDict
+
+from clients import generative
+from clients.identity import Client
+from domains.examples import Examples
+from generative.registry import MODELS, build
+from protocol.records import check_arrays, config_record, from_record, layout_of, to_record
+
+
+@pytest.fixture
+def client_of(tmp_path):
+    def make(settings, name="handwritten/0001", train=20, test=6, server_round=1, pictures_seed=3) -> Client:
+        draws = torch.Generator().manual_seed(pictures_seed)
+
+        def examples(count):
+            pictures = torch.randint(0, 256, (count, 3, 32, 32), generator=draws, dtype=torch.uint8)
+            return Examples(pictures, torch.full((count,), -1))
+
+        return Client(name, settings, server_round, tmp_path / name, examples(train), examples(test))
+
+    return make
+
+
+def message_to(client, weights=None, message_type="train"):
+    weights = weights or build(client.settings.workload, client.settings, seed=1).state_dict()
+    content = RecordDict({"model": to_record(weights), "config": config_record(client.settings, client.round)})
+    return Message(content, dst_node_id=5, message_type=message_type)
+
+
+def uploaded(client, **options):
+    return from_record(generative.train(message_to(client, **options), client).content["model"])
+
+
+def equal(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("workload", MODELS)
+def test_a_client_trains_and_uploads_the_whole_model(workload, generative_settings_of, client_of):
+    client = client_of(generative_settings_of(workload))
+    message = message_to(client)
+    reply = generative.train(message, client).content
+    check_arrays(reply["model"], layout_of(message.content["model"]))
+    assert not equal(from_record(reply["model"]), from_record(message.content["model"]))
+    assert reply["client"]["name"] == client.name
+    assert reply["metrics"]["num-examples"] == 20
+    assert math.isfinite(reply["metrics"]["loss"])
+
+
+def test_the_upload_depends_on_message_data_and_seed_alone(generative_settings_of, client_of):
+    settings = generative_settings_of()
+    first = uploaded(client_of(settings))
+    torch.manual_seed(99)
+    assert equal(first, uploaded(client_of(settings)))
+    assert not equal(first, uploaded(client_of(settings.changed(seed=1))))
+    assert not equal(first, uploaded(client_of(settings, server_round=2)))
+    assert not equal(first, uploaded(client_of(settings, name="handwritten/0002")))
+    assert not equal(first, uploaded(client_of(settings, pictures_seed=4)))
+
+
+def test_fedprox_stays_nearer_to_the_global_model_than_fedavg(generative_settings_of, client_of):
+    settings = generative_settings_of(local_steps=8, warm_up_steps=0, local_learning_rate=0.01, proximal_mu=100)
+    start = build("ddpm", settings, seed=1).state_dict()
+
+    def distance(strategy):
+        weights = uploaded(client_of(settings.changed(strategy=strategy)), weights=start)
+        return sum((weights[name] - start[name]).square().sum() for name in start)
+
+    assert distance("fedprox") < 0.7 * distance("fedavg")
+
+
+def test_the_held_out_loss_has_the_same_noise_in_every_round(generative_settings_of, client_of):
+    settings = generative_settings_of()
+    weights = build("ddpm", settings, seed=1).state_dict()
+
+    def loss(server_round, weights=weights):
+        client = client_of(settings, server_round=server_round)
+        return generative.evaluate(message_to(client, weights, "evaluate"), client).content["metrics"]["loss"]
+
+    assert loss(1) == loss(2)
+    assert loss(1) != loss(1, uploaded(client_of(settings)))
+
+
+def test_a_client_without_test_examples_reports_no_loss(generative_settings_of, client_of):
+    client = client_of(generative_settings_of(), test=0)
+    metrics = generative.evaluate(message_to(client, message_type="evaluate"), client).content["metrics"]
+    assert metrics["num-examples"] == 0
+    assert "loss" not in metrics
+
+
+def test_a_poisoned_model_ends_in_an_error_and_no_upload(generative_settings_of, client_of):
+    client = client_of(generative_settings_of())
+    weights = {
+        name: torch.full_like(value, math.nan) for name, value in build("ddpm", client.settings, 0).state_dict().items()
+    }
+    with pytest.raises(ArithmeticError, match="the loss is nan at step 1"):
+        generative.train(message_to(client, weights), client)

@@ -1,0 +1,102 @@
+"""The reference on pooled data: the same run directory, resumable, and nobody else's examples."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from clients.identity import load_share
+from generative.ddpm import DDPM
+from generative.registry import MODELS
+from protocol.seeds import client_names
+from server import checkpoints
+from server.pooled import run_pooled
+from server.pooled_data import held_out_by_client, pooled_examples
+from server.rounds import RunStopped
+
+
+@pytest.fixture
+def settings(generative_settings_of, tmp_path):
+    return generative_settings_of(strategy="local", target_limit=40, clients=3, output=str(tmp_path / "run"))
+
+
+def result(directory):
+    lines = [{k: v for k, v in line.items() if k != "server_seconds"} for line in directory.metrics()]
+    return lines, checkpoints.latest(directory.checkpoints)
+
+
+def same(first, second):
+    (lines, checkpoint), (others, other) = first, second
+    assert lines == others
+    for part, also in ((checkpoint.model, other.model), (checkpoint.state, other.state)):
+        assert part.keys() == also.keys()
+        assert all(torch.equal(part[name], also[name]) for name in part)
+    return True
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet"])
+def test_the_pool_is_what_the_clients_hold_together(partition, generative_settings_of):
+    settings = generative_settings_of(
+        targets="blend,pen", target_limit=60, clients=5, partition=partition, colour="rgb"
+    )
+    kind = MODELS["ddpm"].kind
+    names = client_names(settings.target_domains, settings.clients)
+    shares = [3, 2]
+    trained, held_out = {}, {}
+    for name in names:
+        train, test = load_share(settings, name, shares[settings.target_domains.index(name.split("/")[0])])
+        trained[name], held_out[name] = (kind.examples(part.inputs, settings) for part in (train, test))
+    pooled, labels = pooled_examples(settings)
+    assert rows(pooled) == rows(torch.cat(list(trained.values())))
+    assert len(labels) == len(pooled) and labels.min() >= 0
+    ours = held_out_by_client(settings)
+    assert all(torch.equal(ours[name], held_out[name]) for name in names)
+
+
+def rows(examples):
+    return sorted(example.numpy().tobytes() for example in examples)
+
+
+def test_a_run_has_the_files_of_a_federated_one(settings, silence):
+    directory = run_pooled(settings, silence)
+    assert {path.name for path in directory.path.iterdir()} == {
+        "config.toml", "metrics.jsonl", "summary.json", "checkpoints", "samples", "tensorboard"
+    }  # fmt: skip
+    summary = json.loads((directory.path / "summary.json").read_text())
+    assert (summary["strategy"], summary["gradient_steps"]) == ("local", 4)
+    assert summary["uplink_bytes_per_client_round"] is None
+    assert set(summary["loss"]) == {"handwritten"}
+    assert (directory.samples / "round-000002.png").exists()
+
+
+@pytest.mark.parametrize("stopped_in", [1, 2, 3])
+def test_a_run_that_is_interrupted_and_resumed_equals_an_unbroken_one(stopped_in, settings, silence, tmp_path):
+    settings = settings.changed(rounds=3)
+    unbroken = result(run_pooled(settings.changed(output=str(tmp_path / "unbroken")), silence))
+    steps = []
+
+    class Impatient(type(silence)):
+        def advance(self, done):
+            steps.append(done)
+            if len(steps) == stopped_in * settings.local_steps:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pooled(settings, Impatient())
+    assert same(unbroken, result(run_pooled(settings.changed(resume=True), silence)))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_round(settings, silence, monkeypatch):
+    honest, calls = DDPM.loss, []
+
+    def poisoned(model, batch, generator):
+        calls.append(model.training)
+        return honest(model, batch, generator) * (math.nan if sum(calls) > 3 else 1)
+
+    monkeypatch.setattr(DDPM, "loss", poisoned)
+    with pytest.raises(RunStopped, match="round 2: the loss is nan at step 2"):
+        run_pooled(settings, silence)
+    monkeypatch.undo()
+    directory = run_pooled(settings.changed(resume=True), silence)
+    assert [line["round"] for line in directory.metrics()] == [1, 2]

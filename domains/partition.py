@@ -1,9 +1,10 @@
-"""Splits one domain between the clients that hold a share of it, by flwr-datasets' partitioners."""
+"""Splits one domain between the clients that hold a share of it: by flwr-datasets' partitioners, or by scaffold."""
 
 from __future__ import annotations
 
+import heapq
 import warnings
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,11 +12,13 @@ import torch
 from domains.examples import DataError, Examples
 from protocol.seeds import seed_for
 
+How = Literal["iid", "dirichlet", "scaffold"]
+
 
 def split_between(
     labels: np.ndarray,
     shares: int,
-    how: Literal["iid", "dirichlet"],
+    how: How,
     alpha: float,
     seed: int,
     minimum: int,
@@ -29,15 +32,17 @@ def split_between(
         int (N,), the examples' labels. An IID split does not look at them.
     shares : int
         Number of clients that the domain is split between, at least 1.
-    how : {"iid", "dirichlet"}
+    how : {"iid", "dirichlet", "scaffold"}
         At random, into shares whose sizes differ by at most 1; or each class in proportions drawn from a
         Dirichlet distribution (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution"),
-        which a simulation study can do and a real federation cannot, as it needs the labels.
+        which a simulation study can do and a real federation cannot, as it needs the labels; or all examples of
+        a label to one share, the largest label first, always to the smallest share: of molecules, whose labels
+        are their scaffolds, no two clients then have a scaffold in common.
     alpha : float
         Concentration of the Dirichlet distribution, above 0: small ones give each client few classes.
     seed : int
-        Fixes the split. Two parts of a domain split with the same seed get the same Dirichlet proportions,
-        unless one of them had to be drawn again to meet `minimum`.
+        Fixes the split; a scaffold split does not depend on it. Two parts of a domain split with the same seed get
+        the same Dirichlet proportions, unless one of them had to be drawn again to meet `minimum`.
     minimum : int
         Fewest examples that a share may have.
     domain : str
@@ -51,13 +56,13 @@ def split_between(
     Raises
     ------
     DataError
-        If there are more shares than examples, if a share has fewer than `minimum`, or if a Dirichlet split
-        is asked for where labels are unknown.
+        If there are more shares than examples, if a share has fewer than `minimum`, or if a split by labels is
+        asked for where they are unknown.
     ValueError
         If `how` is unknown, or `shares` or `alpha` is not positive.
     """
-    if how not in ("iid", "dirichlet"):
-        raise ValueError(f"how={how!r} must be one of iid, dirichlet")
+    if how not in get_args(How):
+        raise ValueError(f"how={how!r} must be one of {', '.join(get_args(How))}")
     if shares < 1:
         raise ValueError(f"shares={shares} must be at least 1")
     if not alpha > 0:
@@ -68,9 +73,9 @@ def split_between(
             f"domain {domain!r} has {len(labels)} examples, too few for {shares} clients; "
             f"take at most {len(labels)} clients for it"
         )
-    if how == "dirichlet" and (labels < 0).any():
+    if how != "iid" and (labels < 0).any():
         raise DataError(
-            f"domain {domain!r} has no known label for each example (none, or a map of them), which a dirichlet "
+            f"domain {domain!r} has no known label for each example (none, or a map of them), which a {how} "
             "split needs; take iid"
         )
 
@@ -78,12 +83,14 @@ def split_between(
     order = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
     if how == "iid":
         split = _iid(order, shares)
+    elif how == "scaffold":
+        split = _whole_labels(labels, shares)
     else:
         split = _dirichlet(order, labels, shares, alpha, seed, minimum)
 
     smallest = min(range(shares), key=lambda share: len(split[share]))
     if len(split[smallest]) < minimum:
-        mend = "take fewer clients" if how == "iid" else "take fewer clients or a larger alpha"
+        mend = "take fewer clients or a larger alpha" if how == "dirichlet" else "take fewer clients"
         raise DataError(
             f"share {smallest} of domain {domain!r} would have {len(split[smallest])} of {len(labels)} examples, "
             f"below the minimum of {minimum}, in a {how} split between {shares} clients; {mend}"
@@ -106,7 +113,7 @@ def limited_split(
     labels: np.ndarray,
     limit: int,
     shares: int,
-    how: Literal["iid", "dirichlet"],
+    how: How,
     alpha: float,
     seed: int,
     minimum: int,
@@ -150,6 +157,17 @@ def _dirichlet(
             # Eleven draws failed. The partitioner doesn't say whom they failed; a split without a minimum
             # shows it.
             return partition(0)
+
+
+def _whole_labels(labels: np.ndarray, shares: int) -> list[np.ndarray]:
+    _, groups, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sizes = [(0, share) for share in range(shares)]
+    share_of = np.empty(len(counts), dtype=np.int64)
+    for group in np.argsort(-counts, kind="stable"):
+        size, share = sizes[0]
+        share_of[group] = share
+        heapq.heapreplace(sizes, (size + int(counts[group]), share))
+    return [np.flatnonzero(share_of[groups] == share) for share in range(shares)]
 
 
 def _dataset(**columns: np.ndarray):

@@ -10,13 +10,17 @@ from domains.examples import DataError
 from domains.family import DataSpec, Family
 from domains.feature_vectors import FeatureVectors
 from domains.image_folders import ImageFolders
+from domains.molecules import QM9, Fragments, Zinc250k
 from domains.scene_folders import SceneFolders
 from domains.streets import Streets
 from protocol.settings import RunSettings
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (Digits(), DigitFive(), ImageFolders(), FeatureVectors(), SceneFolders(), Streets())
+    for family in (
+        *(Digits(), DigitFive(), ImageFolders(), FeatureVectors(), SceneFolders(), Streets()),
+        *(Fragments(), QM9(), Zinc250k()),
+    )
 }
 
 

@@ -66,7 +66,12 @@ def page() -> str:
     )
     keys = list(dict.fromkeys(key for family in FAMILIES.values() for key in family.training))
     families = FAMILIES_HEAD + _table(
-        keys, {name: {key: _shown(family.training.get(key)) for key in keys} for name, family in FAMILIES.items()}
+        keys,
+        {
+            name: {key: _shown(family.training.get(key)) for key in keys}
+            for name, family in FAMILIES.items()
+            if family.training
+        },
     )
     return HEAD + sections + presets + by_model + families
 

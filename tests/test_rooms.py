@@ -9,9 +9,9 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "protocol": set(),
     "adaptation": {"protocol"},
-    "domains": {"protocol"},
-    "strategies": {"adaptation", "protocol"},
     "generative": {"protocol"},
+    "domains": {"generative", "protocol"},
+    "strategies": {"adaptation", "protocol"},
     "clients": {"adaptation", "domains", "generative", "protocol"},
     "server": {"strategies", "adaptation", "domains", "generative", "protocol"},
 }

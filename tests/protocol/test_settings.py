@@ -92,7 +92,7 @@ def test_strings_from_the_command_line_are_read_as_their_type():
         ("server-batch", 1, "greater than or equal to 2"),
         ("confidence", 1, "less than 1"),
         ("preset", "best", "'default' or 'paper'"),
-        ("partition", "by-hand", "'iid' or 'dirichlet'"),
+        ("partition", "by-hand", "'iid', 'dirichlet' or 'scaffold'"),
         ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
         ("workload", "cooking", "'adaptation'"),
         ("guard", "perhaps", "valid boolean"),

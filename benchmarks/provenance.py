@@ -13,6 +13,8 @@ from server.run_directory import versions
 
 ROOT = Path(__file__).parents[1]
 
+RESULTS = "benchmarks/results"
+
 
 def provenance() -> dict[str, Any]:
     """Everything that a figure should be read with, for a JSON file."""
@@ -36,13 +38,20 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, ``-changed`` behind it if tracked files differ from it; None outside a checkout."""
+    """The checkout's commit, ``-changed`` behind it if tracked files differ from it; None outside a checkout.
+
+    Results that were measured since the commit are no change.
+    """
     if not (ROOT / ".git").exists():
         return None
-    described = subprocess.run(
-        ["git", "describe", "--always", "--exclude=*", "--dirty=-changed"], cwd=ROOT, capture_output=True, text=True
-    )
-    return described.stdout.strip() or None
+    described = _git("describe", "--always", "--exclude=*")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){RESULTS}")
+    return described and described + ("-changed" if changed else "")
+
+
+def _git(*words: str) -> str | None:
+    """What git says in the checkout; None if it says nothing."""
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip() or None
 
 
 def _processor() -> str:

@@ -212,7 +212,9 @@ class Settings(RunSettings):
     client_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of Eq. 5 on F_l")
     places: int = Field(64, ge=0, description="segmentation: places of a picture that count in Eq. 5, W_T, W_S; 0: all")
     discrepancy_weight: float = Field(0.1, ge=0, description="lambda of Eq. 5")
-    inference: Literal["mean", "local"] = Field(description="what predicts on a client: (p_g + p_l) / 2, or p_l alone")
+    inference: Literal["mean", "local"] = Field(
+        "mean", description="what predicts on a client: (p_g + p_l) / 2, or p_l alone"
+    )
     cache_features: bool = Field(True, description="compute a client's features once a round (G is frozen there)")
 
     # The extras beyond the paper, each switchable alone
@@ -250,8 +252,8 @@ class Settings(RunSettings):
 EXTRAS = ("standardise", "randomise", "scenery", "local-batch-norm", "self-train", "guard")
 
 PRESETS: dict[str, dict[str, Scalar]] = {
-    "default": {**dict.fromkeys(EXTRAS, True), "inference": "local"},
-    "paper": {**dict.fromkeys(EXTRAS, False), "inference": "mean"},
+    "default": dict.fromkeys(EXTRAS, True),
+    "paper": dict.fromkeys(EXTRAS, False),
 }
 
 

@@ -41,7 +41,7 @@ def test_every_extra_field_is_named_in_the_presets():
         for field in Settings.model_fields.values()
         if field.description.startswith("extra:") and field.annotation is bool
     }
-    assert described | {"inference"} == set(PRESETS["paper"]) == set(PRESETS["default"])
+    assert described == set(PRESETS["paper"]) == set(PRESETS["default"])
 
 
 def test_a_key_that_is_given_wins_over_preset_and_family():

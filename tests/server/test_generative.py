@@ -218,7 +218,5 @@ def test_data_without_labels_leave_the_quality_unmeasured_with_a_note(settings, 
 
 def test_flowers_own_way_in_refuses_the_strategy_that_is_no_federation(settings, grid_of):
     config = {"workload": "ddpm", "strategy": "local", "output": settings.output}
-    with pytest.raises(
-        SettingsError, match="strategy=local: .* run it with fmtda generate --local"
-    ):
+    with pytest.raises(SettingsError, match="strategy=local: .* run it with fmtda generate --local"):
         app(grid_of.simulated(2), Context(1, 1, {}, RecordDict(), config))

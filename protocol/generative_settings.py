@@ -210,8 +210,10 @@ class GraphNVPSettings(MoleculeModelSettings):
     adjacency_width: int = Field(ge=1, description="hidden units of their networks; auto: 256, zinc250k 128")
     node_turns: int = Field(ge=1, description="node couplings of each node; auto: 2, zinc250k 1")
     node_width: int = Field(64, ge=1, description="hidden units of their graph networks")
-    noise: float = Field(0.9, gt=0, lt=1, description="upper end of the uniform noise that makes graphs continuous")
-    temperature: float = Field(0.7, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
+    noise: float = Field(
+        0.4, gt=0, lt=1, description="upper end of the uniform noise that makes graphs continuous; the paper's is 0.9"
+    )
+    temperature: float = Field(1.0, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of matrix products in training; bfloat16 is faster on processors that have it"
     )

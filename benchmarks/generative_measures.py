@@ -122,4 +122,4 @@ def bits_per_dimension(run: Path, pictures: Tensor) -> dict[str, float]:
 
 def write_grid(samples: Tensor, results: Results, file: Path) -> None:
     """A grid of the first 64 samples."""
-    MODELS[results.settings.workload].kind.write(samples[:64], file)
+    MODELS[results.settings.workload].kind.write(samples[:64], file, results.settings)

@@ -31,9 +31,9 @@ from generative.molecule_quality import assess, distances, draw_properties, half
 from generative.molecules import GraphFormat, all_smiles
 
 NETWORKS: dict[str, dict[str, Any]] = {
-    "fragments": {"adjacency_couplings": 18, "adjacency_width": 128, "node_width": 32},
+    "fragments": {"adjacency_turns": 2, "adjacency_width": 128, "node_width": 32},
     "qm9": {},
-    "zinc250k": {"adjacency_couplings": 38, "node_couplings": 38, "adjacency_width": 128},
+    "zinc250k": {"adjacency_turns": 1, "node_turns": 1, "adjacency_width": 128},
 }
 """What differs from GraphNVP's defaults, by data."""
 
@@ -54,7 +54,7 @@ def main() -> None:
     spec = DataSpec(arguments.data_dir)
     train, test = (data.load(arguments.data, part, spec).inputs for part in ("train", "test"))
     known = set(all_smiles(train[:].numpy(), data.form()))
-    print(data.account(spec), flush=True)
+    print(data.account(spec) or f"{arguments.data}: nothing left out", flush=True)
 
     training = Training(arguments, train, data.form())
     looks = [round(arguments.steps / 2**k) for k in reversed(range(LOOKS))]
@@ -67,7 +67,7 @@ def main() -> None:
     result = {
         "command": f"python benchmarks/molecules.py {arguments.given}",
         **provenance(),
-        "molecules": data.account(spec).partition("; all of them")[0],
+        "left_out": data.account(spec).partition("; all of them")[0],
         "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
         "batch": arguments.batch,
         "learning_rate": arguments.learning_rate,

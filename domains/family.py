@@ -160,6 +160,16 @@ class Family(ABC):
             As `check`, and if a file turns out to be damaged while it is read.
         """
 
+    def account(self, spec: DataSpec) -> str:
+        """One line on what was left out of the files, for people; empty where nothing was.
+
+        Raises
+        ------
+        DataError
+            As `load`.
+        """
+        return ""
+
     def generator(self, domain: str, part: Part, seed: int) -> np.random.Generator:
         """A random generator of its own for each part of each domain."""
         return np.random.default_rng(seed_for(seed, self.name, domain, part))

@@ -37,7 +37,7 @@ def located(name: str, data_dir: Path | None) -> Path:
         raise DataError(f"molecules are read from {name}: give the folder it lies in with --data-dir")
     for file in (data_dir / name, data_dir / FOLDER / name):
         if file.is_file():
-            next(_lines(file), None)
+            next(lines(file), None)
             return file
     raise DataError(f"--data-dir {data_dir} holds no {name}, nor does {FOLDER} in it")
 
@@ -52,11 +52,11 @@ def read_file(file: Path, form: GraphFormat) -> tuple[list[Reading], Refusals]:
     DataError
         If the file is damaged, or nothing in it has a graph.
     """
-    lines = list(_lines(file))
-    blocks = [lines[start : start + BLOCK] for start in range(0, len(lines), BLOCK)]
+    numbered = list(lines(file))
+    blocks = [numbered[start : start + BLOCK] for start in range(0, len(numbered), BLOCK)]
     what = f"{file.name}, blocks of {BLOCK} molecules"
     readings, refusals = [], Refusals()
-    for some in decoded(partial(read_many, form=form), blocks, AS_JPEG * len(lines), what):
+    for some in decoded(partial(read_many, form=form), blocks, AS_JPEG * len(numbered), what):
         for converted, refused in some:
             readings += converted
             refusals.add(refused)
@@ -75,7 +75,7 @@ def scaffold_labels(readings: list[Reading]) -> np.ndarray:
     return ranks[labels]
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
+def lines(file: Path) -> Iterator[tuple[int, str]]:
     """Line numbers and SMILES: what stands before the first comma or blank; a first line ``smiles`` is a head."""
     try:
         with _opened(file) as stream:

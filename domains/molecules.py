@@ -37,11 +37,11 @@ class Molecules(Family):
     """What the families of molecules share: one domain, called as the family.
 
     A tenth is the test part, by a hash of the canonical SMILES: equal molecules are in one part, and neither the seed
-    nor the order of the file changes where one belongs.
+    nor the order of the file changes where one belongs. The classes are those of a graph's nodes, the table of atoms.
     """
 
     kind = "molecules"
-    classes = ("molecule",)
+    classes = ("C", "N", "O", "F")
     training: ClassVar = {}
 
     def defaults(self, data_dir: Path | None = None, given: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
@@ -49,33 +49,25 @@ class Molecules(Family):
         return {**super().defaults(data_dir, given), "targets": self.name}
 
     def check(self, domains: Sequence[str], spec: DataSpec) -> None:
-        super().check(domains, DataSpec(spec.data_dir, input_shape=spec.input_shape))
+        super().check(domains, spec)
         if find_spec("rdkit") is None:
             raise DataError(f"{self.name} needs rdkit, not installed here; install it: pip install 'fmtda[generative]'")
 
     def form(self) -> GraphFormat:
         """Table of atoms and size of the graphs."""
-        from generative.molecules import QM9
+        from generative.molecules import GraphFormat
 
-        return QM9
+        return GraphFormat(self.classes, self.input_shape[0])
 
     def load(self, domain: str, part: Part, spec: DataSpec) -> Examples:
         self.check([domain], spec)
         return cached(self._key(spec, part), lambda: self._prepared(spec, part))
 
     def account(self, spec: DataSpec) -> str:
-        """One line: how many molecules were left out, and why; the file it names lists them.
-
-        Raises
-        ------
-        DataError
-            As `load`, which makes the account.
-        """
+        """How many molecules were refused or changed, and why; the file that it names lists those refused."""
         self.load(self.name, "train", spec)
-        try:
-            return self._account_file(spec).read_text().partition("\n")[0]
-        except OSError:  # a cache that cannot be written: it was told on stderr
-            return f"{self.name}: no account of what was left out, as {cache_root()} cannot be written"
+        file = self._account_file(spec)
+        return file.read_text().partition("\n")[0] if file.exists() else ""
 
     def readings(self, spec: DataSpec) -> tuple[list[Reading], Refusals]:
         """All molecules, read anew, and the account of those that were refused."""
@@ -103,16 +95,17 @@ class Molecules(Family):
         return parts[part]
 
     def _tell(self, spec: DataSpec, refusals: Refusals) -> None:
+        if not refusals.count and not refusals.lost:
+            return
         file = self._account_file(spec)
         lines = [f"{reason}, {line}" for reason, lines in refusals.by_reason.items() for line in lines]
-        told = f"{self.name}: {refusals}" + (f"; all of them: {file}" if lines else "")
-        if lines:
-            print(f"fmtda: {told}", file=sys.stderr, flush=True)
+        told = f"{self.name}: {refusals}; all of them: {file}"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("\n".join([told, *lines]) + "\n")
-        except OSError:
-            print("\n".join(lines), file=sys.stderr)
+        except OSError as error:
+            told = "\n".join([f"{self.name}: {refusals}; {file} cannot be written ({error}):", *lines])
+        print(f"fmtda: {told}", file=sys.stderr, flush=True)
 
     def _account_file(self, spec: DataSpec) -> Path:
         digest = hashlib.sha256(json.dumps(self._key(spec, "train")).encode()).hexdigest()[:16]
@@ -177,12 +170,8 @@ class Zinc250k(MoleculeFile):
 
     name = "zinc250k"
     file = "zinc250k.smi.gz"
+    classes = ("C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
     input_shape = (38, 38)
     domains = ("zinc250k",)
     default_source = "zinc250k"
     default_targets = ("zinc250k",)
-
-    def form(self) -> GraphFormat:
-        from generative.molecules import ZINC250K
-
-        return ZINC250K

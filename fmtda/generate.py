@@ -55,6 +55,8 @@ def generate(
 
     - `fmtda generate ddpm --targets blend,fonts,street,pen -c colour=rgb`  (one domain a client)
 
+    - `fmtda generate graph-nvp --data qm9 --data-dir DIR --clients 4 -c partition=scaffold -c target-limit=0`
+
     - `fmtda generate ddpm --local`  (the reference: the same number of gradient steps on pooled data)
 
     - `fmtda generate --resume runs/20260101-120000-ddpm-fedavg-digits`
@@ -87,6 +89,7 @@ def generate(
         check_resources(settings, client_cpus, client_gpus)
 
     from domains.examples import DataError
+    from domains.registry import family, spec_of
     from fmtda.interruption import interruptible
     from fmtda.progress import Bars
     from fmtda.run_table import print_generated
@@ -100,6 +103,8 @@ def generate(
     progress = Bars(console, settings.rounds, LOSS) if console.is_terminal else Lines(LOSS)
     try:
         with closing(progress):
+            if left_out := family(settings.data).account(spec_of(settings)):
+                progress.note(left_out)
             if settings.strategy == LOCAL:
                 with interruptible():
                     run_pooled(settings, progress)

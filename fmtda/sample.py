@@ -75,7 +75,7 @@ def sample(
         print("fmtda: interrupted; nothing was written", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     file.parent.mkdir(exist_ok=True)
-    kind.write(samples, file)
+    kind.write(samples, file, settings)
     print(f"fmtda: {file}")
 
 

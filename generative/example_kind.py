@@ -56,9 +56,9 @@ class ExampleKind(ABC):
         """
 
     @abstractmethod
-    def picture(self, samples: Tensor) -> Tensor:
+    def picture(self, samples: Tensor, settings: Any) -> Tensor:
         """Samples drawn side by side: uint8 (3, H, W)."""
 
     @abstractmethod
-    def write(self, samples: Tensor, file: Path) -> None:
+    def write(self, samples: Tensor, file: Path, settings: Any) -> None:
         """Write samples for people to look at, whole or not at all."""

@@ -62,8 +62,8 @@ class GraphNVP(GenerativeModel):
         T, one more than the atom table is long.
     coupling : {"affine", "additive"}
         Whether couplings scale and shift, or only shift, as the paper's do on QM9.
-    adjacency_couplings, node_couplings : int
-        At least V: the i-th one changes node i modulo V, so that every node has its turn.
+    adjacency_turns, node_turns : int
+        How often each node has its turn; V times as many couplings of the kind. At least 1.
     adjacency_width, node_width : int
         H of the fully connected networks, and of the graph networks.
     noise : float
@@ -92,8 +92,8 @@ class GraphNVP(GenerativeModel):
         nodes: int,
         atom_kinds: int,
         coupling: Literal["affine", "additive"] = "affine",
-        adjacency_couplings: int = 27,
-        node_couplings: int = 18,
+        adjacency_turns: int = 3,
+        node_turns: int = 2,
         adjacency_width: int = 256,
         node_width: int = 64,
         noise: float = 0.9,
@@ -105,9 +105,9 @@ class GraphNVP(GenerativeModel):
             raise ValueError(f"nodes={nodes} must be at least 2")
         if coupling not in ("affine", "additive"):
             raise ValueError(f"coupling={coupling!r} is unknown; allowed are affine, additive")
-        for name, couplings in (("adjacency_couplings", adjacency_couplings), ("node_couplings", node_couplings)):
-            if couplings < nodes:
-                raise ValueError(f"{name}={couplings} must be at least nodes={nodes}, so that every node has its turn")
+        for name, turns in (("adjacency_turns", adjacency_turns), ("node_turns", node_turns)):
+            if turns < 1:
+                raise ValueError(f"{name}={turns} must be at least 1")
         if not 0 < noise < 1:
             raise ValueError(f"noise={noise} must be above 0 and below 1")
         if precision not in ("float32", "bfloat16"):
@@ -120,11 +120,13 @@ class GraphNVP(GenerativeModel):
         self.register_buffer("pairs", torch.triu_indices(nodes, nodes, 1), persistent=False)
         affine = coupling == "affine"
         self.adjacency_couplings = nn.ModuleList(
-            AdjacencyCoupling(i % nodes, self.pairs, adjacency_width, affine) for i in range(adjacency_couplings)
+            AdjacencyCoupling(node, self.pairs, adjacency_width, affine)
+            for _ in range(adjacency_turns)
+            for node in range(nodes)
         )
         self.surroundings = Surroundings(nodes, node_width)
         self.node_couplings = nn.ModuleList(
-            NodeCoupling(i % nodes, atom_kinds, node_width, affine) for i in range(node_couplings)
+            NodeCoupling(node, atom_kinds, node_width, affine) for _ in range(node_turns) for node in range(nodes)
         )
         self.bond_log_spread = nn.Parameter(torch.full((self.pairs.shape[1] * BOND_KINDS,), FIRST_LOG_SPREAD))
         self.atom_log_spread = nn.Parameter(torch.full((nodes, atom_kinds), FIRST_LOG_SPREAD))
@@ -409,7 +411,7 @@ def build(settings: Any) -> GraphNVP:
     settings : object
         With every parameter of `GraphNVP` as an attribute of that name.
     """
-    names = ("nodes", "atom_kinds", "coupling", "adjacency_couplings", "node_couplings")
+    names = ("nodes", "atom_kinds", "coupling", "adjacency_turns", "node_turns")
     more = ("adjacency_width", "node_width", "noise", "temperature", "precision")
     return GraphNVP(**{name: getattr(settings, name) for name in names + more})
 

@@ -53,15 +53,15 @@ class Images(ExampleKind):
             "samples": len(samples),
         }
 
-    def picture(self, samples: Tensor) -> Tensor:
+    def picture(self, samples: Tensor, settings: Any) -> Tensor:
         """A grid as square as can be, filled line by line; small pictures are enlarged by a whole number."""
         enlarged = max(1, SHOWN_SIDE // max(samples.shape[-2:]))
         grid = image_grid(samples, columns=math.ceil(math.sqrt(len(samples))))
         return grid.repeat_interleave(enlarged, dim=1).repeat_interleave(enlarged, dim=2)
 
-    def write(self, samples: Tensor, file: Path) -> None:
+    def write(self, samples: Tensor, file: Path, settings: Any) -> None:
         aside = file.with_name(f".{file.name}.{os.getpid()}")
-        Image.fromarray(self.picture(samples).permute(1, 2, 0).numpy()).save(aside, format="PNG")
+        Image.fromarray(self.picture(samples, settings).permute(1, 2, 0).numpy()).save(aside, format="PNG")
         aside.rename(file)
 
 

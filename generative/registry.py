@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from generative import ddpm, ncsn
+from generative import ddpm, graph_nvp, ncsn
 from generative.example_kind import ExampleKind
 from generative.images import Images
 from generative.model import GenerativeModel
+from generative.molecule_graphs import MoleculeGraphs
 
 
 class MissingExtraError(ImportError):
@@ -38,6 +39,7 @@ class Entry(NamedTuple):
 MODELS: dict[str, Entry] = {
     "ddpm": Entry(ddpm.build, ("diffusers",), Images()),
     "ncsn": Entry(ncsn.build, ("diffusers",), Images()),
+    "graph-nvp": Entry(graph_nvp.build, ("rdkit",), MoleculeGraphs()),
 }
 
 

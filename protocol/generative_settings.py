@@ -33,7 +33,9 @@ class GenerativeSettings(RunSettings):
         description="federated algorithm, or local: one process on pooled data; auto: fedavg"
     )
     clients: int = Field(ge=1, le=100_000, description="clients to wait for, spread over the targets; auto: 4 or more")
-    classes: str = Field(description="comma list of the class names, in the order of the labels; empty: none")
+    classes: str = Field(
+        description="comma list of the class names, in the order of the labels; empty: none; of molecules, their atoms"
+    )
 
     # Training on the clients
     local_steps: int = Field(ge=1, description="gradient steps of a client a round; with local: of the process")
@@ -66,7 +68,7 @@ class GenerativeSettings(RunSettings):
         """The model's own values, and the step size of the strategy."""
         strategy = str(given.get("strategy", "fedavg"))
         rate = SERVER_LEARNING_RATES.get(strategy, 1.0)
-        return {"strategy": strategy, "server-learning-rate": rate, **cls.auto}
+        return {"data": "digits", "strategy": strategy, "server-learning-rate": rate, **cls.auto}
 
     @classmethod
     def auto_clients(cls, targets: int) -> int:
@@ -168,3 +170,52 @@ class NCSNSettings(ImageModelSettings):
     def step_size(self) -> float:
         """As `generative.ncsn` calls it."""
         return self.langevin_step_size
+
+
+class MoleculeModelSettings(GenerativeSettings):
+    """What the models of molecules share."""
+
+    @property
+    def nodes(self) -> int:
+        """V: the most atoms that a molecule has."""
+        return self.shape[0]
+
+    @property
+    def atom_kinds(self) -> int:
+        """The table of atoms, and none."""
+        return len(self.class_names) + 1
+
+
+class GraphNVPSettings(MoleculeModelSettings):
+    """GraphNVP (Madhawa et al. 2019), `generative.graph_nvp`."""
+
+    auto = {
+        "data": "fragments",
+        "rounds": 20,
+        "local-steps": 100,
+        "local-batch": 256,
+        "local-learning-rate": 3e-3,
+        "ema-decay": 0.5,
+        "adjacency-turns": 3,
+        "adjacency-width": 256,
+        "node-turns": 2,
+    }
+    large: ClassVar[Mapping[str, Scalar]] = {"adjacency-turns": 1, "adjacency-width": 128, "node-turns": 1}
+    """For ZINC-250k, whose 38 nodes have a coupling each in every turn."""
+
+    workload: Literal["graph-nvp"] = Field("graph-nvp", description="what the clients train")
+    coupling: Literal["affine", "additive"] = Field("affine", description="couplings scale and shift, or only shift")
+    adjacency_turns: int = Field(ge=1, description="adjacency couplings of each node; auto: 3, zinc250k 1")
+    adjacency_width: int = Field(ge=1, description="hidden units of their networks; auto: 256, zinc250k 128")
+    node_turns: int = Field(ge=1, description="node couplings of each node; auto: 2, zinc250k 1")
+    node_width: int = Field(64, ge=1, description="hidden units of their graph networks")
+    noise: float = Field(0.9, gt=0, lt=1, description="upper end of the uniform noise that makes graphs continuous")
+    temperature: float = Field(0.7, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of matrix products in training; bfloat16 is faster on processors that have it"
+    )
+
+    @classmethod
+    def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """As every model's, and a network of the data's size."""
+        return {**super().auto_values(given), **(cls.large if given.get("data") == "zinc250k" else {})}

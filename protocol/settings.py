@@ -54,10 +54,14 @@ class RunSettings(BaseModel):
     server_threads: int = Field(2, ge=1, le=256, description="torch threads of the server (a client always has one)")
 
     # Data
-    data: str = Field("digits", description="family of domains, see docs/data.md")
+    data: str = Field(
+        min_length=1, description="family of domains, see docs/data.md; auto: digits, or fragments for molecules"
+    )
     data_dir: str = Field("", description="folder with the data files; not needed for embedded data")
     targets: str = Field(min_length=1, description="comma list of the clients' domains")
-    classes: str = Field(min_length=1, description="comma list of the class names, in the order of the labels")
+    classes: str = Field(
+        min_length=1, description="comma list of the class names, in the order of the labels; of molecules, their atoms"
+    )
     input_shape: str = Field(
         pattern=r"^[1-9]\d*(x[1-9]\d*)*$", description="shape of one input: 3x96x96 for pictures, 800 for features"
     )
@@ -239,7 +243,7 @@ class Settings(RunSettings):
     def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The strategy, the rounds, and the preset's switches."""
         preset = PRESETS.get(str(given.get("preset", "default")), PRESETS["default"])
-        return {"strategy": "dualadapt", "rounds": 3, **preset}
+        return {"data": "digits", "strategy": "dualadapt", "rounds": 3, **preset}
 
 
 EXTRAS = ("standardise", "randomise", "scenery", "local-batch-norm", "self-train", "guard")

@@ -6,10 +6,15 @@ here where they hold their default, and refused otherwise.
 
 from collections.abc import Mapping
 
-from protocol.generative_settings import DDPMSettings, NCSNSettings
+from protocol.generative_settings import DDPMSettings, GraphNVPSettings, NCSNSettings
 from protocol.settings import RunSettings, Scalar, Settings, SettingsError
 
-WORKLOADS: dict[str, type[RunSettings]] = {"adaptation": Settings, "ddpm": DDPMSettings, "ncsn": NCSNSettings}
+WORKLOADS: dict[str, type[RunSettings]] = {
+    "adaptation": Settings,
+    "ddpm": DDPMSettings,
+    "ncsn": NCSNSettings,
+    "graph-nvp": GraphNVPSettings,
+}
 """A new workload is a class of settings and a line here."""
 
 

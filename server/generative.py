@@ -110,8 +110,8 @@ class Results:
         samples = self.draw(settings.sample_count, generator, f"round {server_round}: sampling", progress)
         kind = MODELS[settings.workload].kind
         directory.samples.mkdir(exist_ok=True)
-        kind.write(samples, directory.samples / f"round-{server_round:06d}{kind.suffix}")
-        tracker.show("samples", kind.picture(samples), server_round)
+        kind.write(samples, directory.samples / f"round-{server_round:06d}{kind.suffix}", settings)
+        tracker.show("samples", kind.picture(samples, settings), server_round)
 
     def measure(self, progress: Progress) -> None:
         """Draw examples and judge them against the clients' real ones, where this machine has these too.

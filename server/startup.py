@@ -32,9 +32,9 @@ def effective_settings(config: Mapping[str, Scalar]) -> RunSettings:
         Naming the key, what was given and what is allowed.
     """
     given = {key: value for key, value in own_keys(config).items() if value != AUTO}
-    data = family(str(given.get("data", RunSettings.model_fields["data"].default)))
     data_dir = Path(str(given["data-dir"])) if given.get("data-dir") else None
     settings_type = settings_class(config)
+    data = family(str({**settings_type.auto_values(given), **given}["data"]))
     if issubclass(settings_type, GenerativeSettings):
         settings = settings_type.from_run_config(given, _generative_defaults(data, data_dir, given))
     else:

@@ -9,6 +9,9 @@ from flwr.app import Message, RecordDict
 from clients import generative
 from clients.identity import Client
 from domains.examples import Examples
+from domains.family import DataSpec
+from domains.registry import family
+from generative.molecule_graphs import MoleculeGraphs
 from generative.registry import MODELS, build
 from protocol.records import check_arrays, config_record, from_record, layout_of, to_record
 
@@ -19,6 +22,9 @@ def client_of(tmp_path):
         draws = torch.Generator().manual_seed(pictures_seed)
 
         def examples(count):
+            if isinstance(MODELS[settings.workload].kind, MoleculeGraphs):
+                molecules = family("fragments").load("fragments", "test", DataSpec())
+                return molecules.select(torch.randperm(len(molecules), generator=draws)[:count]).without_labels()
             pictures = torch.randint(0, 256, (count, 3, 32, 32), generator=draws, dtype=torch.uint8)
             return Examples(pictures, torch.full((count,), -1))
 

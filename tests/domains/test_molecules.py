@@ -97,7 +97,7 @@ def test_fragments_are_a_few_thousand_different_molecules_in_two_parts():
     assert {read(text, QM9_FORMAT).smiles for text in smiles} == set(smiles)
     train, test = both_parts(Fragments(), DataSpec())
     assert len(train) + len(test) == 6858 and 0.08 < len(test) / 6858 < 0.12
-    assert "0 of 6,858" in Fragments().account(DataSpec())
+    assert Fragments().account(DataSpec()) == ""
 
 
 def test_zinc_is_read_from_its_packed_file(tmp_path):

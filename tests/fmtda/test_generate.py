@@ -163,6 +163,28 @@ def test_the_local_reference_runs_in_this_process_and_can_be_sampled(tmp_path):
     assert invoke("sample", tmp_path / "run", "--count", 2).exit_code == 0
 
 
+SMALL_FLOW = ("-c", "local-steps=2", "-c", "local-batch=8", "-c", "adjacency-turns=1", "-c", "adjacency-width=8")
+SMALL_FLOW += ("-c", "node-turns=1", "-c", "node-width=8", "-c", "sample-count=4", "-c", "quality-samples=20")
+
+
+def test_molecules_are_read_with_an_account_learned_and_written_as_smiles(tmp_path):
+    (tmp_path / "qm9.csv").write_text("smiles\nC1CC\n" + "CCO\nC1CC1\nCC=O\nCCN\nCO\nCCC\nCCF\nOCC=O\nCNC\nCOC\n" * 3)
+    options = ("--data", "qm9", "--data-dir", tmp_path, "--local", "--rounds", 1, *SMALL_FLOW, "-c", "server-threads=1")
+    result = invoke("generate", "graph-nvp", *options, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "1 of 31 molecules left out: 1 malformed SMILES" in " ".join(result.output.split())
+    quality = json.loads((tmp_path / "run" / "summary.json").read_text())["quality"]
+    assert quality["count"] == 20 and quality["with_valency_correction"]["corrected"]
+    assert invoke("sample", tmp_path / "run", "--count", 5).exit_code == 0
+    names = {file.name for file in (tmp_path / "run" / "samples").iterdir()}
+    assert {"seed-0-count-5.smi", "seed-0-count-5.svg", "round-000001.smi"} <= names
+
+
+def test_pictures_are_no_molecules_and_the_other_way_round():
+    assert "fragments, qm9 or zinc250k" in refused("generate", "graph-nvp", "--data", "digits")
+    assert "take data of pictures" in refused("generate", "ddpm", "--data", "fragments")
+
+
 def test_ctrl_c_ends_the_local_reference_with_the_line_that_resumes_it(tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

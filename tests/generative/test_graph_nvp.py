@@ -24,7 +24,7 @@ def generator(seed=0):
 def flow(nodes=4, atom_kinds=3, **changes):
     """A small flow that is not the identity any more, in float64."""
     torch.manual_seed(1)
-    sizes = {"adjacency_couplings": 2 * nodes, "node_couplings": nodes, "adjacency_width": 16, "node_width": 8}
+    sizes = {"adjacency_turns": 2, "node_turns": 1, "adjacency_width": 16, "node_width": 8}
     model = GraphNVP(nodes, atom_kinds, **{**sizes, **changes}).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -34,7 +34,7 @@ def flow(nodes=4, atom_kinds=3, **changes):
 def untrained_on_qm9():
     """A float32 flow of QM9's format, not the identity."""
     torch.manual_seed(0)
-    model = GraphNVP(9, 5, adjacency_couplings=9, node_couplings=9, adjacency_width=16, node_width=8)
+    model = GraphNVP(9, 5, adjacency_turns=1, node_turns=1, adjacency_width=16, node_width=8)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return model
@@ -84,7 +84,7 @@ def test_log_determinants_are_those_of_autograds_jacobian(coupling):
 
 @torch.no_grad()
 def test_the_density_of_two_atoms_given_their_bond_integrates_to_one():
-    model = flow(nodes=2, atom_kinds=1, node_couplings=6)
+    model = flow(nodes=2, atom_kinds=1, node_turns=3)
     axis = torch.linspace(-9, 9, 181, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)[:, :, None]
     for bond in torch.eye(BOND_KINDS, dtype=torch.float64):
@@ -109,7 +109,7 @@ def test_the_density_of_the_bonds_of_three_nodes_integrates_to_one():
 
 
 def test_an_untrained_flow_is_the_identity_and_its_density_that_of_the_prior():
-    model = GraphNVP(4, 3, adjacency_couplings=4, node_couplings=4, adjacency_width=8, node_width=8)
+    model = GraphNVP(4, 3, adjacency_turns=1, node_turns=1, adjacency_width=8, node_width=8)
     bonds, atoms = model.one_hot(random_graphs(5))
     log_density = model.log_density_of(bonds, atoms, bonds)
     prior = torch.distributions.Normal(0.0, math.exp(-0.7))
@@ -118,7 +118,7 @@ def test_an_untrained_flow_is_the_identity_and_its_density_that_of_the_prior():
 
 
 def test_bits_per_dimension_count_the_cube_that_a_graph_owns():
-    model = GraphNVP(4, 3, adjacency_couplings=4, node_couplings=4, adjacency_width=8, node_width=8, noise=0.5)
+    model = GraphNVP(4, 3, adjacency_turns=1, node_turns=1, adjacency_width=8, node_width=8, noise=0.5)
     # Half of the density in the cube of one graph: it costs one bit, whatever the noise.
     uniform = math.log(0.5 / 0.5**model.dimensions)
     assert float(model.bits_per_dimension(torch.tensor(uniform))) == pytest.approx(1 / model.dimensions, abs=1e-5)
@@ -208,7 +208,7 @@ def test_interpolation_runs_from_one_molecule_to_the_other():
 
 
 def test_training_in_bfloat16_follows_the_same_loss():
-    sizes = {"adjacency_couplings": 9, "node_couplings": 9, "adjacency_width": 32, "node_width": 16}
+    sizes = {"adjacency_turns": 1, "node_turns": 1, "adjacency_width": 32, "node_width": 16}
     graphs = graphs_of(enumerated(9)[::30])
     losses = {}
     for precision in ("float32", "bfloat16"):
@@ -237,8 +237,8 @@ def test_the_model_is_built_by_settings():
         nodes=3,
         atom_kinds=4,
         coupling="additive",
-        adjacency_couplings=3,
-        node_couplings=6,
+        adjacency_turns=1,
+        node_turns=2,
         adjacency_width=8,
         node_width=4,
         noise=0.5,
@@ -255,8 +255,8 @@ def test_the_model_is_built_by_settings():
     [
         ({"nodes": 1}, "nodes=1 must be at least 2"),
         ({"coupling": "linear"}, "'linear' is unknown; allowed are affine, additive"),
-        ({"adjacency_couplings": 3}, "adjacency_couplings=3 must be at least nodes=4"),
-        ({"node_couplings": 2}, "node_couplings=2 must be at least nodes=4"),
+        ({"adjacency_turns": 0}, "adjacency_turns=0 must be at least 1"),
+        ({"node_turns": 0}, "node_turns=0 must be at least 1"),
         ({"noise": 1.0}, "noise=1.0 must be above 0 and below 1"),
         ({"precision": "float16"}, "allowed are float32, bfloat16"),
     ],

@@ -44,7 +44,7 @@ def test_a_grid_holds_every_sample_at_its_place(channels, tmp_path):
     samples = torch.randint(
         0, 256, (5, channels, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    Images().write(samples, tmp_path / "grid.png")
+    Images().write(samples, tmp_path / "grid.png", wanted(4, 3))
     grid = torch.from_numpy(np.array(Image.open(tmp_path / "grid.png")))
     assert grid.shape[:2] == (4 * (2 * 17 + 1), 4 * (3 * 17 + 1))
     small = grid[::4, ::4].permute(2, 0, 1)

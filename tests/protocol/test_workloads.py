@@ -62,7 +62,7 @@ def test_unknown_workloads_and_keys_are_refused_with_those_there_are():
 
 @pytest.mark.parametrize("workload", GENERATIVE)
 def test_a_message_carries_the_settings_of_any_workload(workload):
-    settings = read_settings({"workload": workload, "seed": 5, "width": 16}, DATA)
+    settings = read_settings({"workload": workload, "seed": 5, "local-batch": 16}, DATA)
     assert read_config(config_record(settings, 4)) == (settings, 4)
     assert type(read_config(config_record(settings, 4))[0]) is WORKLOADS[workload]
 

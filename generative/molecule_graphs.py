@@ -1,0 +1,100 @@
+"""Graphs of molecules as the examples of a model: what samples are worth, and SMILES and drawings of them."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generative.example_kind import ExampleKind
+
+JUDGED_PROPERTIES = 2000
+"""Molecules whose properties are compared, of the real and of the sampled ones at most (our choice): a QED takes a
+millisecond."""
+
+DRAWN = 200
+"""Samples in a drawing at most (our choice)."""
+
+
+class MoleculeGraphs(ExampleKind):
+    """int8 graphs (N, V, V), see `generative.molecules`; the settings' `class_names` are the table of atoms.
+
+    RDKit is imported when something is judged or drawn: clients train without it.
+    """
+
+    suffix = ".smi"
+
+    def check(self, settings: Any) -> None:
+        if len(settings.shape) != 2 or settings.shape[0] != settings.shape[1]:
+            shape = "x".join(map(str, settings.shape))
+            raise ValueError(
+                f"data={settings.data}: its inputs are {shape} and no graphs of molecules, which {settings.workload} "
+                "learns; take data of molecules: fragments, qm9 or zinc250k"
+            )
+
+    def examples(self, inputs: Any, settings: Any) -> Tensor:
+        """The graphs as they are, in memory."""
+        return inputs[:]
+
+    def quality(self, samples: Tensor, real: Tensor, labels: Tensor, settings: Any, seed: int) -> dict[str, Any]:
+        """Valid, unique and novel, without and with valency correction; Wasserstein distances of properties.
+
+        The distances stand beside those between two halves of the real molecules.
+        """
+        from generative.molecule_quality import assess, distances, half_against_half, properties
+        from generative.molecules import all_smiles
+
+        form = _format(settings)
+        known = list(all_smiles(real.numpy(), form))
+        plain, mended = (assess(samples.numpy(), form, set(known), correct) for correct in (False, True))
+        chosen = np.random.default_rng(seed).permutation(len(known))[:JUDGED_PROPERTIES]
+        real_values = properties([known[place] for place in chosen], form)
+        return {
+            "samples": len(samples),
+            **plain.figures(),
+            "with_valency_correction": mended.figures(),
+            "wasserstein": distances(properties(plain.smiles[:JUDGED_PROPERTIES], form), real_values),
+            "wasserstein_half_to_half": half_against_half(real_values, seed),
+        }
+
+    def picture(self, samples: Tensor, settings: Any) -> Tensor:
+        """The molecules side by side; a sample that is no valid one has a place that says so."""
+        from PIL import Image
+
+        from generative.molecule_drawing import grid
+
+        smiles, legends = _shown(samples[:DRAWN], settings)
+        with Image.open(io.BytesIO(grid(smiles, ".png", legends))) as drawing:
+            return torch.from_numpy(np.array(drawing.convert("RGB"))).permute(2, 0, 1)
+
+    def write(self, samples: Tensor, file: Path, settings: Any) -> None:
+        """A line a valid sample, its SMILES and its number, from 0; beside the file a drawing of the first ones."""
+        from generative.molecule_drawing import grid
+
+        smiles, legends = _shown(samples, settings)
+        lines = "".join(f"{text} {place}\n" for place, text in enumerate(smiles) if text)
+        _write_whole(file.with_suffix(".svg"), grid(smiles[:DRAWN], ".svg", legends[:DRAWN]))
+        _write_whole(file, lines.encode())
+
+
+def _shown(samples: Tensor, settings: Any) -> tuple[list[str], list[str]]:
+    """Canonical SMILES, empty where a sample is no valid molecule, and what to write below each."""
+    from generative.molecules import all_smiles
+
+    smiles = [text if text and "." not in text else "" for text in all_smiles(samples.numpy(), _format(settings))]
+    return smiles, ["" if text else "not valid" for text in smiles]
+
+
+def _format(settings: Any):
+    from generative.molecules import GraphFormat
+
+    return GraphFormat(settings.class_names, settings.shape[0])
+
+
+def _write_whole(file: Path, content: bytes) -> None:
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_bytes(content)
+    aside.rename(file)

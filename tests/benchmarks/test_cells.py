@@ -31,7 +31,7 @@ WRITE_SUMMARY = f"""
 import json, pathlib, sys
 run = pathlib.Path(sys.argv[1])
 run.mkdir(parents=True, exist_ok=True)
-line = {{"round": 0, "phase": "round", "accuracy": {{"pen": {{"global": 50.0, "local": 60.0}}}}}}
+line = {{"round": 0, "phase": "round", "accuracy": {{"pen": {{"global": 50.0, "mean": 60.0}}}}}}
 (run / "metrics.jsonl").write_text(json.dumps(line) + "\\n")
 (run / "summary.json").write_text(json.dumps({REACHED!r}))
 print("all is well")

@@ -175,6 +175,11 @@ class NCSNSettings(ImageModelSettings):
 class MoleculeModelSettings(GenerativeSettings):
     """What the models of molecules share."""
 
+    node_width: int = Field(64, ge=1, description="numbers that the state of a node has in their graph networks")
+    temperature: float = Field(
+        ge=0, le=2, description="what the prior's spread is multiplied by in sampling; auto: 0.7, mpgvae 1"
+    )
+
     @property
     def nodes(self) -> int:
         """V: the most atoms that a molecule has."""
@@ -199,6 +204,7 @@ class GraphNVPSettings(MoleculeModelSettings):
         "adjacency-turns": 3,
         "adjacency-width": 256,
         "node-turns": 2,
+        "temperature": 0.7,
     }
     large: ClassVar[Mapping[str, Scalar]] = {"adjacency-turns": 1, "adjacency-width": 128, "node-turns": 1}
     """For ZINC-250k, whose 38 nodes have a coupling each in every turn."""
@@ -208,9 +214,7 @@ class GraphNVPSettings(MoleculeModelSettings):
     adjacency_turns: int = Field(ge=1, description="adjacency couplings of each node; auto: 3, zinc250k 1")
     adjacency_width: int = Field(ge=1, description="hidden units of their networks; auto: 256, zinc250k 128")
     node_turns: int = Field(ge=1, description="node couplings of each node; auto: 2, zinc250k 1")
-    node_width: int = Field(64, ge=1, description="hidden units of their graph networks")
     noise: float = Field(0.9, gt=0, lt=1, description="upper end of the uniform noise that makes graphs continuous")
-    temperature: float = Field(0.7, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of matrix products in training; bfloat16 is faster on processors that have it"
     )
@@ -219,3 +223,28 @@ class GraphNVPSettings(MoleculeModelSettings):
     def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """As every model's, and a network of the data's size."""
         return {**super().auto_values(given), **(cls.large if given.get("data") == "zinc250k" else {})}
+
+
+class MPGVAESettings(MoleculeModelSettings):
+    """MPGVAE (Flam-Shepherd et al. 2021), `generative.mpgvae`."""
+
+    auto = {
+        "data": "fragments",
+        "rounds": 20,
+        "local-steps": 100,
+        "local-batch": 128,
+        "local-learning-rate": 3e-3,
+        "ema-decay": 0.5,
+        "temperature": 1.0,
+    }
+
+    workload: Literal["mpgvae"] = Field("mpgvae", description="what the clients train")
+    message_width: int = Field(32, ge=1, description="width of messages, which are the states of edges")
+    latent: int = Field(64, ge=1, description="dimensions of z")
+    message_rounds: int = Field(3, ge=1, description="rounds of message passing in the encoder, and in the decoder")
+    divergence_weight: float = Field(
+        0.1, ge=0, description="of the divergence in the loss; at 1 it is the negative ELBO"
+    )
+    categories: Literal["likeliest", "drawn"] = Field(
+        "likeliest", description="what sampling makes of the probabilities of atoms and bonds"
+    )

@@ -4,7 +4,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from domains.registry import FAMILIES
-from protocol.generative_settings import GenerativeSettings, ImageModelSettings
+from protocol.generative_settings import GenerativeSettings, ImageModelSettings, MoleculeModelSettings
 from protocol.settings import PRESETS, RunSettings, Scalar, Settings
 from protocol.workloads import WORKLOADS
 
@@ -39,6 +39,7 @@ SECTIONS: dict[str, type[RunSettings]] = {
     "`adaptation`": Settings,
     "Every generative model": GenerativeSettings,
     "Models of pictures: `ddpm` and `ncsn`": ImageModelSettings,
+    "Models of molecules: `graph-nvp` and `mpgvae`": MoleculeModelSettings,
     **{f"`{name}`": settings for name, settings in WORKLOADS.items() if issubclass(settings, GenerativeSettings)},
 }
 

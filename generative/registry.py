@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from generative import ddpm, graph_nvp, ncsn
+from generative import ddpm, graph_nvp, mpgvae, ncsn
 from generative.example_kind import ExampleKind
 from generative.images import Images
 from generative.model import GenerativeModel
@@ -40,6 +40,7 @@ MODELS: dict[str, Entry] = {
     "ddpm": Entry(ddpm.build, ("diffusers",), Images()),
     "ncsn": Entry(ncsn.build, ("diffusers",), Images()),
     "graph-nvp": Entry(graph_nvp.build, ("rdkit",), MoleculeGraphs()),
+    "mpgvae": Entry(mpgvae.build, ("rdkit", "torch_geometric"), MoleculeGraphs()),
 }
 
 

@@ -176,6 +176,9 @@ class NCSNSettings(ImageModelSettings):
 class MoleculeModelSettings(GenerativeSettings):
     """What the models of molecules share."""
 
+    node_width: int = Field(64, ge=1, description="numbers that the state of a node has in their graph networks")
+    temperature: float = Field(1.0, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
+
     @property
     def nodes(self) -> int:
         """V: the most atoms that a molecule has."""
@@ -209,11 +212,9 @@ class GraphNVPSettings(MoleculeModelSettings):
     adjacency_turns: int = Field(ge=1, description="adjacency couplings of each node; auto: 3, zinc250k 1")
     adjacency_width: int = Field(ge=1, description="hidden units of their networks; auto: 256, zinc250k 128")
     node_turns: int = Field(ge=1, description="node couplings of each node; auto: 2, zinc250k 1")
-    node_width: int = Field(64, ge=1, description="hidden units of their graph networks")
     noise: float = Field(
         0.4, gt=0, lt=1, description="upper end of the uniform noise that makes graphs continuous; the paper's is 0.9"
     )
-    temperature: float = Field(1.0, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of matrix products in training; bfloat16 is faster on processors that have it"
     )
@@ -222,3 +223,27 @@ class GraphNVPSettings(MoleculeModelSettings):
     def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """As every model's, and a network of the data's size."""
         return {**super().auto_values(given), **(cls.large if given.get("data") == "zinc250k" else {})}
+
+
+class MPGVAESettings(MoleculeModelSettings):
+    """MPGVAE (Flam-Shepherd et al. 2021), `generative.mpgvae`."""
+
+    auto = {
+        "data": "fragments",
+        "rounds": 20,
+        "local-steps": 100,
+        "local-batch": 128,
+        "local-learning-rate": 3e-3,
+        "ema-decay": 0.5,
+    }
+
+    workload: Literal["mpgvae"] = Field("mpgvae", description="what the clients train")
+    message_width: int = Field(32, ge=1, description="width of messages, which are the states of edges")
+    latent: int = Field(64, ge=1, description="dimensions of z")
+    message_rounds: int = Field(3, ge=1, description="rounds of message passing in the encoder, and in the decoder")
+    divergence_weight: float = Field(
+        0.1, ge=0, description="of the divergence in the loss; at 1 it is the negative ELBO"
+    )
+    categories: Literal["likeliest", "drawn"] = Field(
+        "likeliest", description="what sampling makes of the probabilities of atoms and bonds"
+    )

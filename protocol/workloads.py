@@ -6,7 +6,7 @@ here where they hold their default, and refused otherwise.
 
 from collections.abc import Mapping
 
-from protocol.generative_settings import DDPMSettings, GraphNVPSettings, NCSNSettings
+from protocol.generative_settings import DDPMSettings, GraphNVPSettings, MPGVAESettings, NCSNSettings
 from protocol.settings import RunSettings, Scalar, Settings, SettingsError
 
 WORKLOADS: dict[str, type[RunSettings]] = {
@@ -14,6 +14,7 @@ WORKLOADS: dict[str, type[RunSettings]] = {
     "ddpm": DDPMSettings,
     "ncsn": NCSNSettings,
     "graph-nvp": GraphNVPSettings,
+    "mpgvae": MPGVAESettings,
 }
 """A new workload is a class of settings and a line here."""
 

@@ -165,6 +165,17 @@ def test_the_local_reference_runs_in_this_process_and_can_be_sampled(tmp_path):
 
 SMALL_FLOW = ("-c", "local-steps=2", "-c", "local-batch=8", "-c", "adjacency-turns=1", "-c", "adjacency-width=8")
 SMALL_FLOW += ("-c", "node-turns=1", "-c", "node-width=8", "-c", "sample-count=4", "-c", "quality-samples=20")
+SMALL_AUTOENCODER = ("-c", "local-steps=2", "-c", "local-batch=8", "-c", "message-width=8", "-c", "latent=4")
+SMALL_AUTOENCODER += (
+    "-c",
+    "node-width=8",
+    "-c",
+    "message-rounds=1",
+    "-c",
+    "sample-count=4",
+    "-c",
+    "quality-samples=20",
+)
 
 
 def test_molecules_are_read_with_an_account_learned_and_written_as_smiles(tmp_path):
@@ -178,6 +189,14 @@ def test_molecules_are_read_with_an_account_learned_and_written_as_smiles(tmp_pa
     assert invoke("sample", tmp_path / "run", "--count", 5).exit_code == 0
     names = {file.name for file in (tmp_path / "run" / "samples").iterdir()}
     assert {"seed-0-count-5.smi", "seed-0-count-5.svg", "round-000001.smi"} <= names
+
+
+def test_the_autoencoder_of_molecules_runs_and_can_be_sampled(tmp_path):
+    options = ("--local", "--rounds", 1, *SMALL_AUTOENCODER, "-c", "server-threads=1")
+    result = invoke("generate", "mpgvae", *options, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["quality"]["count"] == 20
+    assert invoke("sample", tmp_path / "run", "--count", 5).exit_code == 0
 
 
 def test_pictures_are_no_molecules_and_the_other_way_round():

@@ -36,6 +36,11 @@ SETTINGS = SimpleNamespace(
     noise=0.9,
     temperature=0.7,
     precision="float32",
+    message_width=4,
+    latent=4,
+    message_rounds=1,
+    divergence_weight=0.1,
+    categories="likeliest",
 )
 
 

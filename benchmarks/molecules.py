@@ -1,6 +1,6 @@
 """What GraphNVP reaches on molecules, by training time; no Flower, one process, resumable.
 
-    python benchmarks/molecules.py --data qm9 --data-dir DIR --steps 20000 --output benchmarks/results/molecules/qm9
+    python -m benchmarks.molecules --data qm9 --data-dir DIR --steps 20000 --output benchmarks/results/molecules/qm9
 
 Trains on the training part with Adam, and looks at the moving average of the weights after 1/32, 1/16, ... and all of
 the steps: bits per dimension of the test part; valid, unique and novel among samples at several temperatures. A look
@@ -72,7 +72,7 @@ def main() -> None:
         training.keep()
         print(json.dumps(training.curve[-1]), flush=True)
     result = {
-        "command": f"python benchmarks/molecules.py {arguments.given}",
+        "command": f"python -m benchmarks.molecules {arguments.given}",
         **provenance(),
         "left_out": data.account(spec).partition("; left out are")[0],
         "parameters": sum(parameter.numel() for parameter in training.model.parameters()),

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.methods import METHODS, OF_DUALADAPT_ALONE, Method
+from benchmarks.methods import METHODS, OF_AN_EXTRA, OF_DUALADAPT_ALONE, Method
 from benchmarks.provenance import provenance
 from protocol.settings import Scalar, Settings, SettingsError
 from server.metrics import decisive_head
@@ -132,8 +132,8 @@ class Cell:
     def refuse_other_settings(self) -> None:
         """Refuse to mix with what the folder holds, if that was made with other settings.
 
-        Only keys that are in both are compared: a key that came to fmtda since then has no say. Neither have
-        DualAdapt's own keys in another method.
+        Only keys that are in both are compared: a key that came to fmtda since then has no say. Neither have the keys of
+        an extra that is off, nor DualAdapt's own in another method.
 
         Raises
         ------
@@ -143,13 +143,19 @@ class Cell:
         if self.record is None:
             return
         stored = self.record["settings"]
-        without_say = () if self.method.runs_dualadapt else OF_DUALADAPT_ALONE
         for key, value in self._compared_settings().items():
-            if key in stored and stored[key] != value and key not in without_say:
+            if key in stored and stored[key] != value and self._has_a_say(key):
                 raise SettingsError(
                     f"{key}={value}: {self.name} in {self.folder} was made with {key}={stored[key]}; "
                     "use the same settings, or another --output"
                 )
+
+    def _has_a_say(self, key: str) -> bool:
+        """Whether a run-config key can change what this method reaches."""
+        if not self.method.runs_dualadapt:
+            return key not in OF_DUALADAPT_ALONE
+        config = self.settings.run_config()
+        return not any(key.startswith(beginning) and not config[extra] for extra, beginning in OF_AN_EXTRA.items())
 
     def command(self) -> list[str]:
         """The command line that runs this cell, or goes on with it."""

@@ -113,6 +113,9 @@ OF_DUALADAPT_ALONE = {
 }
 """Run-config keys that change no result of another method."""
 
+OF_AN_EXTRA = {"local-batch-norm": "batch-norm-", "self-train": "self-train-", "personalise": "personalise-"}
+"""How the run-config keys begin that change nothing where this extra is off."""
+
 SELECTIONS: dict[str, tuple[str, ...]] = {
     "all": tuple(method.name for method in _LISTED if method.group != "ablation"),
     "federated": tuple(method.name for method in _LISTED if method.group == "federated"),

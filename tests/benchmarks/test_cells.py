@@ -130,6 +130,10 @@ def test_other_settings_are_refused_and_paths_and_patience_are_not_settings(cell
     peer = cell_with(WRITE_SUMMARY, method="fed-mcd", client_steps=7)
     peer.execute(lambda: None)
     cell_with(method="fed-mcd", client_steps=8).refuse_other_settings()
+    cell_with(WRITE_SUMMARY, method="dualadapt-paper", batch_norm_share=0.3).execute(lambda: None)
+    cell_with(method="dualadapt-paper", batch_norm_share=0.4).refuse_other_settings()
+    with pytest.raises(SettingsError, match="client-steps=3: dualadapt-paper, seed 0 in .*"):
+        cell_with(method="dualadapt-paper", client_steps=3).refuse_other_settings()
     with pytest.raises(SettingsError, match="local-steps=3: fed-mcd, seed 0 in .*"):
         cell_with(method="fed-mcd", local_steps=3).refuse_other_settings()
     with pytest.raises(SettingsError, match="rounds=5: dualadapt, seed 0 in .* was made with rounds=2"):

@@ -132,8 +132,8 @@ class Cell:
     def refuse_other_settings(self) -> None:
         """Refuse to mix with what the folder holds, if that was made with other settings.
 
-        Only keys that are in both are compared: a key that came to fmtda since then has no say. Neither have those of an
-        extra that is off, nor DualAdapt's own in another method.
+        Only keys that are in both are compared: a key that came to fmtda since then has no say. Neither have the keys
+        of an extra that is off, nor DualAdapt's own in another method.
 
         Raises
         ------

@@ -106,7 +106,7 @@ class Training:
     def __init__(self, arguments: argparse.Namespace, examples: Any, form: GraphFormat) -> None:
         torch.manual_seed(arguments.seed)
         size = {"nodes": form.size, "atom_kinds": len(form.atoms) + 1, "precision": arguments.precision}
-        self.model = GraphNVP(**size, **NETWORKS[arguments.data], noise=arguments.noise)
+        self.model = GraphNVP(**size, **NETWORKS[arguments.data], noise=arguments.noise, coupling=arguments.coupling)
         self.average = copy.deepcopy(self.model).eval()
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=arguments.learning_rate, fused=True)
         self.generator = torch.Generator().manual_seed(arguments.seed)
@@ -276,6 +276,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--noise", type=float, default=0.4, help="upper end of the dequantisation; the paper's is 0.9")
+    parser.add_argument("--coupling", choices=("affine", "additive"), default="affine")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--samples", type=int, default=10_000)
@@ -284,8 +285,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     told = {"data": arguments.data, "steps": arguments.steps, "batch": arguments.batch, "seed": arguments.seed}
-    told |= {"learning-rate": arguments.learning_rate, "noise": arguments.noise, "precision": arguments.precision}
-    told |= {"threads": arguments.threads}
+    told |= {"learning-rate": arguments.learning_rate, "noise": arguments.noise, "coupling": arguments.coupling}
+    told |= {"precision": arguments.precision, "threads": arguments.threads, "samples": arguments.samples}
     arguments.given = " ".join(f"--{key} {value}" for key, value in told.items())
     return arguments
 

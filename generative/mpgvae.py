@@ -204,21 +204,18 @@ class Encoder(nn.Module):
         super().__init__()
         from torch_geometric.nn import Set2Set  # the extra `generative`
 
-        self.atom_kinds = atom_kinds
-        self.atoms = nn.Linear(atom_kinds, node_width, bias=False)
-        self.bonds = nn.Linear(BOND_KINDS, message_width, bias=False)
+        self.atoms = nn.Embedding(atom_kinds, node_width)
+        self.bonds = nn.Embedding(BOND_KINDS, message_width)
         self.rounds = nn.ModuleList(MessageRound(node_width, message_width) for _ in range(message_rounds))
         self.readout = Set2Set(node_width, SET2SET_STEPS)
-        self.posterior = nn.Linear(2 * node_width, 2 * latent)
+        self.posterior = nn.Sequential(nn.LayerNorm(2 * node_width), nn.Linear(2 * node_width, 2 * latent))
 
     def forward(self, graphs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, each (B, Z), of graphs int8 (B, V, V)."""
         kinds = graphs.diagonal(dim1=1, dim2=2).long()
         there = kinds > 0
-        dtype = self.atoms.weight.dtype
-        nodes = self.atoms(functional.one_hot(kinds, self.atom_kinds).to(dtype))
-        bonds = graphs.long() - torch.diag_embed(kinds)
-        edges = self.bonds(functional.one_hot(bonds, BOND_KINDS).to(dtype))
+        nodes = self.atoms(kinds)
+        edges = self.bonds(graphs.long() - torch.diag_embed(kinds))
         incoming = there[:, :, None] & there[:, None, :] & _others(graphs.shape[1], graphs.device)
         for passing in self.rounds:
             nodes, edges = passing(nodes, edges, incoming)
@@ -246,7 +243,7 @@ class Decoder(nn.Module):
         self.rounds = nn.ModuleList(
             MessageRound(node_width, message_width, zero_edges=i == 0) for i in range(message_rounds)
         )
-        self.atoms = nn.Linear(node_width, atom_kinds)
+        self.atoms = nn.Sequential(nn.LayerNorm(node_width), nn.Linear(node_width, atom_kinds))
         self.bonds = nn.Linear(message_width, BOND_KINDS)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -264,10 +261,12 @@ class MessageRound(nn.Module):
 
         m_vu = tanh(W_v h_v + W_u h_u + W_e e_vu + b)      the message from u to v, and the edge's new state
         a_vu = softmax over u of w . m_vu
-        h_v <- GRUCell(sum over u of a_vu m_vu, h_v)
+        h_v <- GRUCell(n_v sum over u of a_vu m_vu, h_v)
 
     The notes wonder at the paper's eq. 11, which updates a node by a message with two indices: here the message for a
-    node is the attention's mean of what all others send it.
+    node is the attention's mean of what all others send it, times their number n_v. With equal attention that is their
+    sum, which can tell how many they are. This factor and the normalisation of h_v and h_u before the linear map are
+    our choice; both make it learn in fewer steps.
 
     Parameters
     ----------
@@ -279,6 +278,7 @@ class MessageRound(nn.Module):
 
     def __init__(self, node_width: int, message_width: int, zero_edges: bool = False):
         super().__init__()
+        self.norm = nn.LayerNorm(node_width)
         self.receiver = nn.Linear(node_width, message_width)
         self.sender = nn.Linear(node_width, message_width, bias=False)
         self.edge = None if zero_edges else nn.Linear(message_width, message_width, bias=False)
@@ -297,11 +297,12 @@ class MessageRound(nn.Module):
             Which nodes u, on the last axis, send to v.
         """
         # One linear map of [h_v, h_u, e_vu], in three parts: the joint tensor (B, V, V, 2 H + M) is never made.
-        messages = self.receiver(nodes)[:, :, None] + self.sender(nodes)[:, None]
+        normed = self.norm(nodes)
+        messages = self.receiver(normed)[:, :, None] + self.sender(normed)[:, None]
         if self.edge is not None:
             messages = messages + self.edge(edges)
         messages = messages.tanh()
-        received = (self.attention(messages, incoming) * messages).sum(dim=2)
+        received = (self.attention(messages, incoming) * messages).sum(dim=2) * incoming.sum(-1, keepdim=True)
         states = self.update(received.flatten(0, 1), nodes.flatten(0, 1))
         return states.view_as(nodes), messages
 

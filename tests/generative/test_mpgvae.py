@@ -158,6 +158,7 @@ def test_a_round_is_the_papers_equations_node_by_node(passing):
     nodes = torch.randn(2, 5, 6, generator=generator(), dtype=torch.float64)
     edges = torch.randn(2, 5, 5, 4, generator=generator(), dtype=torch.float64)
     states, messages = passing(nodes, edges, ~torch.eye(5, dtype=torch.bool))
+    normed = passing.norm(nodes)
     weight = torch.cat([passing.receiver.weight, passing.sender.weight, passing.edge.weight], 1)
     for graph in range(2):
         for v in range(5):
@@ -165,14 +166,14 @@ def test_a_round_is_the_papers_equations_node_by_node(passing):
             sent = torch.stack(
                 [
                     torch.tanh(
-                        weight @ torch.cat([nodes[graph, v], nodes[graph, u], edges[graph, v, u]])
+                        weight @ torch.cat([normed[graph, v], normed[graph, u], edges[graph, v, u]])
                         + passing.receiver.bias
                     )
                     for u in others
                 ]
             )
             attention = passing.score(sent).softmax(0)
-            expected = passing.update((attention * sent).sum(0), nodes[graph, v])
+            expected = passing.update(len(others) * (attention * sent).sum(0), nodes[graph, v])
             torch.testing.assert_close(messages[graph, v, others], sent)
             torch.testing.assert_close(states[graph, v], expected)
 

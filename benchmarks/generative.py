@@ -125,7 +125,7 @@ def measure(run: Path, model: str, arm: str, judged: Judged, arguments: argparse
     if model == "ddpm":
         record["bits_per_dimension"] = bits_per_dimension(run, judged.held_out)
         if ARMS[arm].reference is None:
-            record["samplers"] = samplers(run, judged, arguments.sampler_samples)
+            record["samplers"] = samplers(run, judged, arguments.sampler_samples, arguments.ddim_steps)
     return {**record, "measuring_seconds": time.perf_counter() - began}
 
 
@@ -205,6 +205,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of each")
     parser.add_argument("--samples", type=int, default=2000, help="of a run, for distance, confidence and classes")
     parser.add_argument("--sampler-samples", type=int, default=500, help="of each sampler of DDPM")
+    parser.add_argument("--ddim-steps", type=int, default=50, help="of the short sampler of DDPM")
     parser.add_argument("-c", dest="config", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     arguments = parser.parse_args()
     arguments.runs = arguments.runs.expanduser().absolute()

@@ -92,8 +92,8 @@ def sampled(results: Results, count: int) -> tuple[Tensor, float]:
     return samples, time.perf_counter() - began
 
 
-def samplers(run: Path, judged: Judged, count: int, steps: int = 50) -> dict[str, Any]:
-    """DDPM: the ancestral sampler beside DDIM with few steps, by distance and seconds."""
+def samplers(run: Path, judged: Judged, count: int, steps: int) -> dict[str, Any]:
+    """DDPM: the ancestral sampler beside `steps` of DDIM, by distance and seconds."""
     found = {}
     for name, implicit_steps in (("ancestral", 0), (f"ddim-{steps}", steps)):
         results = opened(run, implicit_steps=implicit_steps)

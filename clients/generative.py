@@ -40,6 +40,7 @@ def train(message: Message, client: Client) -> Message:
         shuffled_batches(len(examples), settings.local_batch, settings.local_steps, generator),
         step_sizes(settings, client.round),
         generator,
+        gradient_clip=settings.gradient_clip,
         proximal_mu=settings.proximal_mu if settings.strategy == "fedprox" else 0.0,
     )
     metrics = {"num-examples": len(examples), "seconds": time.perf_counter() - began, "loss": loss}

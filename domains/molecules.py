@@ -99,7 +99,7 @@ class Molecules(Family):
             return
         file = self._account_file(spec)
         lines = [f"{reason}, {line}" for reason, lines in refusals.by_reason.items() for line in lines]
-        told = f"{self.name}: {refusals}; all of them: {file}"
+        told = f"{self.name}: {refusals}" + (f"; left out are those in {file}" if lines else "")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("\n".join([told, *lines]) + "\n")

@@ -44,6 +44,8 @@ class Images(ExampleKind):
 
     def quality(self, samples: Tensor, real: Tensor, labels: Tensor, settings: Any, seed: int) -> dict[str, Any]:
         """By a small classifier trained on the real pictures; no Inception FID, see `generative.image_quality`."""
+        if len(samples) < 2:
+            raise ValueError(f"quality-samples={len(samples)}: a distance needs two samples at least")
         classifier = train_classifier(real, labels, len(settings.class_names), seed)
         judged = judge(classifier, real, samples)
         return {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from generative.model import GenerativeModel
 
-HELD_OUT_DRAWS = 512
+HELD_OUT_DRAWS = 256
 """Examples at least that a held-out loss is the mean of; a smaller set counts several times, each time with other noise
 (our choice)."""
 
@@ -32,6 +32,7 @@ def descend(
     sizes: Iterable[float],
     generator: torch.Generator,
     *,
+    gradient_clip: float = 0.0,
     proximal_mu: float = 0.0,
     on_step: Callable[[int], None] = lambda done: None,
 ) -> float:
@@ -50,6 +51,8 @@ def descend(
         The learning rate of each step.
     generator : torch.Generator
         Source of what the loss draws.
+    gradient_clip : float
+        Longer gradients, over all parameters, are shortened to this norm; 0 leaves them.
     proximal_mu : float
         Weight of FedProx's term mu / 2 |w - w_0|^2 in the loss, w_0 being the parameters at the start (Li et al. 2020,
         "Federated optimization in heterogeneous networks").
@@ -83,6 +86,8 @@ def descend(
             group["lr"] = size
         optimiser.zero_grad()
         loss.backward()
+        if gradient_clip:
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip)
         optimiser.step()
         on_step(1)
     return sum(losses) / len(losses)

@@ -45,6 +45,7 @@ class GenerativeSettings(RunSettings):
         "constant", description="of the step size over all steps of the run; cosine falls to zero at the last"
     )
     warm_up_steps: int = Field(100, ge=0, description="steps of the run over which the step size rises linearly")
+    gradient_clip: float = Field(1.0, ge=0, description="largest norm of a step's gradient; 0: any")
     proximal_mu: float = Field(0.01, ge=0, description="fedprox: weight of half the squared distance to the server's")
 
     # The server's part
@@ -116,12 +117,12 @@ class DDPMSettings(ImageModelSettings):
     """Denoising diffusion probabilistic models (Ho et al. 2020), `generative.ddpm`."""
 
     auto = {
-        "rounds": 20,
-        "local-steps": 100,
+        "rounds": 40,
+        "local-steps": 50,
         "local-batch": 64,
-        "local-learning-rate": 1e-3,
-        "ema-decay": 0.5,
-        "width": 32,
+        "local-learning-rate": 2e-3,
+        "ema-decay": 0.8,
+        "width": 16,
     }
 
     workload: Literal["ddpm"] = Field("ddpm", description="what the clients train")
@@ -147,18 +148,18 @@ class NCSNSettings(ImageModelSettings):
     """Noise-conditional score networks (Song and Ermon 2019), `generative.ncsn`."""
 
     auto = {
-        "rounds": 20,
-        "local-steps": 100,
+        "rounds": 40,
+        "local-steps": 50,
         "local-batch": 64,
-        "local-learning-rate": 1e-3,
-        "ema-decay": 0.5,
-        "width": 32,
+        "local-learning-rate": 2e-3,
+        "ema-decay": 0.8,
+        "width": 16,
     }
 
     workload: Literal["ncsn"] = Field("ncsn", description="what the clients train")
-    noise_levels: int = Field(20, ge=2, le=10_000, description="L: noise levels, falling geometrically")
-    sigma_max: float = Field(5.0, gt=0, description="first of them, for pixel values in [0, 1]")
-    sigma_min: float = Field(0.02, gt=0, description="last of them")
+    noise_levels: int = Field(45, ge=2, le=10_000, description="L: noise levels, falling geometrically")
+    sigma_max: float = Field(7.0, gt=0, description="first of them, for pixel values in [0, 1]")
+    sigma_min: float = Field(0.01, gt=0, description="last of them")
     langevin_steps: int = Field(5, ge=1, description="T: steps of Langevin dynamics at each level")
     langevin_step_size: float = Field(0.0, ge=0, description="epsilon of Algorithm 1; 0: the one that fits the levels")
     objective: Literal["noise-conditional", "denoising", "sliced", "exact"] = Field(
@@ -175,10 +176,8 @@ class NCSNSettings(ImageModelSettings):
 class MoleculeModelSettings(GenerativeSettings):
     """What the models of molecules share."""
 
-    node_width: int = Field(64, ge=1, description="numbers that the state of a node has in their graph networks")
-    temperature: float = Field(
-        ge=0, le=2, description="what the prior's spread is multiplied by in sampling; auto: 0.7, mpgvae 1"
-    )
+    node_width: int = Field(64, ge=1, description="hidden units for a node in their graph networks")
+    temperature: float = Field(1.0, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
 
     @property
     def nodes(self) -> int:
@@ -204,7 +203,6 @@ class GraphNVPSettings(MoleculeModelSettings):
         "adjacency-turns": 3,
         "adjacency-width": 256,
         "node-turns": 2,
-        "temperature": 0.7,
     }
     large: ClassVar[Mapping[str, Scalar]] = {"adjacency-turns": 1, "adjacency-width": 128, "node-turns": 1}
     """For ZINC-250k, whose 38 nodes have a coupling each in every turn."""
@@ -214,7 +212,9 @@ class GraphNVPSettings(MoleculeModelSettings):
     adjacency_turns: int = Field(ge=1, description="adjacency couplings of each node; auto: 3, zinc250k 1")
     adjacency_width: int = Field(ge=1, description="hidden units of their networks; auto: 256, zinc250k 128")
     node_turns: int = Field(ge=1, description="node couplings of each node; auto: 2, zinc250k 1")
-    noise: float = Field(0.9, gt=0, lt=1, description="upper end of the uniform noise that makes graphs continuous")
+    noise: float = Field(
+        0.4, gt=0, lt=1, description="upper end of the uniform noise that makes graphs continuous; the paper's is 0.9"
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of matrix products in training; bfloat16 is faster on processors that have it"
     )
@@ -235,7 +235,6 @@ class MPGVAESettings(MoleculeModelSettings):
         "local-batch": 128,
         "local-learning-rate": 3e-3,
         "ema-decay": 0.5,
-        "temperature": 1.0,
     }
 
     workload: Literal["mpgvae"] = Field("mpgvae", description="what the clients train")

@@ -71,6 +71,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
                 shuffled_batches(len(examples), settings.local_batch, settings.local_steps, generator),
                 step_sizes(settings, server_round),
                 generator,
+                gradient_clip=settings.gradient_clip,
                 on_step=progress.advance,
             )
         except LossNotFinite as error:

@@ -55,7 +55,7 @@ def test_a_file_becomes_graphs_and_every_other_line_is_told(qm9_file, capfd):
         in account
     )
     assert account in capfd.readouterr().err
-    listed = open(account.rpartition(": ")[2]).read()
+    listed = open(account.rpartition(" in ")[2]).read()
     assert all(line in listed for line in ("line 7: C1CC", "line 8: CCS", "line 9: CCCCCCCCCC", "line 12: N.O"))
 
 

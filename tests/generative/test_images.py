@@ -73,3 +73,5 @@ def test_real_pictures_are_of_better_quality_than_noise(monkeypatch):
     assert good["class_shares"] == pytest.approx([0.5, 0.5])
     assert good["confident_share"] == 1.0
     assert good["samples"] == 40
+    with pytest.raises(ValueError, match="quality-samples=1: a distance needs two samples at least"):
+        Images().quality(noise[:1], real, labels, settings, seed=0)

@@ -77,6 +77,14 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm():
     assert model.mean.item() == 0.5
 
 
+def test_long_gradients_are_shortened_to_the_norm_that_is_allowed():
+    model = Mean()
+    trained(model, [0.25], gradient_clip=0.5)  # instead of -2
+    assert model.mean.item() == pytest.approx(0.125)
+    trained(model, [0.25], gradient_clip=5.0)  # -1.75 is short enough
+    assert model.mean.item() == pytest.approx(0.125 + 0.4375)
+
+
 def size(step, schedule="constant", warm_up=0):
     return step_size(step, peak=2.0, schedule=schedule, warm_up=warm_up, steps=10)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import Context, RecordDict
 from PIL import Image
 
 from generative.ddpm import DDPM
@@ -14,7 +15,7 @@ from generative.image_quality import train_classifier
 from protocol.records import from_record, to_record
 from protocol.settings import SettingsError
 from server import checkpoints
-from server.app import run
+from server.app import app, run
 from server.checkpoints import Checkpoint
 from server.generative import Results
 from server.rounds import NoClientAnswered, RunStopped
@@ -203,3 +204,19 @@ def test_more_rounds_equal_a_run_that_was_that_long_from_the_start(settings, gri
     unbroken = result(run(grid_of.simulated(2), settings.changed(output=str(tmp_path / "long")), silence))
     run(grid_of.simulated(2), settings.changed(rounds=1), silence)
     assert same(unbroken, result(run(grid_of.simulated(2), settings.changed(resume=True), silence)))
+
+
+def test_data_without_labels_leave_the_quality_unmeasured_with_a_note(settings, grid_of, silence, monkeypatch):
+    def unlabelled(settings):
+        return torch.zeros(30, 1, 8, 8, dtype=torch.uint8), torch.full((30,), -1)
+
+    monkeypatch.setattr("server.generative.pooled_examples", unlabelled)
+    directory = run(grid_of.simulated(2), settings.changed(rounds=1, quality_samples=4), silence)
+    assert json.loads((directory.path / "summary.json").read_text())["quality"] is None
+    assert any(note.startswith("quality is not measured: 0 labelled pictures") for note in silence.notes)
+
+
+def test_flowers_own_way_in_refuses_the_strategy_that_is_no_federation(settings, grid_of):
+    config = {"workload": "ddpm", "strategy": "local", "output": settings.output}
+    with pytest.raises(SettingsError, match="strategy=local: .* run it with fmtda generate --local"):
+        app(grid_of.simulated(2), Context(1, 1, {}, RecordDict(), config))

@@ -6,9 +6,9 @@ Set2Set into a Gaussian q(z | G), whatever the order of its nodes. The decoder m
 other, and an unconnected graph of them into probabilities of atoms and bonds by the same message passing.
 
 The reconstruction log p(G | z) is a sum over nodes and pairs of nodes and needs no matching, because the target has an
-order: that of its data set. The recurrent network gives the v-th node of the order a state of its own, and learns what
-stands there. So this is the likelihood of one order of the graph, a lower bound on that of the graph in any order.
-`order_dependence` measures what follows.
+order, the canonical one of `generative.atom_order`: the recurrent network gives the v-th node a state of its own, and
+learns what stands there. So this is the likelihood of one order of the graph, a lower bound on that of the graph in any
+order. `order_dependence` measures what follows.
 
 Shapes: B graphs of V nodes; P = V (V - 1) / 2 pairs; K = 4 kinds of bonds and T kinds of atoms, none being one of each;
 H and M, widths of node states and of messages; Z latent dimensions. Graphs are int8 (B, V, V), as in
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from generative.atom_order import in_canonical_order, reordered
 from generative.model import GenerativeModel, unreported
 from generative.noise import normal, normal_like
 
@@ -72,6 +73,9 @@ class MPGVAE(GenerativeModel):
         How often messages are passed in the encoder, and in the decoder; each time by weights of their own.
     divergence_weight : float
         What `loss` multiplies the divergence by; at 1 it is the negative ELBO.
+    numbering : {"canonical", "given"}
+        Which order the decoder learns: the canonical one, which graphs are brought to and whose numbers the encoder
+        sees; or that of the data, without numbers for the encoder, which it would not be invariant with.
     temperature : float
         What `sample` multiplies the prior's spread by.
     categories : {"likeliest", "drawn"}
@@ -97,6 +101,7 @@ class MPGVAE(GenerativeModel):
         latent: int = 64,
         message_rounds: int = 3,
         divergence_weight: float = 0.1,
+        numbering: Literal["canonical", "given"] = "canonical",
         temperature: float = 1.0,
         categories: Literal["likeliest", "drawn"] = "likeliest",
     ):
@@ -110,13 +115,17 @@ class MPGVAE(GenerativeModel):
             raise ValueError(f"divergence_weight={divergence_weight} must be at least 0")
         if categories not in ("likeliest", "drawn"):
             raise ValueError(f"categories={categories!r} is unknown; allowed are likeliest, drawn")
+        if numbering not in ("canonical", "given"):
+            raise ValueError(f"numbering={numbering!r} is unknown; allowed are canonical, given")
         self.nodes = nodes
         self.latent = latent
+        self.numbering = numbering
         self.divergence_weight = divergence_weight
         self.temperature = temperature
         self.categories = categories
         self.register_buffer("pairs", torch.triu_indices(nodes, nodes, 1), persistent=False)
-        self.encoder = Encoder(atom_kinds, node_width, message_width, latent, message_rounds)
+        numbers = nodes if numbering == "canonical" else 0
+        self.encoder = Encoder(numbers, atom_kinds, node_width, message_width, latent, message_rounds)
         self.decoder = Decoder(nodes, atom_kinds, node_width, message_width, latent, message_rounds)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
@@ -135,20 +144,29 @@ class MPGVAE(GenerativeModel):
         generator : torch.Generator
             Source of the draw of z.
         targets : Tensor, optional
-            The same graphs in another order of nodes, which log p(G | z) is to be taken of.
+            The same graphs in the order of nodes that log p(G | z) is to be taken of; otherwise that of `ordered`.
 
         Raises
         ------
         ValueError
             If the graphs do not have V nodes.
         """
-        if graphs.shape[1:] != (self.nodes, self.nodes):
-            shape = ", ".join(map(str, graphs.shape))
-            raise ValueError(f"graphs ({shape}) must be (B, {self.nodes}, {self.nodes}); build the model for that size")
+        graphs = self.ordered(graphs)
         mean, log_variance = self.encoder(graphs)
         z = mean + (log_variance / 2).exp() * normal_like(mean, generator)
         atoms, bonds = self.log_likelihood(graphs if targets is None else targets, z)
         return EvidenceBound(atoms, bonds, divergence_from_prior(mean, log_variance))
+
+    def ordered(self, graphs: Tensor) -> Tensor:
+        """The graphs, int8 (B, V, V), in the order that encoder and decoder deal with."""
+        if graphs.shape[1:] != (self.nodes, self.nodes):
+            shape = ", ".join(map(str, graphs.shape))
+            raise ValueError(f"graphs ({shape}) must be (B, {self.nodes}, {self.nodes}); build the model for that size")
+        return in_canonical_order(graphs) if self.numbering == "canonical" else graphs
+
+    def encode(self, graphs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | G), each (B, Z), of graphs int8 (B, V, V) in any order of nodes."""
+        return self.encoder(self.ordered(graphs))
 
     def log_likelihood(self, graphs: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x | z) and log p(e | z), each (B,): independent categories for all nodes, and for each pair once."""
@@ -194,16 +212,26 @@ class MPGVAE(GenerativeModel):
 
 
 class Encoder(nn.Module):
-    """From graphs to the mean and the log-variance of q(z | G); the order of the nodes makes no difference.
+    """From graphs to the mean and the log-variance of q(z | G).
 
     Messages pass between all atoms, bound or not: whether they are is what the states of the edges begin with. Places
-    without an atom take no part. Set2Set (Vinyals et al. 2016) reads the last states of the atoms.
+    without an atom take no part. Set2Set (Vinyals et al. 2016) reads the last states of the atoms. None of this depends
+    on the order of the nodes, except by the number that each is told where `numbers` is not 0.
     """
 
-    def __init__(self, atom_kinds: int, node_width: int, message_width: int, latent: int, message_rounds: int):
+    def __init__(
+        self,
+        numbers: int,
+        atom_kinds: int,
+        node_width: int,
+        message_width: int,
+        latent: int,
+        message_rounds: int,
+    ):
         super().__init__()
         from torch_geometric.nn import Set2Set  # the extra `generative`
 
+        self.numbers = nn.Embedding(numbers, node_width) if numbers else None
         self.atoms = nn.Embedding(atom_kinds, node_width)
         self.bonds = nn.Embedding(BOND_KINDS, message_width)
         self.rounds = nn.ModuleList(MessageRound(node_width, message_width) for _ in range(message_rounds))
@@ -215,6 +243,8 @@ class Encoder(nn.Module):
         kinds = graphs.diagonal(dim1=1, dim2=2).long()
         there = kinds > 0
         nodes = self.atoms(kinds)
+        if self.numbers is not None:
+            nodes = nodes + self.numbers.weight
         edges = self.bonds(graphs.long() - torch.diag_embed(kinds))
         incoming = there[:, :, None] & there[:, None, :] & _others(graphs.shape[1], graphs.device)
         for passing in self.rounds:
@@ -322,7 +352,7 @@ def build(settings: Any) -> MPGVAE:
         With every parameter of `MPGVAE` as an attribute of that name.
     """
     names = ("nodes", "atom_kinds", "node_width", "message_width", "latent", "message_rounds")
-    more = ("divergence_weight", "temperature", "categories")
+    more = ("divergence_weight", "numbering", "temperature", "categories")
     return MPGVAE(**{name: getattr(settings, name) for name in names + more})
 
 
@@ -332,19 +362,19 @@ def divergence_from_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class OrderDependence(NamedTuple):
-    """Negative ELBO in nats a graph, by which of its two roles a graph is renumbered in.
+    """Negative ELBO in nats a graph, by which of its two roles a graph is renumbered in at random.
 
     Attributes
     ----------
-    as_given : float
-        In neither: the order of the data set.
+    as_trained : float
+        In neither: the order that the decoder learns.
     input_permuted : float
-        What is encoded, not what is to be reconstructed. As given, since the encoder knows no order.
+        What is encoded, not what is to be reconstructed. As trained, since the encoder is invariant.
     both_permuted : float
-        Both. Higher by as much as the decoder has learned of the data set's order.
+        Both. Higher by as much as the decoder has learned of its order.
     """
 
-    as_given: float
+    as_trained: float
     input_permuted: float
     both_permuted: float
 
@@ -352,10 +382,10 @@ class OrderDependence(NamedTuple):
 @torch.no_grad()
 def order_dependence(model: MPGVAE, graphs: Tensor, generator: torch.Generator) -> OrderDependence:
     """How much the loss depends on the order of nodes; graphs int8 (B, V, V), all with the same draw of z."""
-    renumbered = permuted(graphs, generator)
+    ordered, renumbered = model.ordered(graphs), permuted(graphs, generator)
     state = generator.get_state()
     bounds = []
-    for encoded, targets in ((graphs, graphs), (renumbered, graphs), (renumbered, renumbered)):
+    for encoded, targets in ((graphs, ordered), (renumbered, ordered), (renumbered, renumbered)):
         generator.set_state(state)
         bounds.append(-model.bound(encoded, generator, targets).total.mean().item())
     return OrderDependence(*bounds)
@@ -365,9 +395,7 @@ def permuted(graphs: Tensor, generator: torch.Generator) -> Tensor:
     """Graphs int8 (B, V, V), the atoms of each in a random order; places without an atom come last."""
     atoms = graphs.diagonal(dim1=1, dim2=2)
     keys = torch.rand(atoms.shape, generator=generator, device=generator.device).to(atoms.device)
-    order = (keys + (atoms == 0)).argsort(dim=1)
-    rows = graphs.gather(1, order[:, :, None].expand_as(graphs))
-    return rows.gather(2, order[:, None, :].expand_as(graphs))
+    return reordered(graphs, (keys + (atoms == 0)).argsort(dim=1))
 
 
 def _log_probability(logits: Tensor, kinds: Tensor) -> Tensor:

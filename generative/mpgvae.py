@@ -6,9 +6,9 @@ Set2Set into a Gaussian q(z | G), whatever the order of its nodes. The decoder m
 other, and an unconnected graph of them into probabilities of atoms and bonds by the same message passing.
 
 The reconstruction log p(G | z) is a sum over nodes and pairs of nodes and needs no matching, because the target has an
-order: that of its data set. The recurrent network gives the v-th node of the order a state of its own, and learns what
-stands there. So this is the likelihood of one order of the graph, a lower bound on that of the graph in any order.
-`order_dependence` measures what follows.
+order, the canonical one of `generative.atom_order`: the recurrent network gives the v-th node a state of its own, and
+learns what stands there. So this is the likelihood of one order of the graph, a lower bound on that of the graph in any
+order. `order_dependence` measures what follows.
 
 Shapes: B graphs of V nodes; P = V (V - 1) / 2 pairs; K = 4 kinds of bonds and T kinds of atoms, none being one of each;
 H and M, widths of node states and of messages; Z latent dimensions. Graphs are int8 (B, V, V), as in
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from generative.atom_order import in_canonical_order, reordered
 from generative.model import GenerativeModel, unreported
 from generative.noise import normal, normal_like
 
@@ -72,6 +73,9 @@ class MPGVAE(GenerativeModel):
         How often messages are passed in the encoder, and in the decoder; each time by weights of their own.
     divergence_weight : float
         What `loss` multiplies the divergence by; at 1 it is the negative ELBO.
+    numbering : {"canonical", "given"}
+        Which order the decoder learns: the canonical one, which graphs are brought to and whose numbers the encoder
+        sees; or that of the data, without numbers for the encoder, which it would not be invariant with.
     temperature : float
         What `sample` multiplies the prior's spread by.
     categories : {"likeliest", "drawn"}
@@ -97,6 +101,7 @@ class MPGVAE(GenerativeModel):
         latent: int = 64,
         message_rounds: int = 3,
         divergence_weight: float = 0.1,
+        numbering: Literal["canonical", "given"] = "canonical",
         temperature: float = 1.0,
         categories: Literal["likeliest", "drawn"] = "likeliest",
     ):
@@ -110,13 +115,17 @@ class MPGVAE(GenerativeModel):
             raise ValueError(f"divergence_weight={divergence_weight} must be at least 0")
         if categories not in ("likeliest", "drawn"):
             raise ValueError(f"categories={categories!r} is unknown; allowed are likeliest, drawn")
+        if numbering not in ("canonical", "given"):
+            raise ValueError(f"numbering={numbering!r} is unknown; allowed are canonical, given")
         self.nodes = nodes
         self.latent = latent
+        self.numbering = numbering
         self.divergence_weight = divergence_weight
         self.temperature = temperature
         self.categories = categories
         self.register_buffer("pairs", torch.triu_indices(nodes, nodes, 1), persistent=False)
-        self.encoder = Encoder(atom_kinds, node_width, message_width, latent, message_rounds)
+        numbers = nodes if numbering == "canonical" else 0
+        self.encoder = Encoder(numbers, atom_kinds, node_width, message_width, latent, message_rounds)
         self.decoder = Decoder(nodes, atom_kinds, node_width, message_width, latent, message_rounds)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
@@ -135,20 +144,29 @@ class MPGVAE(GenerativeModel):
         generator : torch.Generator
             Source of the draw of z.
         targets : Tensor, optional
-            The same graphs in another order of nodes, which log p(G | z) is to be taken of.
+            The same graphs in the order of nodes that log p(G | z) is to be taken of; otherwise that of `ordered`.
 
         Raises
         ------
         ValueError
             If the graphs do not have V nodes.
         """
-        if graphs.shape[1:] != (self.nodes, self.nodes):
-            shape = ", ".join(map(str, graphs.shape))
-            raise ValueError(f"graphs ({shape}) must be (B, {self.nodes}, {self.nodes}); build the model for that size")
+        graphs = self.ordered(graphs)
         mean, log_variance = self.encoder(graphs)
         z = mean + (log_variance / 2).exp() * normal_like(mean, generator)
         atoms, bonds = self.log_likelihood(graphs if targets is None else targets, z)
         return EvidenceBound(atoms, bonds, divergence_from_prior(mean, log_variance))
+
+    def ordered(self, graphs: Tensor) -> Tensor:
+        """The graphs, int8 (B, V, V), in the order that encoder and decoder deal with."""
+        if graphs.shape[1:] != (self.nodes, self.nodes):
+            shape = ", ".join(map(str, graphs.shape))
+            raise ValueError(f"graphs ({shape}) must be (B, {self.nodes}, {self.nodes}); build the model for that size")
+        return in_canonical_order(graphs) if self.numbering == "canonical" else graphs
+
+    def encode(self, graphs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | G), each (B, Z), of graphs int8 (B, V, V) in any order of nodes."""
+        return self.encoder(self.ordered(graphs))
 
     def log_likelihood(self, graphs: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x | z) and log p(e | z), each (B,): independent categories for all nodes, and for each pair once."""
@@ -194,31 +212,40 @@ class MPGVAE(GenerativeModel):
 
 
 class Encoder(nn.Module):
-    """From graphs to the mean and the log-variance of q(z | G); the order of the nodes makes no difference.
+    """From graphs to the mean and the log-variance of q(z | G).
 
     Messages pass between all atoms, bound or not: whether they are is what the states of the edges begin with. Places
-    without an atom take no part. Set2Set (Vinyals et al. 2016) reads the last states of the atoms.
+    without an atom take no part. Set2Set (Vinyals et al. 2016) reads the last states of the atoms. None of this depends
+    on the order of the nodes, except by the number that each is told where `numbers` is not 0.
     """
 
-    def __init__(self, atom_kinds: int, node_width: int, message_width: int, latent: int, message_rounds: int):
+    def __init__(
+        self,
+        numbers: int,
+        atom_kinds: int,
+        node_width: int,
+        message_width: int,
+        latent: int,
+        message_rounds: int,
+    ):
         super().__init__()
         from torch_geometric.nn import Set2Set  # the extra `generative`
 
-        self.atom_kinds = atom_kinds
-        self.atoms = nn.Linear(atom_kinds, node_width, bias=False)
-        self.bonds = nn.Linear(BOND_KINDS, message_width, bias=False)
+        self.numbers = nn.Embedding(numbers, node_width) if numbers else None
+        self.atoms = nn.Embedding(atom_kinds, node_width)
+        self.bonds = nn.Embedding(BOND_KINDS, message_width)
         self.rounds = nn.ModuleList(MessageRound(node_width, message_width) for _ in range(message_rounds))
         self.readout = Set2Set(node_width, SET2SET_STEPS)
-        self.posterior = nn.Linear(2 * node_width, 2 * latent)
+        self.posterior = nn.Sequential(nn.LayerNorm(2 * node_width), nn.Linear(2 * node_width, 2 * latent))
 
     def forward(self, graphs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, each (B, Z), of graphs int8 (B, V, V)."""
         kinds = graphs.diagonal(dim1=1, dim2=2).long()
         there = kinds > 0
-        dtype = self.atoms.weight.dtype
-        nodes = self.atoms(functional.one_hot(kinds, self.atom_kinds).to(dtype))
-        bonds = graphs.long() - torch.diag_embed(kinds)
-        edges = self.bonds(functional.one_hot(bonds, BOND_KINDS).to(dtype))
+        nodes = self.atoms(kinds)
+        if self.numbers is not None:
+            nodes = nodes + self.numbers.weight
+        edges = self.bonds(graphs.long() - torch.diag_embed(kinds))
         incoming = there[:, :, None] & there[:, None, :] & _others(graphs.shape[1], graphs.device)
         for passing in self.rounds:
             nodes, edges = passing(nodes, edges, incoming)
@@ -246,7 +273,7 @@ class Decoder(nn.Module):
         self.rounds = nn.ModuleList(
             MessageRound(node_width, message_width, zero_edges=i == 0) for i in range(message_rounds)
         )
-        self.atoms = nn.Linear(node_width, atom_kinds)
+        self.atoms = nn.Sequential(nn.LayerNorm(node_width), nn.Linear(node_width, atom_kinds))
         self.bonds = nn.Linear(message_width, BOND_KINDS)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -264,10 +291,12 @@ class MessageRound(nn.Module):
 
         m_vu = tanh(W_v h_v + W_u h_u + W_e e_vu + b)      the message from u to v, and the edge's new state
         a_vu = softmax over u of w . m_vu
-        h_v <- GRUCell(sum over u of a_vu m_vu, h_v)
+        h_v <- GRUCell(n_v sum over u of a_vu m_vu, h_v)
 
     The notes wonder at the paper's eq. 11, which updates a node by a message with two indices: here the message for a
-    node is the attention's mean of what all others send it.
+    node is the attention's mean of what all others send it, times their number n_v. With equal attention that is their
+    sum, which can tell how many they are. This factor and the normalisation of h_v and h_u before the linear map are
+    our choice; both make it learn in fewer steps.
 
     Parameters
     ----------
@@ -279,6 +308,7 @@ class MessageRound(nn.Module):
 
     def __init__(self, node_width: int, message_width: int, zero_edges: bool = False):
         super().__init__()
+        self.norm = nn.LayerNorm(node_width)
         self.receiver = nn.Linear(node_width, message_width)
         self.sender = nn.Linear(node_width, message_width, bias=False)
         self.edge = None if zero_edges else nn.Linear(message_width, message_width, bias=False)
@@ -297,11 +327,12 @@ class MessageRound(nn.Module):
             Which nodes u, on the last axis, send to v.
         """
         # One linear map of [h_v, h_u, e_vu], in three parts: the joint tensor (B, V, V, 2 H + M) is never made.
-        messages = self.receiver(nodes)[:, :, None] + self.sender(nodes)[:, None]
+        normed = self.norm(nodes)
+        messages = self.receiver(normed)[:, :, None] + self.sender(normed)[:, None]
         if self.edge is not None:
             messages = messages + self.edge(edges)
         messages = messages.tanh()
-        received = (self.attention(messages, incoming) * messages).sum(dim=2)
+        received = (self.attention(messages, incoming) * messages).sum(dim=2) * incoming.sum(-1, keepdim=True)
         states = self.update(received.flatten(0, 1), nodes.flatten(0, 1))
         return states.view_as(nodes), messages
 
@@ -321,7 +352,7 @@ def build(settings: Any) -> MPGVAE:
         With every parameter of `MPGVAE` as an attribute of that name.
     """
     names = ("nodes", "atom_kinds", "node_width", "message_width", "latent", "message_rounds")
-    more = ("divergence_weight", "temperature", "categories")
+    more = ("divergence_weight", "numbering", "temperature", "categories")
     return MPGVAE(**{name: getattr(settings, name) for name in names + more})
 
 
@@ -331,19 +362,19 @@ def divergence_from_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class OrderDependence(NamedTuple):
-    """Negative ELBO in nats a graph, by which of its two roles a graph is renumbered in.
+    """Negative ELBO in nats a graph, by which of its two roles a graph is renumbered in at random.
 
     Attributes
     ----------
-    as_given : float
-        In neither: the order of the data set.
+    as_trained : float
+        In neither: the order that the decoder learns.
     input_permuted : float
-        What is encoded, not what is to be reconstructed. As given, since the encoder knows no order.
+        What is encoded, not what is to be reconstructed. As trained, since the encoder is invariant.
     both_permuted : float
-        Both. Higher by as much as the decoder has learned of the data set's order.
+        Both. Higher by as much as the decoder has learned of its order.
     """
 
-    as_given: float
+    as_trained: float
     input_permuted: float
     both_permuted: float
 
@@ -351,10 +382,10 @@ class OrderDependence(NamedTuple):
 @torch.no_grad()
 def order_dependence(model: MPGVAE, graphs: Tensor, generator: torch.Generator) -> OrderDependence:
     """How much the loss depends on the order of nodes; graphs int8 (B, V, V), all with the same draw of z."""
-    renumbered = permuted(graphs, generator)
+    ordered, renumbered = model.ordered(graphs), permuted(graphs, generator)
     state = generator.get_state()
     bounds = []
-    for encoded, targets in ((graphs, graphs), (renumbered, graphs), (renumbered, renumbered)):
+    for encoded, targets in ((graphs, ordered), (renumbered, ordered), (renumbered, renumbered)):
         generator.set_state(state)
         bounds.append(-model.bound(encoded, generator, targets).total.mean().item())
     return OrderDependence(*bounds)
@@ -364,9 +395,7 @@ def permuted(graphs: Tensor, generator: torch.Generator) -> Tensor:
     """Graphs int8 (B, V, V), the atoms of each in a random order; places without an atom come last."""
     atoms = graphs.diagonal(dim1=1, dim2=2)
     keys = torch.rand(atoms.shape, generator=generator, device=generator.device).to(atoms.device)
-    order = (keys + (atoms == 0)).argsort(dim=1)
-    rows = graphs.gather(1, order[:, :, None].expand_as(graphs))
-    return rows.gather(2, order[:, None, :].expand_as(graphs))
+    return reordered(graphs, (keys + (atoms == 0)).argsort(dim=1))
 
 
 def _log_probability(logits: Tensor, kinds: Tensor) -> Tensor:

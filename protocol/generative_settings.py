@@ -244,6 +244,10 @@ class MPGVAESettings(MoleculeModelSettings):
     divergence_weight: float = Field(
         0.1, ge=0, description="of the divergence in the loss; at 1 it is the negative ELBO"
     )
+    numbering: Literal["canonical", "given"] = Field(
+        "canonical",
+        description="order of atoms that the decoder learns: one that the graph gives itself, or the data's",
+    )
     categories: Literal["likeliest", "drawn"] = Field(
         "likeliest", description="what sampling makes of the probabilities of atoms and bonds"
     )

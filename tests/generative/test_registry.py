@@ -40,6 +40,7 @@ SETTINGS = SimpleNamespace(
     latent=4,
     message_rounds=1,
     divergence_weight=0.1,
+    numbering="canonical",
     categories="likeliest",
 )
 

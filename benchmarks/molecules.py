@@ -1,20 +1,22 @@
-"""What GraphNVP reaches on molecules, by training time; no Flower, one process, resumable.
+"""What a model of molecules reaches by training time; no Flower, one process, resumable.
 
-    python -m benchmarks.molecules --data qm9 --data-dir DIR --steps 20000 --output benchmarks/results/molecules/qm9
+    python -m benchmarks.molecules graph-nvp -c data=qm9 -c data-dir=DIR -c precision=bfloat16 --steps 4800 --output OUT
+    python -m benchmarks.molecules mpgvae -c data=qm9 -c data-dir=DIR --steps 32000 --output OUT
 
-Trains on the training part with Adam, and looks at the moving average of the weights after 1/32, 1/16, ... and all of
-the steps: bits per dimension of the test part; valid, unique and novel among samples at several temperatures. A look
-counts no training time. `state.pt` in the folder holds a state of not long ago: the same command goes on from there.
-Then come reconstruction of every molecule, the same figures with valency correction, properties by Wasserstein distance
-beside those of two halves of the training data, and drawings.
+The model, its data and its training are those of `fmtda generate`; ``-c`` changes a setting. Trains on the training
+part, and looks at the moving average of the weights after 1/32, 1/16, ... and all of the steps: the likelihood of the
+test part; valid, unique and novel among samples at several temperatures. A look counts no training time. `state.pt` in
+the folder holds a state of not long ago: the same command goes on from there. Then come reconstruction, the same
+figures with valency correction, properties by Wasserstein distance beside those of two halves of the training data,
+and drawings.
 """
 
 import argparse
 import copy
 import json
-import math
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +28,25 @@ import torch
 from matplotlib import pyplot
 from torch import Tensor
 
+from adaptation.batches import shuffled_batches
+from benchmarks.molecule_likelihood import likelihood, order_dependence, reconstructed
 from benchmarks.provenance import provenance
-from domains.family import DataSpec
-from domains.registry import family
-from generative.graph_nvp import GraphNVP
+from domains.registry import family, spec_of
+from fmtda.given import pairs
+from generative.model import GenerativeModel
 from generative.molecule_drawing import draw_grid
 from generative.molecule_quality import assess, distances, draw_properties, half_against_half, properties
 from generative.molecules import GraphFormat, all_smiles
+from generative.registry import build
+from generative.training import descend, step_size
+from protocol.generative_settings import MoleculeModelSettings
+from server.startup import effective_settings
 
-NETWORKS: dict[str, dict[str, Any]] = {
-    "fragments": {"adjacency_turns": 2, "adjacency_width": 128, "node_width": 32},
-    "qm9": {},
-    "zinc250k": {"adjacency_turns": 1, "node_turns": 1, "adjacency_width": 128},
-}
-"""What differs from GraphNVP's defaults, by data."""
-
+MODELS = ("graph-nvp", "mpgvae")
 LOOKS = 6
 KEPT_EVERY = 500
 """Steps between two states on disk."""
 EMA_DECAY = 0.999
-WARM_UP = 100
 TEST_MOLECULES = 4096
 PROPERTY_MOLECULES = 10_000
 BATCH = 512
@@ -54,15 +55,15 @@ BATCH = 512
 
 def main() -> None:
     arguments = parsed()
+    settings: MoleculeModelSettings = arguments.settings
     torch.set_num_threads(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    data = family(arguments.data)
-    spec = DataSpec(arguments.data_dir)
-    train, test = (data.load(arguments.data, part, spec).inputs for part in ("train", "test"))
-    known = set(all_smiles(train[:].numpy(), data.form()))
-    print(data.account(spec) or f"{arguments.data}: nothing left out", flush=True)
+    data, spec = family(settings.data), spec_of(settings)
+    train, test = (data.load(settings.data, part, spec).inputs[:] for part in ("train", "test"))
+    known = set(all_smiles(train.numpy(), data.form()))
+    print(data.account(spec) or f"{settings.data}: nothing left out", flush=True)
 
-    training = Training(arguments, train, data.form())
+    training = Training(arguments, train)
     looks = [round(arguments.steps / 2**k) for k in reversed(range(LOOKS))]
     for steps in looks[len(training.curve) :]:
         while training.step < steps:
@@ -74,14 +75,12 @@ def main() -> None:
     result = {
         "command": f"python -m benchmarks.molecules {arguments.given}",
         **provenance(),
+        "settings": {key: value for key, value in settings.run_config().items() if key not in ("data-dir", "output")},
         "left_out": data.account(spec).partition("; left out are")[0],
         "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
-        "batch": arguments.batch,
-        "learning_rate": arguments.learning_rate,
-        "noise": arguments.noise,
-        "threads": arguments.threads,
         "curve": training.curve,
         "reconstructed": reconstructed(training.average, [train, test]),
+        **order_dependence(training.average, test[:TEST_MOLECULES]),
         **final(training, train, known, arguments, data.form()),
     }
     (arguments.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -89,11 +88,11 @@ def main() -> None:
 
 
 class Training:
-    """Adam on the loss, with a moving average of the weights, kept on disk after every look.
+    """Adam on the loss with the settings' step sizes, and a moving average of the weights; kept on disk now and then.
 
     Attributes
     ----------
-    model, average : GraphNVP
+    model, average : GenerativeModel
     step : int
         Steps done.
     seconds, processor_seconds : float
@@ -103,14 +102,14 @@ class Training:
     file : Path
     """
 
-    def __init__(self, arguments: argparse.Namespace, examples: Any, form: GraphFormat) -> None:
-        torch.manual_seed(arguments.seed)
-        size = {"nodes": form.size, "atom_kinds": len(form.atoms) + 1, "precision": arguments.precision}
-        self.model = GraphNVP(**size, **NETWORKS[arguments.data], noise=arguments.noise, coupling=arguments.coupling)
+    def __init__(self, arguments: argparse.Namespace, examples: Tensor) -> None:
+        self.settings: MoleculeModelSettings = arguments.settings
+        self.model = build(self.settings.workload, self.settings, self.settings.seed)
         self.average = copy.deepcopy(self.model).eval()
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=arguments.learning_rate, fused=True)
-        self.generator = torch.Generator().manual_seed(arguments.seed)
-        self.examples, self.arguments = examples, arguments
+        rate = self.settings.local_learning_rate
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=rate, fused=True)
+        self.generator = torch.Generator().manual_seed(self.settings.seed)
+        self.examples, self.steps = examples, arguments.steps
         self.step, self.seconds, self.processor_seconds, self.curve = 0, 0.0, 0.0, []
         self.file = arguments.output / "state.pt"
         if self.file.exists():
@@ -126,25 +125,21 @@ class Training:
 
         Raises
         ------
-        ArithmeticError
+        generative.training.LossNotFinite
             If the loss is not finite.
         """
         began, began_processor = time.perf_counter(), time.process_time()
-        while self.step < steps:
-            chosen = torch.randint(len(self.examples), (self.arguments.batch,), generator=self.generator)
-            loss = self.model.loss(self.examples[chosen], self.generator)
-            if not math.isfinite(loss.item()):
-                raise ArithmeticError(f"the loss is {loss.item()} at step {self.step}; take a smaller learning rate")
-            self.optimiser.param_groups[0]["lr"] = self._rate()
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
-            self.step += 1
-            decay = min(EMA_DECAY, self.step / (self.step + 10))
-            with torch.no_grad():
-                weights = zip(self.average.parameters(), self.model.parameters(), strict=True)
-                for kept, new in weights:
-                    kept.lerp_(new, 1 - decay)
+        left = steps - self.step
+        descend(
+            self.model,
+            self.optimiser,
+            self.examples,
+            shuffled_batches(len(self.examples), self.settings.local_batch, left, self.generator),
+            self._step_sizes(left),
+            self.generator,
+            gradient_clip=self.settings.gradient_clip,
+            on_step=self._average,
+        )
         self.seconds += time.perf_counter() - began
         self.processor_seconds += time.process_time() - began_processor
 
@@ -156,12 +151,17 @@ class Training:
         torch.save({**state, "generator": self.generator.get_state(), "progress": progress}, aside)
         aside.rename(self.file)
 
-    def _rate(self) -> float:
-        """A linear rise, then half a cosine."""
-        peak, steps = self.arguments.learning_rate, self.arguments.steps
-        if self.step < WARM_UP:
-            return peak * (self.step + 1) / WARM_UP
-        return peak * (1 + math.cos(math.pi * (self.step - WARM_UP) / max(1, steps - WARM_UP))) / 2
+    def _step_sizes(self, count: int) -> Iterable[float]:
+        settings = self.settings
+        how = {"peak": settings.local_learning_rate, "schedule": settings.learning_rate_schedule}
+        how |= {"warm_up": settings.warm_up_steps, "steps": self.steps}
+        return [step_size(step, **how) for step in range(self.step, self.step + count)]
+
+    def _average(self, steps: int) -> None:
+        self.step += steps
+        decay = min(EMA_DECAY, self.step / (self.step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
 
 
 @torch.no_grad()
@@ -171,10 +171,10 @@ def look(
     """The figures after some of the steps."""
     return {
         "step": training.step,
-        "epochs": training.step * arguments.batch / len(training.examples),
+        "epochs": training.step * training.settings.local_batch / len(training.examples),
         "seconds": training.seconds,
         "processor_seconds": training.processor_seconds,
-        "bits_per_dimension": bits_per_dimension(training.average, test[:TEST_MOLECULES]),
+        "likelihood": likelihood(training.average, test[:TEST_MOLECULES]),
         "quality": [
             {"temperature": temperature, **assess(graphs, form, known).figures()}
             for temperature in arguments.temperatures
@@ -183,38 +183,16 @@ def look(
     }
 
 
-def bits_per_dimension(model: GraphNVP, graphs: Tensor) -> dict[str, float]:
-    """Of unseen molecules, by the same noise at every look."""
-    generator = torch.Generator().manual_seed(0)
-    densities = [model.log_density(graphs[i : i + BATCH], generator) for i in range(0, len(graphs), BATCH)]
-    total = torch.cat([density.total for density in densities])
-    bonds = torch.cat([density.bonds for density in densities]).mean().item()
-    nats = {"bonds": -bonds, "atoms": bonds - total.mean().item()}
-    return {"all": model.bits_per_dimension(total).mean().item(), **{f"nats_of_{key}": nats[key] for key in nats}}
-
-
-def samples(model: GraphNVP, count: int, temperature: float, advance: Callable[[int], None] = lambda steps: None):
+def samples(model: GenerativeModel, count: int, temperature: float) -> np.ndarray:
     """int8 (count, V, V), by the same draws at every temperature."""
     generator = torch.Generator().manual_seed(1)
     model.temperature = temperature
-    drawn = [model.sample(min(BATCH, count - start), generator, advance) for start in range(0, count, BATCH)]
+    drawn = [model.sample(min(BATCH, count - start), generator) for start in range(0, count, BATCH)]
     return torch.cat(drawn).numpy()
 
 
-def reconstructed(model: GraphNVP, parts: list[Any]) -> dict[str, int]:
-    """How many of all molecules come back from their latent vectors exactly."""
-    generator = torch.Generator().manual_seed(2)
-    count = same = 0
-    for graphs in parts:
-        for start in range(0, len(graphs), BATCH):
-            batch = graphs[start : start + BATCH]
-            count += len(batch)
-            same += int((model.decode(model.encode(batch, generator)) == batch).all(dim=(1, 2)).sum())
-    return {"molecules": count, "exactly": same}
-
-
 def final(
-    training: Training, train: Any, known: set[str], arguments: argparse.Namespace, form: GraphFormat
+    training: Training, train: Tensor, known: set[str], arguments: argparse.Namespace, form: GraphFormat
 ) -> dict[str, Any]:
     """Sampling time, correction, properties and drawings, at the temperature that promises the most."""
     model, folder = training.average, arguments.output
@@ -242,25 +220,26 @@ def final(
     }
 
 
-def promise(quality: dict[str, Any]) -> tuple[bool, float]:
-    """What temperatures are chosen by: at least 95 % unique, then as many valid as can be."""
-    return quality["unique"] >= 95, quality["valid"] if quality["unique"] >= 95 else quality["unique"]
+def promise(quality: dict[str, Any]) -> float:
+    """What a temperature is chosen by: the percentage of samples that are valid, the first of their kind and novel."""
+    return quality["product"]
 
 
 def draw_curve(curve: list[dict[str, Any]], temperature: float, file: Path) -> None:
-    """Valid, unique and novel at one temperature, and bits per dimension, against training time."""
+    """Valid, unique and novel at one temperature, and the likelihood, against training time."""
     minutes = [seen["processor_seconds"] / 60 for seen in curve]
-    figure, (percent, bits) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    figure, (percent, likelihoods) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for name in ("valid", "unique", "novel"):
         figures = [
             quality[name] for seen in curve for quality in seen["quality"] if quality["temperature"] == temperature
         ]
         percent.plot(minutes, figures, marker="o", markersize=3, label=f"{name}, temperature {temperature:g}")
     percent.set(xlabel="training, minutes of one core", ylabel="percent", ylim=(0, 100))
-    bits.plot(minutes, [seen["bits_per_dimension"]["all"] for seen in curve], marker="o", markersize=3, color="black")
-    bits.set(xlabel="training, minutes of one core", ylabel="bits per dimension, unseen molecules")
+    name = "bits per dimension" if "bits per dimension" in curve[0]["likelihood"] else "negative ELBO, nats"
+    likelihoods.plot(minutes, [seen["likelihood"][name] for seen in curve], marker="o", markersize=3, color="black")
+    likelihoods.set(xlabel="training, minutes of one core", ylabel=f"{name}, unseen molecules")
     percent.legend(frameon=False, fontsize=8)
-    for axes in (percent, bits):
+    for axes in (percent, likelihoods):
         axes.set_xscale("log")
         axes.spines[["top", "right"]].set_visible(False)
     with matplotlib.rc_context({"svg.hashsalt": "fmtda"}):
@@ -270,24 +249,21 @@ def draw_curve(curve: list[dict[str, Any]], temperature: float, file: Path) -> N
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=NETWORKS, default="fragments")
-    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("-c", dest="config", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--noise", type=float, default=0.4, help="upper end of the dequantisation; the paper's is 0.9")
-    parser.add_argument("--coupling", choices=("affine", "additive"), default="affine")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--samples", type=int, default=10_000)
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.7, 0.85, 0.95, 1.0, 1.05])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.7, 0.85, 1.0, 1.15])
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    told = {"data": arguments.data, "steps": arguments.steps, "batch": arguments.batch, "seed": arguments.seed}
-    told |= {"learning-rate": arguments.learning_rate, "noise": arguments.noise, "coupling": arguments.coupling}
-    told |= {"precision": arguments.precision, "threads": arguments.threads, "samples": arguments.samples}
-    arguments.given = " ".join(f"--{key} {value}" for key, value in told.items())
+    config = {"learning-rate-schedule": "cosine", **pairs(arguments.config)}
+    arguments.settings = effective_settings({"workload": arguments.model, **config})
+    told = [arguments.model, *(word for key, value in config.items() for word in ("-c", f"{key}={value}"))]
+    told = ["data-dir=DIR" if word.startswith("data-dir=") else word for word in told]
+    for name in ("steps", "threads", "samples"):
+        told += [f"--{name}", str(getattr(arguments, name))]
+    arguments.given = shlex.join(told)
     return arguments
 
 

@@ -203,6 +203,13 @@ class MPGVAE(GenerativeModel):
         graphs[:, first, second] = graphs[:, second, first] = kinds
         return graphs
 
+    @torch.no_grad()
+    def interpolate(self, ends: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        """Graphs int8 (steps, V, V) on the straight line between the posterior means of two graphs int8 (2, V, V)."""
+        (first, second), _ = self.encode(ends)
+        share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
+        return self.decode(torch.lerp(first, second, share), generator)
+
     def _categories(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         if self.categories == "likeliest":
             return logits.argmax(-1).to(torch.int8)

@@ -75,7 +75,7 @@ class Judged:
         }
 
 
-def opened(run: Path, **changes: int) -> Results:
+def opened(run: Path, **changes: float) -> Results:
     """A run's model with the average's weights, ready to draw; keyword arguments change how it samples."""
     settings = read_settings(stored_run_config(run)).changed(**changes)
     checkpoint = checkpoints.latest(RunDirectory(run).checkpoints)
@@ -93,10 +93,14 @@ def sampled(results: Results, count: int) -> tuple[Tensor, float]:
 
 
 def samplers(run: Path, judged: Judged, count: int, steps: int) -> dict[str, Any]:
-    """DDPM: the ancestral sampler beside `steps` of DDIM, by distance and seconds."""
+    """DDPM: the ancestral sampler beside `steps` of DDIM, with noise and without, by distance and seconds."""
     found = {}
-    for name, implicit_steps in (("ancestral", 0), (f"ddim-{steps}", steps)):
-        results = opened(run, implicit_steps=implicit_steps)
+    for name, implicit_steps, eta in (
+        ("ancestral", 0, 0.0),
+        (f"ddim-{steps}, eta 0", steps, 0.0),
+        (f"ddim-{steps}, eta 1", steps, 1.0),
+    ):
+        results = opened(run, implicit_steps=implicit_steps, implicit_eta=eta)
         samples, seconds = sampled(results, count)
         found[name] = {
             "steps": results.model.sampling_steps,

@@ -58,12 +58,14 @@ class DDPM(GenerativeModel):
     image_shape : tuple of int
         (C, H, W) of what `sample` draws.
     implicit_steps : int
-        How `sample` does it: 0 by the T ancestral steps, otherwise by as many deterministic steps of DDIM.
+        How `sample` does it: 0 by the T ancestral steps, otherwise by as many steps of DDIM.
+    implicit_eta : float
+        Of DDIM, from 0, deterministic, to 1, with as much fresh noise as ancestral steps of that length have.
 
     Raises
     ------
     ValueError
-        If there are more DDIM steps than steps.
+        If there are more DDIM steps than steps, or eta is not in [0, 1].
     """
 
     def __init__(
@@ -72,14 +74,18 @@ class DDPM(GenerativeModel):
         schedule: DiffusionSchedule,
         image_shape: tuple[int, int, int],
         implicit_steps: int = 0,
+        implicit_eta: float = 0.0,
     ):
         super().__init__()
         if not 0 <= implicit_steps <= schedule.timesteps:
             raise ValueError(f"implicit_steps={implicit_steps} must be between 0 and timesteps={schedule.timesteps}")
+        if not 0 <= implicit_eta <= 1:
+            raise ValueError(f"implicit_eta={implicit_eta} must be between 0 and 1")
         self.network = network
         self.schedule = schedule
         self.image_shape = image_shape
         self.implicit_steps = implicit_steps
+        self.implicit_eta = implicit_eta
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """L_simple (Eq. 14): the squared error of the predicted noise at a random step of every example.
@@ -97,7 +103,8 @@ class DDPM(GenerativeModel):
 
     def sample(self, count: int, generator: torch.Generator, advance: Callable[[int], None] = unreported) -> Tensor:
         if self.implicit_steps:
-            return from_signed(self.sample_implicitly(count, self.implicit_steps, generator, advance=advance))
+            how = (self.implicit_steps, generator, self.implicit_eta, advance)
+            return from_signed(self.sample_implicitly(count, *how))
         return from_signed(self.sample_ancestrally(count, generator, advance))
 
     @torch.no_grad()
@@ -194,12 +201,12 @@ def build(settings: Any) -> DDPM:
     ----------
     settings : object
         `channels` and `image_size` of the pictures, `width` of the network (see `ImageNetwork`); `timesteps` T,
-        `schedule` and `variance` (see `DiffusionSchedule`); `implicit_steps` (see `DDPM`).
+        `schedule` and `variance` (see `DiffusionSchedule`); `implicit_steps` and `implicit_eta` (see `DDPM`).
     """
     network = ImageNetwork(settings.channels, settings.image_size, settings.width)
     schedule = DiffusionSchedule(settings.schedule, settings.timesteps, settings.variance)
     image_shape = (settings.channels, settings.image_size, settings.image_size)
-    return DDPM(network, schedule, image_shape, settings.implicit_steps)
+    return DDPM(network, schedule, image_shape, settings.implicit_steps, settings.implicit_eta)
 
 
 def divergence(p: Gaussian, q: Gaussian) -> Tensor:

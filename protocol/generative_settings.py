@@ -132,6 +132,9 @@ class DDPMSettings(ImageModelSettings):
     implicit_steps: int = Field(
         50, ge=0, description="steps of DDIM that samples in a run are drawn with; 0: all T ancestral ones"
     )
+    implicit_eta: float = Field(
+        1.0, ge=0, le=1, description="eta of DDIM: 0 deterministic, 1 with as much fresh noise as ancestral steps"
+    )
 
     def sampled_by(self, sampler: str | None, steps: int | None) -> Self:
         """`ddpm`: all ancestral steps; `ddim`: `steps` implicit ones."""

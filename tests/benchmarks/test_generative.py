@@ -50,7 +50,11 @@ def test_every_figure_is_there_and_measured_once(measured, capsys):
     assert sum(local["class_shares"]) == pytest.approx(1, abs=1e-3)
     bits = local["bits_per_dimension"]
     assert bits["total"] == pytest.approx(bits["prior"] + bits["transitions"] + bits["decoder"])
-    assert {name: each["steps"] for name, each in local["samplers"].items()} == {"ancestral": 30, "ddim-5": 5}
+    assert {name: each["steps"] for name, each in local["samplers"].items()} == {
+        "ancestral": 30,
+        "ddim-5, eta 0": 5,
+        "ddim-5, eta 1": 5,
+    }
     assert "samplers" not in skewed
     assert local["real_against_real"]["halves"] >= 0
     assert results["commit"] and results["versions"]["torch"]

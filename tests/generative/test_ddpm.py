@@ -18,7 +18,14 @@ from diffusers import DDIMScheduler, DDPMScheduler  # noqa: E402 - it imports to
 
 MEAN, DEVIATION = 0.25, 0.2  # of every pixel, in [-1, 1]
 SETTINGS = SimpleNamespace(
-    channels=1, image_size=8, width=8, timesteps=30, schedule="cosine", variance="posterior", implicit_steps=0
+    channels=1,
+    image_size=8,
+    width=8,
+    timesteps=30,
+    schedule="cosine",
+    variance="posterior",
+    implicit_steps=0,
+    implicit_eta=0.0,
 )
 
 
@@ -159,3 +166,13 @@ def test_samples_are_pictures_and_progress_adds_up(implicit_steps, steps):
 def test_more_implicit_steps_than_steps_are_refused():
     with pytest.raises(ValueError, match="implicit_steps=31 must be between 0 and timesteps=30"):
         exact(timesteps=30, implicit_steps=31)
+
+
+def test_eta_decides_how_much_noise_implicit_steps_add():
+    settings = {**vars(SETTINGS), "implicit_steps": 6}
+    quiet, noisy = (build("ddpm", SimpleNamespace(**{**settings, "implicit_eta": eta}), seed=0) for eta in (0.0, 1.0))
+    expected = from_signed(noisy.sample_implicitly(2, 6, torch.Generator().manual_seed(0), eta=1.0))
+    assert torch.equal(noisy.sample(2, torch.Generator().manual_seed(0)), expected)
+    assert not torch.equal(quiet.sample(2, torch.Generator().manual_seed(0)), expected)
+    with pytest.raises(ValueError, match=r"implicit_eta=1.5 must be between 0 and 1"):
+        exact(timesteps=30, implicit_eta=1.5)

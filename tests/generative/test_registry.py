@@ -17,6 +17,7 @@ SETTINGS = SimpleNamespace(
     schedule="cosine",
     variance="posterior",
     implicit_steps=4,
+    implicit_eta=1.0,
     noise_levels=3,
     sigma_max=1.0,
     sigma_min=0.1,

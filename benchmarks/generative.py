@@ -14,7 +14,6 @@ What is written to `--output`: ``results.json``, ``table.md``, and a grid of sam
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.generative_measures import Judged, bits_per_dimension, opened, sampled, samplers, write_grid
+from benchmarks.generative_runs import run_to_the_end, settings_words, shown, training_seconds
 from benchmarks.provenance import provenance
 from fmtda.generate import MODELS
 from protocol.workloads import read_settings
-from server.run_directory import read_metrics, stored_run_config
+from server.run_directory import stored_run_config
 
 DOMAINS = ("--targets", "blend,fonts,street,pen", "-c", "colour=rgb")
 
@@ -67,40 +67,23 @@ def main() -> None:
     judges: dict[tuple, Judged] = {}
     for name, model, arm, seed in _asked(arguments):
         run = arguments.runs / name
-        command = train(run, model, arm, seed, arguments.config)
+        words = [model, *ARMS[arm].options, "--seed", str(seed), *settings_words(arguments.config)]
+        run_to_the_end(run, words)
         settings = read_settings(stored_run_config(run))
-        if records.get(name, {}).get("settings") == _shown(settings.run_config()):
+        if records.get(name, {}).get("settings") == shown(settings.run_config()):
             print(f"{name}: measured already", flush=True)
             continue
         key = Judged.key(settings)
         judged = judges.setdefault(key, None) or Judged(settings)
         judges[key] = judged
-        records[name] = {"command": command, **measure(run, model, arm, judged, arguments)}
+        records[name] = {
+            "command": shlex.join(["fmtda", "generate", *words]),
+            **measure(run, model, arm, judged, arguments),
+        }
         results = {"command": _command(), **provenance(), "equal_steps": __doc__.split("\n\n")[2], "runs": records}
         file.write_text(json.dumps(results, indent=1) + "\n")
         (arguments.output / "table.md").write_text(table(records))
         print(table(records), flush=True)
-
-
-def train(run: Path, model: str, arm: str, seed: int, config: list[str]) -> str:
-    """Run an arm to its end, or go on with it; returns the command without its places.
-
-    Raises
-    ------
-    SystemExit
-        If its process fails.
-    """
-    pairs = [word for pair in config for word in ("-c", pair)]
-    words = ["generate", model, *ARMS[arm].options, "--seed", str(seed), *pairs]
-    if not (run / "summary.json").exists():
-        begun = (run / "config.toml").exists()
-        options = ["generate", "--resume", str(run)] if begun else [*words, "--output", str(run)]
-        print(f"{run.name}: {'goes on' if begun else 'begins'}", flush=True)
-        run.parent.mkdir(parents=True, exist_ok=True)
-        status = subprocess.run([sys.executable, "-m", "fmtda", *options]).returncode
-        if status:
-            sys.exit(f"{run.name}: fmtda {shlex.join(options)} ended with {status}")
-    return shlex.join(["fmtda", *words])
 
 
 def measure(run: Path, model: str, arm: str, judged: Judged, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -113,7 +96,7 @@ def measure(run: Path, model: str, arm: str, judged: Judged, arguments: argparse
     record = {
         "model": model,
         "arm": arm,
-        "settings": _shown(results.settings.run_config()),
+        "settings": shown(results.settings.run_config()),
         **{key: summary[key] for key in ("gradient_steps", "parameters", "loss", "wall_seconds", "failures")},
         **{key: summary[key] for key in ("uplink_bytes_per_client_round", "client_seconds_per_round")},
         "training_seconds": training_seconds(run),
@@ -127,13 +110,6 @@ def measure(run: Path, model: str, arm: str, judged: Judged, arguments: argparse
         if ARMS[arm].reference is None:
             record["samplers"] = samplers(run, judged, arguments.sampler_samples, arguments.ddim_steps)
     return {**record, "measuring_seconds": time.perf_counter() - began}
-
-
-def training_seconds(run: Path) -> float:
-    """Seconds of training and evaluation, all clients one after the other, over every sitting."""
-    lines = read_metrics(run)
-    clients = sum(client["seconds"] for line in lines for client in line["clients"].values())
-    return clients + sum(line["server_seconds"] for line in lines)
 
 
 def table(records: dict[str, dict[str, Any]]) -> str:
@@ -174,11 +150,6 @@ def _asked(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]
 
 def _name(model: str, arm: str | None, seed: int) -> str:
     return f"{model}-{arm}-seed-{seed}"
-
-
-def _shown(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings without what names a place on this machine."""
-    return {key: value for key, value in config.items() if key not in ("output", "resume", "data-dir")}
 
 
 def _command() -> str:

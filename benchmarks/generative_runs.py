@@ -1,0 +1,53 @@
+"""Runs of `fmtda generate` that a benchmark compares: each in a process of its own, and each made once."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from server.run_directory import read_metrics
+
+
+def run_to_the_end(run: Path, words: list[str]) -> None:
+    """Make the run that ``fmtda generate WORDS`` makes, or go on with it; one that is done is left alone.
+
+    Parameters
+    ----------
+    run : Path
+        Its directory, absolute.
+    words : list of str
+        The model and the options, without places.
+
+    Raises
+    ------
+    SystemExit
+        If its process fails.
+    """
+    if (run / "summary.json").exists():
+        return
+    begun = (run / "config.toml").exists()
+    options = ["generate", "--resume", str(run)] if begun else ["generate", *words, "--output", str(run)]
+    print(f"{run.name}: {'goes on' if begun else 'begins'}", flush=True)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    status = subprocess.run([sys.executable, "-m", "fmtda", *options]).returncode
+    if status:
+        sys.exit(f"{run.name}: fmtda {shlex.join(options)} ended with {status}")
+
+
+def settings_words(pairs: Iterable[str]) -> list[str]:
+    """``-c`` before each KEY=VALUE."""
+    return [word for pair in pairs for word in ("-c", pair)]
+
+
+def shown(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without what names a place on this machine."""
+    return {key: value for key, value in config.items() if key not in ("output", "resume", "data-dir")}
+
+
+def training_seconds(run: Path) -> float:
+    """Seconds of training and evaluation, all clients one after the other, over every sitting."""
+    lines = read_metrics(run)
+    clients = sum(client["seconds"] for line in lines for client in line["clients"].values())
+    return clients + sum(line["server_seconds"] for line in lines)

@@ -100,7 +100,7 @@ class MPGVAE(GenerativeModel):
         message_width: int = 32,
         latent: int = 64,
         message_rounds: int = 3,
-        divergence_weight: float = 0.1,
+        divergence_weight: float = 0.2,
         numbering: Literal["canonical", "given"] = "canonical",
         temperature: float = 1.0,
         categories: Literal["likeliest", "drawn"] = "likeliest",

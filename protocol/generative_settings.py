@@ -245,7 +245,7 @@ class MPGVAESettings(MoleculeModelSettings):
     latent: int = Field(64, ge=1, description="dimensions of z")
     message_rounds: int = Field(3, ge=1, description="rounds of message passing in the encoder, and in the decoder")
     divergence_weight: float = Field(
-        0.1, ge=0, description="of the divergence in the loss; at 1 it is the negative ELBO"
+        0.2, ge=0, description="of the divergence in the loss; at 1 it is the negative ELBO"
     )
     numbering: Literal["canonical", "given"] = Field(
         "canonical",

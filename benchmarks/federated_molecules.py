@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, str]] = {
 }
 """What differs from the model's defaults."""
 
-COMMON = {"target-limit": "0", "learning-rate-schedule": "cosine", "quality-samples": "10000", "sample-every": "0"}
+COMMON = {"target-limit": "0", "quality-samples": "10000", "sample-every": "0"}
 
 
 def main() -> None:

@@ -257,7 +257,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.7, 0.85, 1.0, 1.15])
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    config = {"learning-rate-schedule": "cosine", **pairs(arguments.config)}
+    config = pairs(arguments.config)
     arguments.settings = effective_settings({"workload": arguments.model, **config})
     told = [arguments.model, *(word for key, value in config.items() for word in ("-c", f"{key}={value}"))]
     told = ["data-dir=DIR" if word.startswith("data-dir=") else word for word in told]

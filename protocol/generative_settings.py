@@ -42,7 +42,7 @@ class GenerativeSettings(RunSettings):
     local_batch: int = Field(ge=2, description="examples in one of them; a smaller client takes all of its own")
     local_learning_rate: float = Field(gt=0, description="Adam step size of them; Adam starts afresh every round")
     learning_rate_schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="of the step size over all steps of the run; cosine falls to zero at the last"
+        "cosine", description="of the step size over all steps of the run; cosine falls to zero at the last"
     )
     warm_up_steps: int = Field(100, ge=0, description="steps of the run over which the step size rises linearly")
     gradient_clip: float = Field(1.0, ge=0, description="largest norm of a step's gradient; 0: any")
@@ -60,7 +60,7 @@ class GenerativeSettings(RunSettings):
     )
 
     # What comes out
-    sample_every: int = Field(10, ge=0, description="rounds between two samples in `samples`; 0: after the last only")
+    sample_every: int = Field(20, ge=0, description="rounds between two samples in `samples`; 0: after the last only")
     sample_count: int = Field(64, ge=1, le=10_000, description="examples in one of them")
     quality_samples: int = Field(500, ge=0, description="examples drawn at the end to measure quality; 0: none")
 
@@ -117,11 +117,11 @@ class DDPMSettings(ImageModelSettings):
     """Denoising diffusion probabilistic models (Ho et al. 2020), `generative.ddpm`."""
 
     auto = {
-        "rounds": 40,
-        "local-steps": 50,
+        "rounds": 100,
+        "local-steps": 20,
         "local-batch": 64,
         "local-learning-rate": 2e-3,
-        "ema-decay": 0.8,
+        "ema-decay": 0.75,
         "width": 16,
     }
 
@@ -151,11 +151,11 @@ class NCSNSettings(ImageModelSettings):
     """Noise-conditional score networks (Song and Ermon 2019), `generative.ncsn`."""
 
     auto = {
-        "rounds": 40,
-        "local-steps": 50,
+        "rounds": 100,
+        "local-steps": 20,
         "local-batch": 64,
         "local-learning-rate": 2e-3,
-        "ema-decay": 0.8,
+        "ema-decay": 0.75,
         "width": 16,
     }
 

@@ -200,7 +200,7 @@ def test_a_cosine_schedule_fixes_the_number_of_rounds(settings, grid_of, silence
 
 
 def test_more_rounds_equal_a_run_that_was_that_long_from_the_start(settings, grid_of, silence, tmp_path):
-    settings = settings.changed(sample_every=1)
+    settings = settings.changed(sample_every=1, learning_rate_schedule="constant")
     unbroken = result(run(grid_of.simulated(2), settings.changed(output=str(tmp_path / "long")), silence))
     run(grid_of.simulated(2), settings.changed(rounds=1), silence)
     assert same(unbroken, result(run(grid_of.simulated(2), settings.changed(resume=True), silence)))

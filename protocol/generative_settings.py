@@ -180,7 +180,9 @@ class MoleculeModelSettings(GenerativeSettings):
     """What the models of molecules share."""
 
     node_width: int = Field(64, ge=1, description="numbers that the state of a node has in their graph networks")
-    temperature: float = Field(1.0, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
+    temperature: float = Field(
+        ge=0, le=2, description="what the prior's spread is multiplied by in sampling; auto: 1, mpgvae 0.7"
+    )
 
     @property
     def nodes(self) -> int:
@@ -203,6 +205,7 @@ class GraphNVPSettings(MoleculeModelSettings):
         "local-batch": 256,
         "local-learning-rate": 3e-3,
         "ema-decay": 0.5,
+        "temperature": 1.0,
         "adjacency-turns": 3,
         "adjacency-width": 256,
         "node-turns": 2,
@@ -238,6 +241,7 @@ class MPGVAESettings(MoleculeModelSettings):
         "local-batch": 128,
         "local-learning-rate": 3e-3,
         "ema-decay": 0.5,
+        "temperature": 0.7,
     }
 
     workload: Literal["mpgvae"] = Field("mpgvae", description="what the clients train")

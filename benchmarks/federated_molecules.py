@@ -31,8 +31,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "scaffold": ("--clients", "4", "-c", "partition=scaffold"),
 }
 MODELS: dict[str, dict[str, str]] = {
-    "graph-nvp": {"rounds": "24", "local-batch": "512", "precision": "bfloat16"},
-    "mpgvae": {"rounds": "40"},
+    "graph-nvp": {"rounds": "12", "local-batch": "512", "precision": "bfloat16"},
+    "mpgvae": {"rounds": "24"},
 }
 """What differs from the model's defaults."""
 

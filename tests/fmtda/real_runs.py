@@ -39,6 +39,7 @@ def arrays(run: Path) -> dict[str, bytes]:
 
 TINY = ("-c", "local-steps=2", "-c", "local-batch=8", "-c", "width=8", "-c", "image-size=8", "-c", "timesteps=30")
 TINY += ("-c", "implicit-steps=3", "-c", "sample-count=4", "-c", "quality-samples=0", "-c", "server-threads=1")
+TINY += ("-c", "learning-rate-schedule=constant")  # so that a finished run can go on
 
 
 def generate(*options: object) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fmtda.generate import generate
 from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, stop
+from fmtda.predict import predict
 from fmtda.sample import sample
 from protocol.settings import SettingsError
 
@@ -178,6 +179,7 @@ def benchmark(
 
 cli.command()(generate)
 cli.command()(sample)
+cli.command()(predict)
 
 data_cli = typer.Typer(help="Look at the domains there are, and fetch their files.", no_args_is_help=True)
 cli.add_typer(data_cli, name="data")

@@ -96,9 +96,10 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.settings, self.client, self.parts = settings, client, parts
         self.augmentation = AUGMENTATIONS[family(settings.data).kind]
-        self.networks = nn.ModuleDict(networks)
         if "local" in networks:
             _share_equal(networks["global"], networks["local"])
+        for head, network in networks.items():
+            self.add_module(f"{head}_network", network)
         self.has_mixture = mixture is not None
         if mixture is not None:
             for name, tensor in _tensors(mixture).items():
@@ -143,6 +144,12 @@ class AdaptedModel(nn.Module):
         network = server_network(path, settings)
         networks, mixture, parts = _parts(settings, client, network, folder, path)
         return cls(settings, client, networks, mixture, parts)
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """By head: ``global``, and where there are ``local`` and ``personal``."""
+        modules = {head: getattr(self, f"{head}_network", None) for head in ("global", "local", "personal")}
+        return {head: network for head, network in modules.items() if network is not None}
 
     @property
     def head(self) -> str:
@@ -238,7 +245,7 @@ class AdaptedModel(nn.Module):
         fields = {name: state.pop(f"mixture_{name}") for name in _MIXTURE_FIELDS if f"mixture_{name}" in state}
         networks = {}
         for head in about["heads"]:
-            prefix = f"networks.{head}."
+            prefix = f"{head}_network."
             own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
             networks[head] = _network(settings, own)
         mixture = Mixture(**fields).to(choose_device(device)) if fields else None

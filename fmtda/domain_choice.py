@@ -35,7 +35,7 @@ class Choice:
             return ""
         shown = ", ".join(f"{name} {score:+.0f}" for name, score in list(self.scores.items())[:4])
         more = f" and {len(self.scores) - 4} more" if len(self.scores) > 4 else ""
-        return f"{self.model.client} chosen by the mixtures: nats above what is usual there: {shown}{more}"
+        return f"{self.model.client} was chosen by the mixtures; nats above what is usual there: {shown}{more}"
 
 
 def spread(files: Sequence[Path]) -> list[Path]:

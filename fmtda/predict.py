@@ -72,9 +72,11 @@ def predict(
         model, account = _model(run, domain, local, files, device)
         format_name = _format(form, output, model.segmentation)
         _refuse_unusable(output, pictures, model.segmentation)
-        print(f"fmtda: {account or model.client or 'one model for all domains'}: {model.parts}", file=sys.stderr)
+        if account:
+            print(f"fmtda: {account}", file=sys.stderr)
+        print(f"fmtda: labelled by {model.parts}", file=sys.stderr)
         with interruptible(), _results(output, format_name, model.segmentation) as (stream, place):
-            unreadable = _label(model, files, run, format_name, stream, place, _progress())
+            unreadable = label(model, files, run, format_name, stream, place, _progress())
     except (SettingsError, DataError, ValueError) as error:
         refuse(error)
     except OSError as error:
@@ -110,7 +112,7 @@ def _model(
     return choice.model, choice.account
 
 
-def _label(
+def label(
     model: "AdaptedModel",
     files: list[Path],
     run: Path,

@@ -6,8 +6,8 @@ The files are JPEGs cut out of scikit-learn's two photographs; the model is that
 preset, F_g and F_l each with a G of its own, with weights that nobody trained: they don't change the speed. The bare
 loop is what one writes by hand: a DataLoader, the same decoding, the same two networks, the mean of their
 probabilities, the likeliest class. It writes nothing, has no mixture, and stops at an unreadable file. It is timed
-without and with worker processes. ``fmtda predict`` is timed as the command runs after its start, CSV file included. All
-take turns; the ratio is that of its pictures a second to those of the faster bare loop, by medians.
+without and with worker processes. ``fmtda predict`` is timed as the command runs after its start, CSV file included.
+All take turns; the ratio is that of its pictures a second to those of the faster bare loop, by medians.
 """
 
 import argparse

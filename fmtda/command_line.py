@@ -28,7 +28,20 @@ cli = typer.Typer(
 
 @cli.callback()
 def fmtda() -> None:
-    """Federated multi-target domain adaptation on Flower: one labelled source, many unlabelled clients."""
+    """Federated multi-target domain adaptation on Flower: one labelled source, many unlabelled clients.
+
+    Begin with:
+
+    - `fmtda doctor`  (is this machine fit?)
+
+    - `fmtda simulate`  (train on embedded digits, two minutes)
+
+    - `fmtda predict RUN_DIR pictures/`  (label pictures with what was trained)
+
+    - `fmtda data list`  (the domains there are)
+
+    Every command's `--help` has examples; `fmtda --install-completion` teaches your shell commands and options.
+    """
 
 
 @cli.command()

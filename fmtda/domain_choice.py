@@ -1,6 +1,6 @@
 """Which of a run's domains pictures look like, by the mixtures that its clients fitted to their features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def spread(files: Sequence[Path]) -> list[Path]:
     return [files[place * len(files) // count] for place in range(count)]
 
 
-def choose(run: Path, domain: str | None, inputs: Tensor, device: str = "auto") -> Choice:
+def choose(run: Path, domain: str | None, inputs: Callable[[], Tensor], device: str = "auto") -> Choice:
     """The client whose mixture finds the inputs most usual, among those that `domain` leaves open.
 
     Each client's model computes features with its own BatchNorm statistics. The score is the mean log-likelihood of the
@@ -57,8 +57,8 @@ def choose(run: Path, domain: str | None, inputs: Tensor, device: str = "auto") 
         Run directory.
     domain : str or None
         A domain's or a client's name; None leaves all of them open.
-    inputs : Tensor, (N, ...)
-        Some of them, as they are stored.
+    inputs : callable
+        Gives some of them as they are stored, (N, ...); called only where there is something to choose.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
 
@@ -73,12 +73,12 @@ def choose(run: Path, domain: str | None, inputs: Tensor, device: str = "auto") 
     clients = named_clients(run, settings, domain)
     if len(clients) == 1:
         return Choice(AdaptedModel.load(run, clients[0], device=device), {})
-    scores: dict[str, float] = {}
+    looked_at, scores = inputs(), {}
     for client in clients:
         model = AdaptedModel.load(run, client, device=device)
         if model.mixture is not None:
             with torch.no_grad():
-                likelihood = model.log_likelihood(inputs).mean().item()
+                likelihood = model.log_likelihood(looked_at).mean().item()
             scores[client] = likelihood - model.mixture.quantiles.median().item()
     if not scores:
         raise SettingsError(

@@ -79,6 +79,8 @@ def predict(
             unreadable = label(model, files, run, format_name, stream, place, _progress())
     except (SettingsError, DataError, ValueError) as error:
         refuse(error)
+    except BrokenPipeError:
+        raise  # whoever reads stdout has had enough
     except OSError as error:
         refuse(f"--output {output}: {error}")
     except KeyboardInterrupt:
@@ -107,8 +109,9 @@ def _model(
         model = AdaptedModel.load(path, domain, local, device)
         decoder(model.settings)
         return model, ""
-    inputs, _ = read_all(spread(files), adaptation_settings(path, device))
-    choice = choose(path, domain, inputs, device)
+    settings = adaptation_settings(path, device)
+    decoder(settings)
+    choice = choose(path, domain, lambda: read_all(spread(files), settings)[0], device)
     return choice.model, choice.account
 
 

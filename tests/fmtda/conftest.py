@@ -28,7 +28,7 @@ def generated(tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="session")
 def adapted(tmp_path_factory) -> Path:
-    """One finished run of the default preset with `personalise`, over one client of `pen` and one of `blend`."""
+    """One finished run of the default preset with `personalise`, over one client of `pen` and of `blend` each."""
     output = tmp_path_factory.mktemp("adapted") / "run"
     few = {"target_limit": 120, "source_limit": 200, "pretrain_steps": 20, "client_steps": 10}
     return finish(output, targets="pen,blend", personalise=True, **few)
@@ -43,7 +43,7 @@ def adapted_streets(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def pictures_of(tmp_path_factory):
-    """A folder with the test pictures of an embedded domain, called ``NUMBER-LABEL.png``; of scenes ``NUMBER-0.png``."""
+    """A folder with the test pictures of a domain, called ``NUMBER-LABEL.png``; of scenes ``NUMBER-0.png``."""
 
     def write(data: str, domain: str, count: int | None = None) -> Path:
         folder = tmp_path_factory.mktemp(domain)

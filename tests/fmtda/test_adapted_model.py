@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from in_process_runs import finish
 
 import fmtda
 from domains.family import DataSpec
@@ -24,6 +25,16 @@ def test_every_head_is_as_accurate_as_the_client_reported(adapted):
             right = int((p.argmax(dim=1) == examples.labels[:]).sum())
             assert 100 * right / len(examples) == pytest.approx(by_head[head], abs=1e-9)
         assert torch.equal(prediction.probabilities, prediction.by_head["personal"])
+
+
+@pytest.mark.parametrize("strategy", ["adabn", "fed-mcd", "fed-dann"])
+def test_the_peers_models_are_as_accurate_as_their_clients_reported(strategy, tmp_path):
+    run = finish(tmp_path / "run", strategy=strategy, targets="pen", target_limit=40, source_limit=60)
+    summary = json.loads((run / "summary.json").read_text())
+    examples = family("digits").load("pen", "test", DataSpec())
+    labels = fmtda.AdaptedModel.load(run, "pen").predict(examples.inputs[:]).labels
+    right = int((labels == examples.labels[:]).sum())
+    assert 100 * right / len(examples) == pytest.approx(summary["accuracy"]["pen"])
 
 
 def test_the_likelihood_is_the_one_that_the_client_reported(adapted):
@@ -67,7 +78,7 @@ def test_a_saved_model_predicts_the_same_and_tells_no_path(adapted, tmp_path):
 @pytest.mark.parametrize("domain", ["pen", "blend"])
 def test_the_mixtures_choose_the_domain_that_the_pictures_are_of(domain, adapted):
     pictures = family("digits").load(domain, "test", DataSpec()).inputs[:40]
-    choice = choose(adapted, None, pictures)
+    choice = choose(adapted, None, lambda: pictures)
     assert choice.model.domain == domain
     assert domain in choice.account and sorted(choice.scores) == ["blend/0000", "pen/0000"]
 

@@ -37,7 +37,7 @@ def export(
 
     - `fmtda predict svhn.safetensors pictures/`  (that file is a whole model for fmtda too)
 
-    - `fmtda export RUN_DIR --local ~/.fmtda/client/svhn/0000 --format torch-export`  (a real client, on its machine)
+    - `fmtda export RUN_DIR --local ~/.fmtda/client/RUN/svhn/0000 --format torch-export`  (a real client)
     """
     from fmtda.adapted_model import AdaptedModel
     from fmtda.exporting import FORMATS, MissingExtraError

@@ -35,8 +35,8 @@ class AdaptationRun:
         device = choose_device(self.settings.device)
         self.source = Source.load(self.settings, device)
         self.network = new_network(self.settings, device)
-        self._strategy = STRATEGIES[self.settings.strategy](self.settings, self.network, self.source)
-        return self._strategy
+        self.algorithm = STRATEGIES[self.settings.strategy](self.settings, self.network, self.source)
+        return self.algorithm
 
     def begin(self, federation: Federation) -> ArrayRecord:
         """Algorithm 1, line 1: pre-train G and F_g, and measure where the run starts from (round 0)."""
@@ -111,8 +111,8 @@ class AdaptationRun:
 
     def finish(self, federation: Federation, arrays: ArrayRecord) -> None:
         """Keep W_S of the final G, and let every client train its own copy of the model where that is asked for."""
-        if isinstance(self._strategy, DualAdapt):
-            mixture = self._strategy.source_mixture(self.settings.rounds + 1, arrays)
+        if isinstance(self.algorithm, DualAdapt):
+            mixture = self.algorithm.source_mixture(self.settings.rounds + 1, arrays)
             uploads.keep_source_mixture(federation.run.uploads, mixture)
         if self.settings.personalise:
             self._personalise(federation, arrays)

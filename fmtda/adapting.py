@@ -96,7 +96,7 @@ def _inputs(examples: str | Path | Sequence[str | Path] | Tensor, settings: Sett
         inputs = examples
     else:
         named = [examples] if isinstance(examples, (str, Path)) else examples
-        inputs, unreadable = read_all(found([Path(path).expanduser() for path in named]), settings)
+        inputs, unreadable = read_all(found(named), settings)
         for problem in unreadable:
             warnings.warn(problem, stacklevel=3)
     if len(inputs) < 2:

@@ -177,7 +177,9 @@ def _ray() -> Finding:
         ray.shutdown()
     except Exception as error:  # whatever Ray raises, the user has to know
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        advice = f"is the cluster at RAY_ADDRESS={address} up?" if address else "look at /tmp/ray/session_latest/logs"
+        advice = "end what keeps the machine busy, and try again; else look at /tmp/ray/session_latest/logs"
+        if address:
+            advice = f"is the cluster at RAY_ADDRESS={address} up?"
         return Finding("Ray", "broken", reason, advice)
     if answer != 42:
         return Finding("Ray", "broken", f"computes 6 x 7 = {answer}", "pip install --force-reinstall ray")

@@ -56,7 +56,7 @@ class Batch:
         return len(self.files) + len(self.unreadable)
 
 
-def found(given: Sequence[Path]) -> list[Path]:
+def found(given: Sequence[str | Path]) -> list[Path]:
     """The picture files that are named or lie below the folders that are, each once, those of a folder sorted.
 
     Raises
@@ -65,7 +65,7 @@ def found(given: Sequence[Path]) -> list[Path]:
         If a path isn't there, or a folder has no picture.
     """
     files: dict[Path, None] = {}
-    for path in given:
+    for path in (Path(each).expanduser() for each in given):
         if path.is_dir():
             below = sorted(
                 Path(folder) / name

@@ -34,9 +34,9 @@ class _Outputs(nn.Module):
 
 
 def output_names(model: AdaptedModel) -> list[str]:
-    """``probabilities``, those that count, then ``global``, ``local``, ``mean``, ``personal`` as far as there are."""
-    with torch.no_grad():
-        return ["probabilities", *model.probabilities(_examples(model))]
+    """``probabilities``, those that count, then ``probabilities_global`` and so on, as far as there are heads."""
+    with torch.no_grad():  # a plain `mean` would be the name of an operation too
+        return ["probabilities", *(f"probabilities_{head}" for head in model.probabilities(_examples(model)))]
 
 
 def to_onnx(model: AdaptedModel, file: Path) -> None:

@@ -10,7 +10,6 @@ from server.metrics import METRIC_NAMES
 from server.run_directory import versions
 
 HEADS = {
-    "probabilities": "what counts",
     "global": "F_g, the classifier that all clients share",
     "local": "F_l, the client's own classifier",
     "mean": "(p_g + p_l) / 2",
@@ -46,7 +45,7 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
             "",
             f"- Labelled source on the server: `{settings.source}` of `{settings.data}`.",
             f"- Unlabelled targets on the clients: {', '.join(f'`{name}`' for name in settings.target_domains)}; "
-            f"{settings.clients} clients, {settings.rounds} rounds of `{settings.strategy}`, "
+            f"{settings.clients} clients, rounds={settings.rounds} of `{settings.strategy}`, "
             f"preset `{settings.preset}`, seed {settings.seed}.",
             f"- Network `{settings.network}`, {_parameters(model):,} weights with all heads. No target label was used.",
             "",
@@ -63,7 +62,7 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
             f"- Meant for pictures like those of *{domain}*, of its {len(model.classes)} classes alone. Whatever else "
             "is on a picture gets one of them too, perhaps with a high probability.",
             *_verdict(model, form),
-            "- Probabilities are not calibrated: self-training makes them too sure.",
+            "- Probabilities are not calibrated: self-training tends to make them too sure.",
             "- Pictures of another camera, place or time are another domain: adapt anew, and measure.",
             "- Not for decisions about people or safety without an evaluation of your own.",
             "",
@@ -111,17 +110,23 @@ def _interface(model: AdaptedModel, form: str, file: Path) -> list[str]:
     else:
         kind = f"float32 (B, {shape}), any B"
     extent = ", H, W" if model.segmentation else ""
+    named = "as `prediction.probabilities` and in `prediction.by_head`" if form == "safetensors" else "in this order"
     lines = [
         f"- Input `inputs`: {kind}. Standardisation is inside.",
-        f"- Outputs, float32 (B, {len(model.classes)}{extent}), class probabilities, in this order:",
-        *(f"  - `{name}`: {HEADS[name]}" for name in output_names(model)),
-        f"- Classes: {', '.join(f'{i} {name}' for i, name in enumerate(model.classes))}.",
+        f"- Outputs, float32 (B, {len(model.classes)}{extent}), class probabilities, {named}:",
+        *(f"  - `{name}`: {_head(name)}" for name in output_names(model)),
+        f"- Classes by index: {', '.join(f'{i} {name}' for i, name in enumerate(model.classes))}.",
         "",
         "```python",
         *_call(form, file),
         "```",
     ]
     return lines
+
+
+def _head(output: str) -> str:
+    """What an output of the exported model is."""
+    return HEADS.get(output.removeprefix("probabilities_"), "what counts")
 
 
 def _call(form: str, file: Path) -> list[str]:

@@ -30,7 +30,7 @@ def generated(tmp_path_factory) -> tuple[Path, str]:
 def adapted(tmp_path_factory) -> Path:
     """One finished run of the default preset with `personalise`, over one client of `pen` and of `blend` each."""
     output = tmp_path_factory.mktemp("adapted") / "run"
-    few = {"target_limit": 120, "source_limit": 200, "pretrain_steps": 20, "client_steps": 10}
+    few = {"target_limit": 120, "source_limit": 200, "pretrain_steps": 20, "client_steps": 80, "client_batch": 32}
     return finish(output, targets="pen,blend", personalise=True, **few)
 
 

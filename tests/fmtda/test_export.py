@@ -31,7 +31,7 @@ def test_onnxruntime_gives_the_models_probabilities_for_any_batch(adapted, tmp_p
         expected = model.predict(batch)
         np.testing.assert_allclose(outputs["probabilities"], expected.probabilities, atol=1e-4)
         for head, p in expected.by_head.items():
-            np.testing.assert_allclose(outputs[head], p, atol=1e-4)
+            np.testing.assert_allclose(outputs[f"probabilities_{head}"], p, atol=1e-4)
     assert [output.name for output in session.get_outputs()] == output_names(model)
 
 

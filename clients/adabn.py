@@ -4,14 +4,15 @@ import time
 
 from flwr.app import Message
 
-from adaptation.batch_norm import reestimate
+from adaptation.batch_norm import batch_norm_state, reestimate
+from clients import local_part
 from clients.evaluation import report
 from clients.identity import Client
 from clients.network import inputs_of, received_network
 
 
 def evaluate(message: Message, client: Client) -> Message:
-    """Re-estimate the statistics on the client's training examples, and predict; nothing is kept.
+    """Re-estimate the statistics on the client's training examples, keep them in its folder, and predict.
 
     A client with a single example, which has no variance, keeps the server's statistics.
     """
@@ -20,4 +21,6 @@ def evaluate(message: Message, client: Client) -> Message:
     inputs = inputs_of(client, client.train)
     if len(inputs) > 1:
         reestimate(network, inputs, client_weight=1.0)
+    statistics = batch_norm_state(network.feature_extractor)
+    local_part.write(client.folder, local_part.LOCALISED, local_part.prefixed("batch-norm", statistics))
     return report(message, client, network, began)

@@ -32,30 +32,40 @@ def train(message: Message, client: Client) -> Message:
     began = time.perf_counter()
     network = received_network(message, client)
     source_mixture = Mixture.from_arrays({n: a.numpy() for n, a in message.content["source_mixture"].items()})
-    inputs = inputs_of(client, client.train)
-    use_own_statistics(network, inputs, client)
-    classifier, mixture, losses = _adapt(client, network, inputs, source_mixture.to(inputs.device))
-    mixture_arrays = mixture.arrays()
-    local_part.write(
-        client.folder,
-        local_part.UPLOADED,
-        local_part.prefixed("classifier", classifier.state_dict())
-        | local_part.prefixed("mixture", {name: torch.from_numpy(array) for name, array in mixture_arrays.items()}),
-    )
-    metrics = {"num-examples": len(inputs), "seconds": time.perf_counter() - began, **losses}
+    classifier, mixture, losses = learn(network, source_mixture, client)
+    metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began, **losses}
     return reply_to(
         message,
         client.name,
         metrics,
         classifier=to_record(classifier.state_dict()),
-        mixture=to_record(mixture_arrays),
+        mixture=to_record(mixture.arrays()),
     )
+
+
+def learn(
+    network: Network, source_mixture: Mixture, client: Client
+) -> tuple[torch.nn.Module, Mixture, dict[str, float]]:
+    """Algorithm 1, lines 7-11: F_l and W_T of a client, also written to its folder, and the mean losses.
+
+    `network` is the server's, and takes on the client's BatchNorm statistics where that extra is on.
+    """
+    inputs = inputs_of(client, client.train)
+    use_own_statistics(network, inputs, client)
+    classifier, mixture, losses = _adapt(client, network, inputs, source_mixture.to(inputs.device))
+    mixture_tensors = {name: torch.from_numpy(array) for name, array in mixture.arrays().items()}
+    local_part.write(
+        client.folder,
+        local_part.UPLOADED,
+        local_part.prefixed("classifier", classifier.state_dict()) | local_part.prefixed("mixture", mixture_tensors),
+    )
+    return classifier, mixture, losses
 
 
 def _adapt(
     client: Client, network: Network, inputs: Inputs, source_mixture: Mixture
 ) -> tuple[torch.nn.Module, Mixture, dict[str, float]]:
-    """Algorithm 1, lines 7-11: R_c mini-batches of Eq. 5 on F_l and of the mixture's stepwise EM.
+    """R_c mini-batches of Eq. 5 on F_l and of the mixture's stepwise EM.
 
     An example is a row of features: for segmentation, one place of a picture's feature map.
     """
@@ -100,8 +110,7 @@ def evaluate(message: Message, client: Client) -> Message:
     """
     began = time.perf_counter()
     network = received_network(message, client)
-    use_own_statistics(network, inputs_of(client, client.train), client)
-    local = localise(copy.deepcopy(network), client)
+    local = predictors(network, client)
     uploaded = local_part.read(client.folder, local_part.UPLOADED)
     mixture = None
     if uploaded is not None:
@@ -122,17 +131,31 @@ def evaluate(message: Message, client: Client) -> Message:
     return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **metrics})
 
 
+def predictors(network: Network, client: Client) -> Network:
+    """What a client predicts with beside F_g: a copy of `network` as `localise` leaves it.
+
+    `network` itself, the server's, takes on the client's BatchNorm statistics where that extra is on; F_g predicts
+    on it.
+    """
+    use_own_statistics(network, inputs_of(client, client.train), client)
+    return localise(copy.deepcopy(network), client)
+
+
 def personalise_copy(message: Message, client: Client) -> Message:
     """At the end: train the client's own copy of G and head on its examples, keep it, and report how good it is."""
     began = time.perf_counter()
+    own, losses = personalise(received_network(message, client), client)
+    counts = count(client, lambda batch: {"personal": own(batch).softmax(dim=1)}, "personal")
+    return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **losses, **counts})
+
+
+def personalise(network: Network, client: Client) -> tuple[Network, dict[str, float]]:
+    """The client's own copy of G and head, out of the server's network and also written to its folder, and losses."""
     settings = client.settings
-    network = received_network(message, client)
-    inputs = inputs_of(client, client.train)
-    use_own_statistics(network, inputs, client)
-    own = localise(network, client)
+    own = predictors(network, client)
     losses = adapt_network_unless_collapsed(
         own,
-        inputs,
+        inputs_of(client, client.train),
         steps=settings.personalise_steps,
         batch_size=settings.personalise_batch,
         learning_rate=settings.personalise_learning_rate,
@@ -140,8 +163,7 @@ def personalise_copy(message: Message, client: Client) -> Message:
         generator=client.generator("personalise"),
     )
     local_part.write(client.folder, local_part.PERSONAL, own.state_dict())
-    counts = count(client, lambda batch: {"personal": own(batch).softmax(dim=1)}, "personal")
-    return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **losses, **counts})
+    return own, losses
 
 
 def localise(network: Network, client: Client) -> Network:

@@ -14,6 +14,9 @@ from domains.family import DataSpec, Family, Part
 # Raised whenever a change here, in digit_files.py or in rendered.py changes a picture.
 RECIPE_VERSION = 3
 
+DOWNLOADABLE = ("mnist", "usps", "svhn")
+"""The domains that torchvision knows an address for."""
+
 RENDERED_COUNTS: dict[Part, int] = {"train": 6000, "test": 2000}
 
 
@@ -27,6 +30,7 @@ class DigitFive(Family):
 
     name = "digit-five"
     kind = "digits"
+    origin = "fmtda data fetch mnist, usps, svhn; mnist-m by hand; fonts are rendered"
     classes = tuple("0123456789")
     input_shape = (3, 32, 32)
     domains = ("mnist", "usps", "svhn", "mnist-m", "fonts")
@@ -77,8 +81,8 @@ class DigitFive(Family):
 
         Parameters
         ----------
-        domain : {"mnist", "usps", "svhn"}
-            The domains that torchvision knows an address for.
+        domain : str
+            One of `DOWNLOADABLE`.
         data_dir : Path
             Created if need be.
 
@@ -88,8 +92,8 @@ class DigitFive(Family):
             If torchvision doesn't offer the domain, or the download fails.
         """
         super().check([domain], DataSpec(data_dir))
-        if domain not in ("mnist", "usps", "svhn"):
-            raise DataError(f"domain {domain!r} cannot be downloaded; allowed: mnist, usps, svhn")
+        if domain not in DOWNLOADABLE:
+            raise DataError(f"domain {domain!r} cannot be downloaded; allowed: {', '.join(DOWNLOADABLE)}")
         try:
             return self.check([domain], DataSpec(data_dir))
         except DataError:

@@ -46,6 +46,7 @@ class Digits(Family):
 
     name = "digits"
     kind = "digits"
+    origin = "embedded: scikit-learn's digits and photographs, matplotlib's typefaces"
     classes = tuple("0123456789")
     input_shape = (3, 32, 32)
     domains = ("handwritten", "blend", "fonts", "street", "pen")

@@ -51,6 +51,8 @@ class Family(ABC):
         The family's name in settings and on the command line.
     kind : str
         How its inputs are prepared and randomised: a key of `adaptation.augmentations.AUGMENTATIONS`.
+    origin : str
+        Where its examples come from, for people.
     segmentation : bool
         Whether labels are maps, one class a pixel, and not one class an example.
     classes : tuple of str
@@ -70,6 +72,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     kind: ClassVar[str]
+    origin: ClassVar[str]
     segmentation: ClassVar[bool] = False
     classes: ClassVar[tuple[str, ...]] = ()
     input_shape: ClassVar[tuple[int, ...]] = ()

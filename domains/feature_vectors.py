@@ -36,6 +36,7 @@ class FeatureVectors(Family):
 
     name = "feature-vectors"
     kind = "features"
+    origin = "your own .npz and .mat files; Office-Caltech10 SURF by hand"
     training: ClassVar = {
         "network": "mlp",
         "scenery": False,

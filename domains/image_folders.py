@@ -39,6 +39,7 @@ class ImageFolders(Family):
 
     name = "image-folders"
     kind = "photographs"
+    origin = "your own folders; fmtda data fetch pacs, office-home; DomainNet, Office-31 by hand"
     training: ClassVar = {
         "network": "resnet18",
         "scenery": False,

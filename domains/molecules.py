@@ -119,6 +119,7 @@ class Fragments(Molecules):
     """6,858 molecules of up to nine atoms (C, N, O, F), put together from fragments."""
 
     name = "fragments"
+    origin = "embedded: enumerated with RDKit"
     input_shape = (9, 9)
     domains = ("fragments",)
     default_source = "fragments"
@@ -158,6 +159,7 @@ class QM9(MoleculeFile):
     """QM9 (Ramakrishnan et al. 2014): 133,247 molecules of up to nine atoms, C, N, O and F."""
 
     name = "qm9"
+    origin = "qm9.csv by hand"
     file = "qm9.csv"
     input_shape = (9, 9)
     domains = ("qm9",)
@@ -169,6 +171,7 @@ class Zinc250k(MoleculeFile):
     """ZINC-250k (Irwin et al. 2012, as Gomez-Bombarelli et al. drew it): drug-like molecules of up to 38 atoms."""
 
     name = "zinc250k"
+    origin = "zinc250k.smi.gz by hand"
     file = "zinc250k.smi.gz"
     classes = ("C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
     input_shape = (38, 38)

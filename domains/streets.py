@@ -43,6 +43,7 @@ class Streets(Family):
 
     name = "streets"
     kind = "scenes"
+    origin = "embedded: drawn from the seed"
     segmentation = True
     classes = CLASSES
     input_shape = (3, HEIGHT, WIDTH)

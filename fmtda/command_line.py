@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from fmtda.data import data_cli
+from fmtda.doctor import doctor
+from fmtda.export import export
 from fmtda.generate import generate
 from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, stop
+from fmtda.predict import predict
 from fmtda.sample import sample
 from protocol.settings import SettingsError
 
@@ -25,7 +28,20 @@ cli = typer.Typer(
 
 @cli.callback()
 def fmtda() -> None:
-    """Federated multi-target domain adaptation on Flower: one labelled source, many unlabelled clients."""
+    """Federated multi-target domain adaptation on Flower: one labelled source, many unlabelled clients.
+
+    Begin with:
+
+    - `fmtda doctor`  (is this machine fit?)
+
+    - `fmtda simulate`  (train on embedded digits, two minutes)
+
+    - `fmtda predict RUN_DIR pictures/`  (label pictures with what was trained)
+
+    - `fmtda data list`  (the domains there are)
+
+    Every command's `--help` has examples; `fmtda --install-completion` teaches your shell commands and options.
+    """
 
 
 @cli.command()
@@ -178,59 +194,11 @@ def benchmark(
 
 cli.command()(generate)
 cli.command()(sample)
+cli.command()(predict)
+cli.command()(export)
 
-data_cli = typer.Typer(help="Look at the domains there are, and fetch their files.", no_args_is_help=True)
+cli.command()(doctor)
 cli.add_typer(data_cli, name="data")
-
-
-@data_cli.command("list")
-def list_domains(
-    data_dir: Annotated[
-        Path | None, typer.Option(help="folder whose domains to list, for data read from files")
-    ] = None,
-) -> None:
-    """Which families and domains there are, with their defaults.
-
-    Examples:
-
-    - `fmtda data list`
-
-    - `fmtda data list --data-dir ~/data/PACS`  (what each family finds there)
-    """
-    from rich.table import Table
-
-    from domains.examples import DataError
-    from domains.registry import FAMILIES
-
-    table = Table("family", "kind", "domains", "source", "targets")
-    for family in FAMILIES.values():
-        try:
-            defaults = family.defaults(data_dir, {})
-            domains = ", ".join(family.domains_in(data_dir))
-            table.add_row(family.name, family.kind, domains, defaults["source"], defaults["targets"])
-        except DataError:
-            found = "none in this folder" if data_dir else "those in the files below --data-dir"
-            table.add_row(family.name, family.kind, found, "", "")
-    Console().print(table)
-
-
-@data_cli.command()
-def fetch(
-    domain: Annotated[str, typer.Argument(help="mnist, usps or svhn")],
-    data_dir: Annotated[Path, typer.Option(help="folder for the files")],
-) -> None:
-    """Download a domain's files; does nothing if they are there already.
-
-    Example: `fmtda data fetch mnist --data-dir ~/data`
-    """
-    from domains.digit_five import DigitFive
-    from domains.examples import DataError
-
-    try:
-        DigitFive().fetch(domain, data_dir.expanduser())
-    except DataError as error:
-        refuse(error)
-    print(f"fmtda: {domain} is in {data_dir}")
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Progress as people see it: a run's rounds and stages on a terminal, and a benchmark's cells."""
 
+import sys
+import time
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -18,6 +20,8 @@ from server.progress import RoundClock, describe
 
 LETTERS_OF_A_LINE = 60
 """Of what a cell's process says, so that the bar stays on one line."""
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class Bars:
@@ -93,6 +97,24 @@ class StageBar:
     def close(self) -> None:
         """Leave the terminal as it was."""
         self._bar.stop()
+
+
+class ErrorLines:
+    """Progress as lines on stderr, one every `SECONDS_BETWEEN_LINES`, where stdout carries results."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+        self._name, self._total, self._done, self._said = name, total, 0, time.monotonic()
+
+    def advance(self, done: int) -> None:
+        """`done` steps more are done."""
+        self._done += done
+        if time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            print(f"fmtda: {self._name}: {self._done:,} of {self._total:,}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Lines leave nothing behind."""
 
 
 class CellBar:

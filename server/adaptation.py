@@ -14,13 +14,14 @@ from protocol.records import check_records, config_record, from_record, to_recor
 from protocol.runtime import choose_device
 from protocol.seeds import seed_for
 from protocol.settings import Settings
-from server import checkpoints
+from server import checkpoints, uploads
 from server.checkpoints import Checkpoint
 from server.metrics import accuracy_by_domain, check_counts, confusion_by_domain, decisive_head, summarise
 from server.pretraining import pretrained
 from server.rounds import Federation, NoClientAnswered, first_reason
 from server.source import Source
 from server.workload import Counts
+from strategies.dual_adapt import DualAdapt
 from strategies.registry import STRATEGIES
 
 
@@ -34,7 +35,8 @@ class AdaptationRun:
         device = choose_device(self.settings.device)
         self.source = Source.load(self.settings, device)
         self.network = new_network(self.settings, device)
-        return STRATEGIES[self.settings.strategy](self.settings, self.network, self.source)
+        self.algorithm = STRATEGIES[self.settings.strategy](self.settings, self.network, self.source)
+        return self.algorithm
 
     def begin(self, federation: Federation) -> ArrayRecord:
         """Algorithm 1, line 1: pre-train G and F_g, and measure where the run starts from (round 0)."""
@@ -108,7 +110,10 @@ class AdaptationRun:
         """Nothing more."""
 
     def finish(self, federation: Federation, arrays: ArrayRecord) -> None:
-        """Let every client train its own copy of the final model where that is asked for."""
+        """Keep W_S of the final G, and let every client train its own copy of the model where that is asked for."""
+        if isinstance(self.algorithm, DualAdapt):
+            mixture = self.algorithm.source_mixture(self.settings.rounds + 1, arrays)
+            uploads.keep_source_mixture(federation.run.uploads, mixture)
         if self.settings.personalise:
             self._personalise(federation, arrays)
 

@@ -26,7 +26,7 @@ from protocol.records import (
     sender,
 )
 from protocol.settings import RunSettings
-from server import checkpoints
+from server import checkpoints, uploads
 from server.exchange import Answers, Exchange
 from server.progress import Progress
 from server.roster import Cohort, Roster, last_line
@@ -128,6 +128,8 @@ class Federation:
             raise NoClientAnswered(
                 f"round {server_round}: no client's training could be used: {first_reason(phase.failures)}"
             )
+        if hasattr(strategy, "check_reply"):  # what the clients upload is their own part, no whole model
+            uploads.keep(self.run.uploads, phase.replies)
         self.progress.stage(f"round {server_round}: server optimises", 1)
         began = time.perf_counter()
         new_arrays, metrics = strategy.aggregate_train(server_round, list(phase.replies.values()))

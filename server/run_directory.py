@@ -9,6 +9,7 @@
     summary.json     written at the end
     checkpoints/     the global model after the last rounds, and what else the server needs to go on
     tensorboard/     the same metrics as curves
+    uploads/         what DualAdapt's clients last uploaded, and the last W_S
     clients/         what stays with each simulated client
 """
 
@@ -41,6 +42,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.samples = path / "samples"
+        self.uploads = path / "uploads"
         self._metrics = path / "metrics.jsonl"
 
     @classmethod

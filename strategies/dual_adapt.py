@@ -75,16 +75,20 @@ class DualAdapt(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Fit W_S on source features (line 3), and broadcast G, F_g and W_S (line 4)."""
-        settings = self.settings
-        self.network.load_state_dict(from_record(arrays))
-        self.network.eval()
-        features = self._source_features(self._generator(server_round, "mixture"))
-        source_mixture = fit(features, settings.components, seed_for(settings.seed, server_round, "fit"))
+        source_mixture = self.source_mixture(server_round, arrays)
         config[SERVER_ROUND] = server_round
         content = RecordDict({"model": arrays, "source_mixture": to_record(source_mixture.arrays()), "config": config})
         return [
             Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN) for node_id in grid.get_node_ids()
         ]
+
+    def source_mixture(self, server_round: int, arrays: ArrayRecord) -> Mixture:
+        """W_S on the features that this model's G gives of the source (line 3)."""
+        settings = self.settings
+        self.network.load_state_dict(from_record(arrays))
+        self.network.eval()
+        features = self._source_features(self._generator(server_round, "mixture"))
+        return fit(features, settings.components, seed_for(settings.seed, server_round, "fit"))
 
     @torch.no_grad()
     def _source_features(self, generator: torch.Generator) -> Tensor:

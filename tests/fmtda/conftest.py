@@ -3,7 +3,12 @@
 from pathlib import Path
 
 import pytest
+from in_process_runs import finish
+from PIL import Image
 from real_runs import TINY, generate, simulate
+
+from domains.family import DataSpec
+from domains.registry import family
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,33 @@ def generated(tmp_path_factory) -> tuple[Path, str]:
     run = tmp_path_factory.mktemp("generated") / "run"
     generate("ddpm", *TINY, "--clients", 2, "--rounds", 1, "--output", run)
     return run, generate("--resume", run, "--rounds", 2).stdout
+
+
+@pytest.fixture(scope="session")
+def adapted(tmp_path_factory) -> Path:
+    """One finished run of the default preset with `personalise`, over one client of `pen` and of `blend` each."""
+    output = tmp_path_factory.mktemp("adapted") / "run"
+    few = {"target_limit": 120, "source_limit": 200, "pretrain_steps": 20, "client_steps": 80, "client_batch": 32}
+    return finish(output, targets="pen,blend", personalise=True, **few)
+
+
+@pytest.fixture(scope="session")
+def adapted_streets(tmp_path_factory) -> Path:
+    """One finished run of segmentation, over one client of `dusk`."""
+    output = tmp_path_factory.mktemp("streets") / "run"
+    return finish(output, data="streets", targets="dusk", target_limit=8, source_limit=20, plain_steps=1)
+
+
+@pytest.fixture(scope="session")
+def pictures_of(tmp_path_factory):
+    """A folder with the test pictures of a domain, called ``NUMBER-LABEL.png``; of scenes ``NUMBER-0.png``."""
+
+    def write(data: str, domain: str, count: int | None = None) -> Path:
+        folder = tmp_path_factory.mktemp(domain)
+        examples = family(data).load(domain, "test", DataSpec())
+        labels = examples.labels if examples.labels.ndim == 1 else examples.labels[:, 0, 0] * 0
+        for i, (picture, label) in enumerate(zip(examples.inputs[:count], labels[:count], strict=True)):
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{i:04d}-{label}.png")
+        return folder
+
+    return write

@@ -1,0 +1,432 @@
+"""The model of one domain as its client predicts with it, put together out of a run directory.
+
+It is what ``fmtda predict`` and ``fmtda export`` use, and a notebook: ``fmtda.AdaptedModel.load(run, domain="svhn")``.
+
+Shapes: B examples, C classes; pictures (B, 3, H, W); for segmentation a class a pixel, (B, C, H, W).
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from adaptation.augmentations import AUGMENTATIONS
+from adaptation.batch_norm import batch_norm_state, load_batch_norm_state
+from adaptation.mcd import TwoHeads
+from adaptation.mixture import Mixture
+from adaptation.network import Network
+from clients import local_part
+from clients.network import loaded_network
+from domains.registry import family
+from protocol.runtime import choose_device
+from protocol.seeds import client_names, domain_of
+from protocol.settings import Settings, SettingsError
+from protocol.workloads import read_settings
+from server import checkpoints, uploads
+from server.metrics import decisive_head
+from server.run_directory import RunDirectory, stored_run_config
+from strategies.fed_dann import DISCRIMINATOR
+
+LOOKS_LIKE_FROM = 1 / 32
+"""Typicality from which a picture looks like the domain (our choice): above the first step of its 33 quantiles."""
+
+PATHS = ("data-dir", "base-dir", "output", "resume")
+"""Keys of a run that belong to the machine it ran on, left out of a saved model."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of a batch.
+
+    Attributes
+    ----------
+    probabilities : Tensor, (B, C) or (B, C, H, W)
+        What counts: those of `AdaptedModel.head`.
+    by_head : dict of Tensor
+        The same by each of ``global`` (F_g), ``local`` (F_l), ``mean`` of both, ``personal``, as far as there are.
+    typicality : Tensor, (B,), or None
+        w(x) in [0, 1], the place of a picture's likelihood among those usual in the domain; for segmentation the mean
+        over its places. None where there is no mixture.
+    """
+
+    probabilities: Tensor
+    by_head: dict[str, Tensor]
+    typicality: Tensor | None
+
+    @property
+    def labels(self) -> Tensor:
+        """The likeliest class, int64 (B,) or (B, H, W)."""
+        return self.probabilities.argmax(dim=1)
+
+    @property
+    def looks_like_domain(self) -> Tensor | None:
+        """The mixture's verdict, bool (B,)."""
+        return None if self.typicality is None else self.typicality >= LOOKS_LIKE_FROM
+
+
+class AdaptedModel(nn.Module):
+    """Input standardisation, G with a client's BatchNorm statistics, its heads, and the mixture over its features.
+
+    Called with inputs as they are stored, it gives the probabilities that count; `predict` gives all there is. Build it
+    with `load`.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's.
+    client : str
+        ``domain/share``, or empty where nothing is a client's own.
+    networks : mapping of str to Network
+        ``global``, and where there are ``local`` and ``personal``.
+    mixture : Mixture or None
+        W_T.
+    parts : str
+        What of the client was there, for people.
+    """
+
+    def __init__(
+        self, settings: Settings, client: str, networks: Mapping[str, Network], mixture: Mixture | None, parts: str
+    ) -> None:
+        super().__init__()
+        self.settings, self.client, self.parts = settings, client, parts
+        self.augmentation = AUGMENTATIONS[family(settings.data).kind]
+        if "local" in networks:
+            _share_equal(networks["global"], networks["local"])
+        for head, network in networks.items():
+            self.add_module(f"{head}_network", network)
+        self.has_mixture = mixture is not None
+        if mixture is not None:
+            for name, tensor in _tensors(mixture).items():
+                self.register_buffer(f"mixture_{name}", tensor)
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def load(
+        cls, run: str | Path, domain: str | None = None, local: str | Path | None = None, device: str = "auto"
+    ) -> "AdaptedModel":
+        """The model of a domain, out of a run directory or a file that `save` wrote.
+
+        Parameters
+        ----------
+        run : path
+            Run directory of ``fmtda simulate``, or of a deployment's server; or a ``.safetensors`` file.
+        domain : str, optional
+            ``svhn``, or ``svhn/0003`` for one of several clients of a domain; the first of them otherwise. May be left
+            out where `local` says it, or nothing differs between the run's domains.
+        local : path, optional
+            The client's own folder. Default: the one in the run directory, which a simulation has.
+        device : str
+            ``auto``, ``cpu`` or ``cuda``.
+
+        Raises
+        ------
+        SettingsError
+            Naming what was given and what there is: no run, one of another workload, no such domain, no local part.
+        """
+        path = Path(run).expanduser().absolute()
+        if path.is_file():
+            return cls._from_file(path, device)
+        settings = adaptation_settings(path, device)
+        own_folder = Path(local).expanduser().absolute() if local is not None else None
+        client = _client(path, settings, domain, own_folder)
+        folder = own_folder or path / "clients" / client
+        if own_folder is not None and not any((folder / name).exists() for name in LOCAL_FILES):
+            raise SettingsError(
+                f"local={local}: no client's folder (none of {', '.join(LOCAL_FILES)} is in it); in a simulation they "
+                f"are {path / 'clients'}/DOMAIN/SHARE"
+            )
+        network = server_network(path, settings)
+        networks, mixture, parts = _parts(settings, client, network, folder, path)
+        return cls(settings, client, networks, mixture, parts)
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """By head: ``global``, and where there are ``local`` and ``personal``."""
+        modules = {head: getattr(self, f"{head}_network", None) for head in ("global", "local", "personal")}
+        return {head: network for head, network in modules.items() if network is not None}
+
+    @property
+    def head(self) -> str:
+        """Which head counts: the personalised network's, else the run's inference rule, else F_g's."""
+        return decisive_head({head: head for head in self._heads()}, self.settings.inference)
+
+    @property
+    def domain(self) -> str:
+        """The domain in the client's name."""
+        return domain_of(self.client) if self.client else ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the labels."""
+        return self.settings.class_names
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input: (3, H, W), or (D,) for feature vectors."""
+        return self.settings.shape
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether every pixel gets a class."""
+        return family(self.settings.data).segmentation
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """W_T over the features of ``networks["global"]``."""
+        if not self.has_mixture:
+            return None
+        return Mixture(**{name: getattr(self, f"mixture_{name}") for name in _MIXTURE_FIELDS})
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Class probabilities that count, (B, C) or (B, C, H, W).
+
+        Parameters
+        ----------
+        inputs : Tensor
+            uint8 pictures (B, 3, H, W) with values 0 to 255, or float32 feature vectors (B, D).
+
+        Raises
+        ------
+        ValueError
+            If they are of another shape.
+        """
+        return self.probabilities(inputs)[self.head]
+
+    def probabilities(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Class probabilities of every head, as `Prediction.by_head`."""
+        return self._by_head(*self._prepared_with_features(inputs))
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor) -> Prediction:
+        """Probabilities by head, and how usual each input is in the domain; parameters and errors as of a call."""
+        prepared, features = self._prepared_with_features(inputs)
+        by_head = self._by_head(prepared, features)
+        typicality = None
+        if self.has_mixture:
+            rows = self.mixture.typicality(features.flatten(0, -2))
+            typicality = rows.reshape(len(inputs), -1).mean(dim=1)
+        return Prediction(by_head[self.head], by_head, typicality)
+
+    def log_likelihood(self, inputs: Tensor) -> Tensor:
+        """Of each input under the domain's mixture, in nats, float64 (B,): the mean over places for segmentation."""
+        _, features = self._prepared_with_features(inputs)
+        return self.mixture.log_likelihood(features.flatten(0, -2)).reshape(len(inputs), -1).mean(dim=1)
+
+    def save(self, file: str | Path) -> None:
+        """Write all of it into one ``.safetensors`` file, which `load` takes; paths of this machine stay out."""
+        settings = {key: value for key, value in self.settings.run_config().items() if key not in PATHS}
+        about = {"settings": settings, "client": self.client, "parts": self.parts, "heads": list(self.networks)}
+        # Copies: networks that share G are two in the file.
+        state = {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
+        save_file(state, Path(file), metadata={"fmtda": json.dumps(about)})
+
+    @classmethod
+    def _from_file(cls, path: Path, device: str) -> "AdaptedModel":
+        try:
+            with safe_open(path, "pt") as opened:
+                about = json.loads((opened.metadata() or {})["fmtda"])
+                state = {name: opened.get_tensor(name) for name in opened.keys()}
+        except (SafetensorError, KeyError, ValueError):
+            raise SettingsError(
+                f"{path}: no model of fmtda; give a run directory, or a file of fmtda export --format safetensors"
+            ) from None
+        settings = read_settings({**about["settings"], "device": device})
+        fields = {name: state.pop(f"mixture_{name}") for name in _MIXTURE_FIELDS if f"mixture_{name}" in state}
+        networks = {}
+        for head in about["heads"]:
+            prefix = f"{head}_network."
+            own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+            networks[head] = _network(settings, own)
+        mixture = Mixture(**fields).to(choose_device(device)) if fields else None
+        return cls(settings, about["client"], networks, mixture, about["parts"])
+
+    def _heads(self) -> list[str]:
+        """As `Prediction.by_head` names them."""
+        return [*self.networks, *(["mean"] if "local" in self.networks else [])]
+
+    def _prepared_with_features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        if tuple(inputs.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"inputs of shape {tuple(inputs.shape)}: this model takes (B, {', '.join(map(str, self.input_shape))})"
+            )
+        prepared = self.augmentation.prepare(inputs.to(self.device), self.settings.standardise)
+        return prepared, self.networks["global"].feature_extractor(prepared)
+
+    def _by_head(self, prepared: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """What `clients.adaptation.evaluate` computes, and the personalised network."""
+        size = prepared.shape[-2:]
+        by_head = {"global": self.networks["global"].logits(features, size).softmax(dim=1)}
+        if "local" in self.networks:
+            local = self.networks["local"]
+            shared = local.feature_extractor is self.networks["global"].feature_extractor
+            own_features = features if shared else local.feature_extractor(prepared)
+            by_head["local"] = local.logits(own_features, size).softmax(dim=1)
+            by_head["mean"] = (by_head["global"] + by_head["local"]) / 2
+        if "personal" in self.networks:
+            by_head["personal"] = self.networks["personal"](prepared).softmax(dim=1)
+        return by_head
+
+
+LOCAL_FILES = (local_part.LOCALISED, local_part.UPLOADED, local_part.PERSONAL)
+
+_MIXTURE_FIELDS = ("weights", "means", "variances", "quantiles")
+
+
+def adaptation_settings(run: Path, device: str = "auto") -> Settings:
+    """The settings of a run of domain adaptation, on a device of this machine.
+
+    Raises
+    ------
+    SettingsError
+        If there is no run, or one that adapts nothing.
+    """
+    settings = read_settings({**stored_run_config(run), "device": device})
+    if not isinstance(settings, Settings):
+        raise SettingsError(
+            f"{run}: workload={settings.workload} classifies nothing; name a run of fmtda simulate, or draw from this "
+            "one with fmtda sample"
+        )
+    return settings
+
+
+def server_network(run: Path, settings: Settings) -> Network:
+    """G and F_g of a run's last whole round, as the clients get them to predict.
+
+    Raises
+    ------
+    SettingsError
+        If no round is whole yet.
+    """
+    checkpoint = checkpoints.latest(RunDirectory(run).checkpoints)
+    if checkpoint is None:
+        raise SettingsError(
+            f"{run}: no whole checkpoint here yet; let it finish a round with: fmtda simulate --resume {run}"
+        )
+    predicts = {name: tensor for name, tensor in checkpoint.model.items() if not name.startswith(DISCRIMINATOR)}
+    return _network(settings, predicts)
+
+
+def clients_of(run: Path, settings: Settings) -> list[str]:
+    """The clients that a run has something of, sorted by name; those it was asked to have, where it has nothing."""
+    folders = {
+        file.parent.relative_to(run / "clients").as_posix() for file in (run / "clients").glob("*/*/*.safetensors")
+    }
+    names = {*uploads.senders(RunDirectory(run).uploads), *folders}
+    return sorted(names or client_names(settings.target_domains, settings.clients))
+
+
+def named_clients(run: Path, settings: Settings, domain: str | None) -> list[str]:
+    """The clients that a domain's or a client's name means; all of them for None.
+
+    Raises
+    ------
+    SettingsError
+        If it means none; the message lists the domains.
+    """
+    names = clients_of(run, settings)
+    chosen = [name for name in names if domain in (None, name, domain_of(name))]
+    if not chosen:
+        domains = ", ".join(sorted({domain_of(name) for name in names}))
+        raise SettingsError(
+            f"domain={domain}: this run adapted to no such domain; allowed are {domains}, and one client's name such "
+            f"as {names[0]}"
+        )
+    return chosen
+
+
+def differs_by_domain(settings: Settings) -> bool:
+    """Whether a strategy's clients predict with something of their own."""
+    return settings.strategy in ("dualadapt", "adabn")
+
+
+def _client(run: Path, settings: Settings, domain: str | None, own_folder: Path | None) -> str:
+    if own_folder is not None:
+        share = own_folder.name if own_folder.name.isdecimal() else "0000"
+        named = f"{own_folder.parent.name}/{share}" if own_folder.name.isdecimal() else f"{own_folder.name}/{share}"
+        if domain is None:
+            return named
+        return domain if "/" in domain else f"{domain}/{share}"
+    if not differs_by_domain(settings) and domain is None:
+        return ""
+    clients = named_clients(run, settings, domain)
+    if domain is None and len({domain_of(name) for name in clients}) > 1:
+        domains = ", ".join(sorted({domain_of(name) for name in clients}))
+        raise SettingsError(f"no domain named; this run adapted to {domains}")
+    return clients[0]
+
+
+def _parts(
+    settings: Settings, client: str, network: Network, folder: Path, run: Path
+) -> tuple[dict[str, Network], Mixture | None, str]:
+    """The networks by head, W_T, and what of the client was there."""
+    if not differs_by_domain(settings):
+        return {"global": network}, None, f"the global model; strategy={settings.strategy} keeps nothing on a client"
+    localised = local_part.read(folder, local_part.LOCALISED)
+    uploaded = local_part.read(folder, local_part.UPLOADED)
+    personal = local_part.read(folder, local_part.PERSONAL)
+    if uploaded is None:
+        uploaded = uploads.read(RunDirectory(run).uploads / client / uploads.FILE)
+    device = choose_device(settings.device)
+    networks, parts = {"global": network}, ""
+    try:
+        if localised is not None:
+            own = local_part.group("batch-norm", localised)
+            server = batch_norm_state(network.feature_extractor)
+            statistics = {name: t for name, t in own.items() if name.endswith(("running_mean", "running_var"))}
+            if settings.strategy == "dualadapt":
+                networks["local"] = _local(network, local_part.group("classifier", localised))
+                load_batch_norm_state(networks["local"].feature_extractor, own)
+            load_batch_norm_state(network.feature_extractor, {**server, **statistics})
+            parts = f"F_g{' and F_l' if 'local' in networks else ''} with the BatchNorm statistics of {client}"
+        elif uploaded is not None:
+            networks["local"] = _local(network, local_part.group("classifier", uploaded))
+            parts = (
+                f"F_g, and F_l as {client} last uploaded it, with the server's BatchNorm statistics: the client's own "
+                "part is not here; name its folder with --local"
+            )
+        else:
+            parts = f"F_g alone: nothing of {client} is here; name its folder with --local"
+        if personal is not None:
+            networks["personal"] = _network(settings, personal)
+            parts = f"the personalised network of {client}; beside it {parts}"
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise SettingsError(
+            f"{folder}: doesn't fit the run in {run} ({str(error).splitlines()[0]}); is it another run's client?"
+        ) from None
+    fields = local_part.group("mixture", uploaded or {})
+    return networks, Mixture(**fields).to(device) if fields else None, parts
+
+
+def _network(settings: Settings, state: Mapping[str, Tensor]) -> Network:
+    extended = {"fed-mcd": lambda network: TwoHeads(network, copy.deepcopy(network.classifier))}
+    add = extended.get(settings.strategy, lambda network: network)
+    return loaded_network(state, settings, add).requires_grad_(False).eval()
+
+
+def _local(network: Network, classifier: Mapping[str, Tensor]) -> Network:
+    """A copy of G and F_g with other weights of the classifier."""
+    local = copy.deepcopy(network)
+    local.classifier.load_state_dict(classifier)
+    return local
+
+
+def _share_equal(network: Network, local: Network) -> None:
+    """Let two networks with equal G compute its features once."""
+    own, other = network.feature_extractor.state_dict(), local.feature_extractor.state_dict()
+    if all(torch.equal(own[name], other[name]) for name in own):
+        local.feature_extractor = network.feature_extractor
+
+
+def _tensors(mixture: Mixture) -> dict[str, Tensor]:
+    return {name: getattr(mixture, name) for name in _MIXTURE_FIELDS}

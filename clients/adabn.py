@@ -5,6 +5,7 @@ import time
 from flwr.app import Message
 
 from adaptation.batch_norm import reestimate
+from adaptation.networks import Network
 from clients.evaluation import report
 from clients.identity import Client
 from clients.network import inputs_of, received_network
@@ -16,8 +17,13 @@ def evaluate(message: Message, client: Client) -> Message:
     A client with a single example, which has no variance, keeps the server's statistics.
     """
     began = time.perf_counter()
+    return report(message, client, own_network(message, client), began)
+
+
+def own_network(message: Message, client: Client) -> Network:
+    """F_g on G with the client's own statistics."""
     network = received_network(message, client)
     inputs = inputs_of(client, client.train)
     if len(inputs) > 1:
         reestimate(network, inputs, client_weight=1.0)
-    return report(message, client, network, began)
+    return network

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fmtda.generate import generate
 from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, stop
+from fmtda.report.command import end_with_report, report
 from fmtda.sample import sample
 from protocol.settings import SettingsError
 
@@ -107,6 +108,7 @@ def simulate(
         stop(error, settings)
     path = Path(settings.output)
     print_run(console, json.loads((path / "summary.json").read_text()), path)
+    end_with_report(console, path)
 
 
 @cli.command()
@@ -174,10 +176,12 @@ def benchmark(
         print(f"fmtda: some cells failed; try them again with: {request.command()}", file=sys.stderr)
         raise typer.Exit(1)
     print(f"fmtda: table and pictures are in {request.output}")
+    end_with_report(console, request.output)
 
 
 cli.command()(generate)
 cli.command()(sample)
+cli.command()(report)
 
 data_cli = typer.Typer(help="Look at the domains there are, and fetch their files.", no_args_is_help=True)
 cli.add_typer(data_cli, name="data")

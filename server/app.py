@@ -80,5 +80,5 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
     arrays = federation.train(strategy, arrays, first_round)
     workload.finish(federation, arrays)
     directory.write_summary(workload.summary(directory.metrics(), time.perf_counter() - began))
-    progress.note(f"run directory: {directory.path}")
+    progress.note(f"run directory: {directory.path}; look at it with: fmtda report {directory.path}")
     return directory

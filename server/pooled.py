@@ -96,7 +96,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
         progress.round_done(server_round, settings.rounds, line["loss"])
     results.measure(progress)
     directory.write_summary(results.summary(directory.metrics(), time.perf_counter() - began))
-    progress.note(f"run directory: {directory.path}")
+    progress.note(f"run directory: {directory.path}; look at it with: fmtda report {directory.path}")
     return directory
 
 

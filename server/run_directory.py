@@ -11,6 +11,7 @@
     summary.json     written at the end
     checkpoints/     the global model after the last rounds, and what else the server needs to go on
     tensorboard/     the same metrics as curves
+    trackers.json    the run's ids in MLflow and Weights & Biases, where these are used
     clients/         what stays with each simulated client
 """
 
@@ -37,7 +38,7 @@ PRETRAINED = "pretrained.safetensors"
 BEFORE_THE_RUN = {FLOWER_LOG, ".config.toml.writing"}
 """What a folder may hold and still be new: the log, and what a kill in the very first moment left."""
 
-MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout", "in-flight", "evaluate-every"}
+MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout", "in-flight", "evaluate-every", "trackers"}
 """Keys that a resumed run may be given anew; `rounds` may only grow."""
 
 

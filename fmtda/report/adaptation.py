@@ -162,7 +162,7 @@ def _by_round(run: Run) -> Section | None:
     text = "Round 0 is the pre-trained network. F_g is the server's classifier, F_l the client's own."
     if any("personal" in heads for heads in courses.values()):
         text += " The star is the copy that each client trained for itself at the end."
-    return Section("Rounds", text, [Figures(figures, "half" if len(figures) < 3 else "third")])
+    return Section("Rounds", text, [Figures(figures, "half" if len(figures) in (1, 2, 4) else "third")])
 
 
 def _whole_numbers(run: Run) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def _source_weights(run: Run) -> Section | None:
     figures.append(Figure(course, layout, "mean by round"))
     text = (
         "How usual a client's examples are among the source's features: 0 for one less likely than all of the source's "
-        "own, 0.5 for one in their middle. In Eq. 5, F_l keeps to F_g's decision as far as w_S says. Clients report the "
-        "mean and ten counts."
+        "own, 0.5 for one in their middle. In Eq. 5, F_l keeps to F_g's decision as far as w_S says. Clients report "
+        "the mean and ten counts."
     )
     return Section("Weights w_S", text, [Figures(figures, "half")])

@@ -214,7 +214,8 @@ def _provenance(results: Results) -> Section:
         if all(c["settings"].get(key) == value for c in results["cells"])
     ]
     machine = results["machine"]
-    text = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB; commit {results['commit']}."
+    where = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB"
+    text = f"{where}; commit {results['commit']}."
     blocks = [
         Text(results["command"], code=True),
         meanings,

@@ -66,7 +66,9 @@ def _table(runs: list[Run]) -> Section:
             ]
         )
     head = ["run", "method", "seed", "rounds", "clients", *domains, "average", "up", "client", "in all"]
-    text = "Up and client: bytes and seconds of a client a round; in all: seconds of the run, the last sitting's if resumed."
+    text = (
+        "Up and client: bytes and seconds of a client a round. In all: of the run, its last sitting if it was resumed."
+    )
     return Section("Side by side", text, [Table(head, rows)])
 
 

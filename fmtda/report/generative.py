@@ -46,8 +46,8 @@ def sentence(run: Run) -> str:
     quality = run.summary.get("quality") or {}
     if "frechet_distance" in quality:
         reached += (
-            f"; of {quality['samples']} samples a judge takes {percent(100 * quality['confident_share'])} surely for one "
-            f"class, at a Fréchet distance of {shown_number(quality['frechet_distance'])} in its features"
+            f"; of {quality['samples']} samples a judge takes {percent(100 * quality['confident_share'])} surely for "
+            f"one class, at a Fréchet distance of {shown_number(quality['frechet_distance'])} in its features"
         )
     if "valid" in quality:
         reached += (
@@ -144,8 +144,8 @@ def _quality(run: Run) -> Section | None:
     text = (
         "Shares in percent, of the samples; unique of the valid ones, novel of the unique ones."
         if "valid" in quality
-        else "By a small classifier trained on the same real pictures. Its Fréchet distance is no Inception FID: it compares "
-        "models judged by it on equally many pictures, and nothing else."
+        else "By a small classifier trained on the same real pictures. Its Fréchet distance is no Inception FID: it "
+        "compares models judged by it on equally many pictures, and nothing else."
     )
     if figures:
         text += f" The curves are of the {run.settings.sample_count} samples that are drawn in a round."

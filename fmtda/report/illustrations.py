@@ -135,8 +135,8 @@ def _pictures(run: Run, shown: Illustration) -> Section | None:
     text = (
         "Test pictures drawn by the seed, not chosen: the picture, what was predicted, and the true classes."
         if maps
-        else "Test pictures drawn by the seed, not chosen: what the adapted client says and how sure it is; below, what "
-        "the pre-trained network said. A green frame is right, a red one wrong."
+        else "Test pictures drawn by the seed, not chosen: what the adapted client says and how sure it is; below, "
+        "what the pre-trained network said. A green frame is right, a red one wrong."
     )
     return Section("Examples", text, galleries)
 

@@ -9,6 +9,7 @@ without these it is the run directory. A resumed run goes on in the same MLflow 
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -136,7 +137,7 @@ class WeightsAndBiases:
         import wandb
 
         self._wandb = wandb
-        name = _known_id(folder, "wandb") or wandb.util.generate_id()
+        name = _known_id(folder, "wandb") or secrets.token_hex(4)
         _keep_id(folder, "wandb", name)
         asked = os.environ.get("WANDB_MODE")
         self._run = wandb.init(

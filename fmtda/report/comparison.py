@@ -14,7 +14,7 @@ from fmtda.report.blocks import (
     shown_number,
     shown_seconds,
 )
-from fmtda.report.generative import last_samples
+from fmtda.report.generative import last_samples, logarithmic
 from fmtda.report.runs import OF_THE_PLACE, Run
 from server.metrics import mean
 
@@ -74,7 +74,7 @@ def _table(runs: list[Run]) -> Section:
 
 def _courses(runs: list[Run]) -> Section | None:
     figures = []
-    for generative, title, axis in ((False, "average over the targets, percent", {}), (True, "loss", {"type": "log"})):
+    for generative, title in ((False, "average over the targets, percent"), (True, "loss on held-out examples")):
         traces = []
         for i, (name, run) in enumerate(zip(names_of(runs), runs, strict=True)):
             if run.generative != generative:
@@ -96,6 +96,8 @@ def _courses(runs: list[Run]) -> Section | None:
                 }
             )
         if traces:
+            values = [value for trace in traces for value in trace["y"]]
+            axis = logarithmic(values) if generative and min(values) > 0 else {}
             layout = {"xaxis": {"title": {"text": "round"}}, "yaxis": axis}
             figures.append(Figure(traces, layout, title, 360))
     return Section("Courses", "", [Figures(figures, "whole")])

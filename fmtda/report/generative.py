@@ -1,6 +1,7 @@
 """A run of a generative model: its loss, samples through the rounds, how good they are."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,13 @@ def _properties(run: Run) -> Section | None:
     return Section("Properties", text, [Figures(figures, "third"), table])
 
 
+def logarithmic(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis over positive values, its ticks at 1, 2 and 5 of each decade written out."""
+    decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    ticks = [float(f"{step}e{decade}") for decade in decades for step in (1, 2, 5)]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+
+
 def _loss(run: Run) -> Section:
     courses: dict[str, list[tuple[int, float]]] = {}
     for line in run.evaluated:
@@ -232,7 +240,7 @@ def _loss(run: Run) -> Section:
             }
         )
     values = [value for points in courses.values() for _, value in points]
-    axis = {"title": {"text": "loss"}, **({"type": "log"} if values and min(values) > 0 else {})}
+    axis = {"title": {"text": "loss"}, **(logarithmic(values) if values and min(values) > 0 else {})}
     layout = {"xaxis": {"title": {"text": "round"}}, "yaxis": axis}
     text = "Held out: of the moving average, over the clients' test examples. Training: of the clients, as they train."
     return Section("Loss by round", text, [Figures([Figure(traces, layout, height=320)], "whole")])

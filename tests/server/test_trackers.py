@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import time
 
 import pytest
 import torch
@@ -78,11 +79,11 @@ def test_mlflow_gets_the_same_names_and_steps(write):
 def test_weights_and_biases_gets_the_same_names_and_steps(write):
     pytest.importorskip("wandb")
     folder = write("wandb")
-    numbers, pictures = set(), set()
-    for name, step, value in wandb_history(folder):
-        (pictures if isinstance(value, dict) else numbers).add(
-            (name, step) if isinstance(value, dict) else (name, step, value)
-        )
+    deadline = time.monotonic() + 60
+    while not (logged := list(wandb_history(folder))) and time.monotonic() < deadline:
+        time.sleep(0.2)  # another process writes the file
+    numbers = {(name, step, value) for name, step, value in logged if not isinstance(value, dict)}
+    pictures = {(name, step) for name, step, value in logged if isinstance(value, dict)}
     assert (numbers, pictures) == in_tensorboard(folder)
 
 
@@ -105,7 +106,9 @@ def wandb_history(folder):
                     item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item
                 }
                 step = items["_step"]
-                yield from ((name, step, value) for name, value in items.items() if not name.startswith("_"))
+                for name, value in items.items():
+                    if not name.startswith("_"):
+                        yield name, step, value
 
 
 def test_a_resumed_run_goes_on_in_the_same_mlflow_run(write):

@@ -121,7 +121,7 @@ def test_pictures_say_whether_they_are_right(finished, page):
         right, wrong = right + hits, wrong + PICTURES - hits
     assert page.count('<figure class="right">') == right
     assert page.count('<figure class="wrong">') == wrong
-    assert page.count("data:image/png;base64,") == 4 * PICTURES
+    assert page.count('<img src="data:image/png;base64,') == 4 * PICTURES
 
 
 def test_configuration_versions_and_a_command_that_makes_the_same_settings(finished, page):
@@ -145,10 +145,11 @@ def _given(words: list[str]) -> dict[str, str]:
     return dict(value.split("=", 1) if key == "-c" else (key.removeprefix("--"), value) for key, value in pairs)
 
 
-def test_the_file_needs_nothing_from_outside(finished, page):
-    assert not re.search(r'(src|href)="(?!data:|#)', page)
-    assert "@import" not in page.split("</style>")[0]
-    assert page.count("<script") - page.count('<script type="application/json"') == 2
+def test_the_file_needs_nothing_from_outside(page):
+    markup = re.sub(r"(<script[^>]*>).*?(</script>)", r"\1\2", page, flags=re.DOTALL)
+    assert not re.search(r'(src|href)="(?!data:|#)', markup)
+    assert "@import" not in markup and "url(" not in markup
+    assert markup.count("<script>") == 2, "plotly, once, and what draws the figures with it"
     assert len(page.encode()) < 10e6
 
 
@@ -159,7 +160,7 @@ def test_equal_runs_give_equal_figures(finished, page):
 def test_without_anybodys_consent_nothing_of_a_client_is_shown(copied):
     (copied / FILE).unlink()
     page = rendered([copied])
-    assert "data:image" not in page
+    assert '<img src="data:image' not in page
     assert "Map of the features" not in page and "Examples" not in page
     assert titled(page, "blend, adapted"), "what clients counted is still there"
 
@@ -214,9 +215,9 @@ def test_pictures_through_the_rounds(generated, finished, tmp_path):
     page = (run / "report.html").read_text()
     text = words_in(page)
     assert "ddpm learned handwritten of digits by fedavg over 2 clients: 2 rounds of 2 gradient steps." in text
-    assert page.count("data:image/png;base64,") == len(list((run / "samples").glob("round-*.png")))
+    assert page.count('<img src="data:image/png;base64,') == len(list((run / "samples").glob("round-*.png")))
     summary = json.loads((run / "summary.json").read_text())
-    (loss,) = (figure for figure in figures_in(page) if figure["data"][0]["name"] == "handwritten, held out")
+    (loss,) = (figure for figure in figures_in(page) if figure["data"][0].get("name") == "handwritten, held out")
     assert loss["data"][0]["y"][-1] == pytest.approx(summary["average_loss"], rel=1e-4)
     assert invoke("report", run, finished[0], "--output", tmp_path / "mixed.html").exit_code == 0
 
@@ -240,7 +241,7 @@ def test_molecules_are_drawn_with_their_properties(tmp_path):
     result = invoke("generate", "graph-nvp", *options, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 1
+    assert page.count('<img src="data:image/svg+xml;base64,') == 1
     (carbons,) = titled(page, "C atoms")
     assert sum(carbons["data"][0]["y"]) == pytest.approx(100, abs=0.1)
     assert "are valid molecules" in words_in(page)

@@ -32,7 +32,7 @@ const look = () => {
   told.outside = [...page.querySelectorAll(".plot")].filter(
     (plot) => plot.querySelector(".main-svg").getBoundingClientRect().width > plot.offsetWidth + 1).length;
   told.background = view.getComputedStyle(page.body).backgroundColor;
-  told.text = view.getComputedStyle(page.querySelector(".plot text")).fill;
+  told.text = view.getComputedStyle(page.querySelector(".plot .xtick text")).fill;
 };
 look();
 </script></body></html>"""

@@ -55,7 +55,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; a text that begins with a digit or a sign, and a number, stand at the right."""
+    """Rows of cells; columns of numbers, units included, stand at the right."""
 
     kind: ClassVar[str] = "table"
     head: Sequence[str]

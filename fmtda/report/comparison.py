@@ -1,5 +1,7 @@
 """Several runs side by side: one table, their courses in one figure, what they differ in."""
 
+import math
+
 from fmtda.report.blocks import (
     COLOURS,
     Figure,
@@ -97,8 +99,10 @@ def _courses(runs: list[Run]) -> Section | None:
             )
         if traces:
             values = [value for trace in traces for value in trace["y"]]
-            axis = logarithmic(values) if generative and min(values) > 0 else {}
-            layout = {"xaxis": {"title": {"text": "round"}}, "yaxis": axis}
+            axis = logarithmic(values) if generative and values else {}
+            last = max(max(trace["x"], default=1) for trace in traces)
+            rounds = {"title": {"text": "round"}, "dtick": max(1, math.ceil(last / 10)), "tick0": 0}
+            layout = {"xaxis": rounds, "yaxis": axis}
             figures.append(Figure(traces, layout, title, 360))
     return Section("Courses", "", [Figures(figures, "whole")])
 

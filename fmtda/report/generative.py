@@ -203,7 +203,9 @@ def _properties(run: Run) -> Section | None:
 
 
 def logarithmic(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis over positive values, its ticks at 1, 2 and 5 of each decade written out."""
+    """A logarithmic axis, ticks at 1, 2 and 5 of each decade; a plain one where values are near each other."""
+    if min(values) <= 0 or max(values) < 5 * min(values):
+        return {}
     decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
     ticks = [float(f"{step}e{decade}") for decade in decades for step in (1, 2, 5)]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
@@ -240,7 +242,7 @@ def _loss(run: Run) -> Section:
             }
         )
     values = [value for points in courses.values() for _, value in points]
-    axis = {"title": {"text": "loss"}, **(logarithmic(values) if values and min(values) > 0 else {})}
+    axis = {"title": {"text": "loss"}, **(logarithmic(values) if values else {})}
     layout = {"xaxis": {"title": {"text": "round"}}, "yaxis": axis}
     text = "Held out: of the moving average, over the clients' test examples. Training: of the clients, as they train."
     return Section("Loss by round", text, [Figures([Figure(traces, layout, height=320)], "whole")])

@@ -135,6 +135,12 @@ def _content(paths: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _numeric(cell: object) -> bool:
-    """Whether a cell stands at the right."""
-    return isinstance(cell, int | float) or (isinstance(cell, str) and cell[:1] in "0123456789+-−–" and len(cell) < 16)
+def _numeric(table: Any) -> list[bool]:
+    """Which columns of a table stand at the right: those of numbers alone, units included."""
+    return [all(_is_number(row[place]) for row in table.rows) for place in range(len(table.head))]
+
+
+def _is_number(cell: object) -> bool:
+    if isinstance(cell, str):
+        return cell[:1] in "0123456789+-−–" and len(cell) < 16
+    return isinstance(cell, int | float)

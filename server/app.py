@@ -82,5 +82,6 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
     if federation.tracker is not None:
         federation.tracker.close()
     directory.write_summary(workload.summary(directory.metrics(), time.perf_counter() - began))
-    progress.note(f"run directory: {directory.path}; look at it with: fmtda report {directory.path}")
+    progress.note(f"run directory: {directory.path}")
+    progress.note(f"look at it with: fmtda report {directory.path}")
     return directory

@@ -97,7 +97,8 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
     results.measure(progress)
     tracker.close()
     directory.write_summary(results.summary(directory.metrics(), time.perf_counter() - began))
-    progress.note(f"run directory: {directory.path}; look at it with: fmtda report {directory.path}")
+    progress.note(f"run directory: {directory.path}")
+    progress.note(f"look at it with: fmtda report {directory.path}")
     return directory
 
 

@@ -1,6 +1,5 @@
 """A run of domain adaptation: accuracy by domain and round, confusion, the weights w_S."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from fmtda.report.blocks import (
     enumerated,
     percent,
     plural,
+    rounds_axis,
 )
 from fmtda.report.runs import Run
 from protocol.seeds import domain_of
@@ -157,17 +157,12 @@ def _by_round(run: Run) -> Section | None:
                     "hovertemplate": "%{fullData.name}, round %{x}: %{y:.1f} %<extra></extra>",
                 }
             )
-        layout = {"yaxis": {"range": [low, high]}, "xaxis": {"title": {"text": "round"}, **_whole_numbers(run)}}
+        layout = {"yaxis": {"range": [low, high]}, "xaxis": rounds_axis(run.lines[-1]["round"] + 1)}
         figures.append(Figure(traces, layout, domain, 280))
     text = "Round 0 is the pre-trained network. F_g is the server's classifier, F_l the client's own."
     if any("personal" in heads for heads in courses.values()):
         text += " The star is the copy that each client trained for itself at the end."
     return Section("Rounds", text, [Figures(figures, "half" if len(figures) in (1, 2, 4) else "third")])
-
-
-def _whole_numbers(run: Run) -> dict[str, Any]:
-    """Axis ticks at whole rounds."""
-    return {"dtick": max(1, math.ceil((len(run.rounds) + 1) / 8)), "tick0": 0}
 
 
 def _confusion(run: Run) -> Section | None:
@@ -250,7 +245,7 @@ def _source_weights(run: Run) -> Section | None:
         }
         for domain, points in means.items()
     ]
-    rounds = {"title": {"text": "round"}, **_whole_numbers(run)}
+    rounds = rounds_axis(run.lines[-1]["round"])
     figures = []
     if shares:
         bins = len(next(iter(shares.values())))

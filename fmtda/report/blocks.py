@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -145,6 +146,11 @@ def shown_seconds(seconds: float | None) -> str:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rounds_axis(last: int) -> dict[str, Any]:
+    """An axis of rounds up to `last`, with ticks at whole ones."""
+    return {"title": {"text": "round"}, "dtick": max(1, math.ceil(last / 8)), "tick0": 0}
 
 
 def enumerated(words: Sequence[str]) -> str:

@@ -1,7 +1,5 @@
 """Several runs side by side: one table, their courses in one figure, what they differ in."""
 
-import math
-
 from fmtda.report.blocks import (
     COLOURS,
     Figure,
@@ -12,6 +10,7 @@ from fmtda.report.blocks import (
     Table,
     percent,
     plural,
+    rounds_axis,
     shown_bytes,
     shown_number,
     shown_seconds,
@@ -101,8 +100,7 @@ def _courses(runs: list[Run]) -> Section | None:
             values = [value for trace in traces for value in trace["y"]]
             axis = logarithmic(values) if generative and values else {}
             last = max(max(trace["x"], default=1) for trace in traces)
-            rounds = {"title": {"text": "round"}, "dtick": max(1, math.ceil(last / 10)), "tick0": 0}
-            layout = {"xaxis": rounds, "yaxis": axis}
+            layout = {"xaxis": rounds_axis(last), "yaxis": axis}
             figures.append(Figure(traces, layout, title, 360))
     return Section("Courses", "", [Figures(figures, "whole")])
 

@@ -19,6 +19,7 @@ from fmtda.report.blocks import (
     enumerated,
     percent,
     plural,
+    rounds_axis,
     shown_number,
 )
 from fmtda.report.runs import Run
@@ -39,8 +40,10 @@ def sentence(run: Run) -> str:
         how = "in one process on pooled data, no federation"
     else:
         how = f"by {settings.strategy} over {plural(settings.clients, 'client')}"
+    domains = enumerated(settings.target_domains)
+    what = domains if domains == settings.data else f"{domains} of {settings.data}"
     trained = (
-        f"{settings.workload} learned {enumerated(settings.target_domains)} of {settings.data} {how}: "
+        f"{settings.workload} learned {what} {how}: "
         f"{plural(run.lines[-1]['round'], 'round')} of {plural(settings.local_steps, 'gradient step')}."
     )
     reached = f" Its loss on held-out examples is {shown_number(run.average)}"
@@ -171,7 +174,7 @@ def _course(title: str, points: Sequence[tuple[int, float]]) -> Figure:
         "line": {"color": COLOURS[0]},
         "hovertemplate": "round %{x}: %{y:.4g}<extra></extra>",
     }
-    return Figure([trace], {"xaxis": {"title": {"text": "round"}}, "yaxis": {"rangemode": "tozero"}}, title, 260)
+    return Figure([trace], {"xaxis": rounds_axis(points[-1][0]), "yaxis": {"rangemode": "tozero"}}, title, 260)
 
 
 def _properties(run: Run) -> Section | None:
@@ -243,6 +246,6 @@ def _loss(run: Run) -> Section:
         )
     values = [value for points in courses.values() for _, value in points]
     axis = {"title": {"text": "loss"}, **(logarithmic(values) if values else {})}
-    layout = {"xaxis": {"title": {"text": "round"}}, "yaxis": axis}
+    layout = {"xaxis": rounds_axis(run.lines[-1]["round"]), "yaxis": axis}
     text = "Held out: of the moving average, over the clients' test examples. Training: of the clients, as they train."
     return Section("Loss by round", text, [Figures([Figure(traces, layout, height=320)], "whole")])

@@ -47,15 +47,6 @@ def test_a_simulation_shows_features_and_pictures_of_every_domain(strategy, sett
         assert unchanged == (strategy == "source-only")
 
 
-def test_a_personalised_copy_is_what_is_shown(settings, grid_of, silence):
-    plain = read_illustration(run(grid_of.simulated(2), settings, silence).path)
-    own = settings.changed(personalise=True, output=settings.output + "-own")
-    shown = read_illustration(run(grid_of.simulated(2), own, silence).path)
-    before, after = ("features-before", "features-after")
-    assert (shown.arrays["pen"][before] == plain.arrays["pen"][before]).all()
-    assert (shown.arrays["pen"][after] != plain.arrays["pen"][after]).any()
-
-
 def test_a_deployment_shows_nothing_of_anybody_by_default(settings, grid_of, silence, tmp_path):
     grid = grid_of(in_own_folders(deployed(), tmp_path))
     directory = run(grid, settings, silence)

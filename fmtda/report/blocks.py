@@ -83,7 +83,7 @@ class Gallery:
     title: str
     pictures: Sequence[Picture]
     size: str = "small"
-    """``small``, ``medium`` or ``large``."""
+    """``small``, ``medium``, ``wide`` or ``large``."""
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,10 @@ def _pictures(run: Run, shown: Illustration) -> Section | None:
         pictures = [
             _overlay(arrays, i) if maps else _with_prediction(arrays, i, run) for i in range(len(arrays["pictures"]))
         ]
-        galleries.append(Gallery(domain, pictures, "medium" if maps else "small"))
+        galleries.append(Gallery(domain, pictures, "wide" if maps else "small"))
     if not galleries:
         return None
-    maps = galleries[0].size == "medium"
+    maps = galleries[0].size == "wide"
     text = (
         "Test pictures drawn by the seed, not chosen: the picture, what was predicted, and the true classes."
         if maps

@@ -172,11 +172,11 @@ def benchmark(
     except KeyboardInterrupt:
         print(f"fmtda: interrupted; continue with: {request.command()}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+    end_with_report(console, request.output)
     if not complete:
         print(f"fmtda: some cells failed; try them again with: {request.command()}", file=sys.stderr)
         raise typer.Exit(1)
     print(f"fmtda: table and pictures are in {request.output}")
-    end_with_report(console, request.output)
 
 
 cli.command()(generate)

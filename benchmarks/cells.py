@@ -31,7 +31,7 @@ from server.startup import effective_settings
 PATHS = ("data-dir", "base-dir")
 """Run-config keys that name a place on this machine; they are shown as DIR."""
 
-NOT_COMPARED = {"output", "resume", "timeout", "join-timeout", "in-flight", "evaluate-every", *PATHS}
+NOT_COMPARED = {"output", "resume", "timeout", "join-timeout", "in-flight", "evaluate-every", "trackers", *PATHS}
 """Keys that don't change a result. (What lies in a data folder does; that is the user's to know.)"""
 
 NOT_KEPT = {"confusion"}

@@ -5,6 +5,7 @@ import time
 from flwr.app import Message
 
 from adaptation.batch_norm import batch_norm_state, reestimate
+from adaptation.networks import Network
 from clients import local_part
 from clients.evaluation import report
 from clients.identity import Client
@@ -17,10 +18,15 @@ def evaluate(message: Message, client: Client) -> Message:
     A client with a single example, which has no variance, keeps the server's statistics.
     """
     began = time.perf_counter()
+    return report(message, client, own_network(message, client), began)
+
+
+def own_network(message: Message, client: Client) -> Network:
+    """F_g on G with the client's own statistics."""
     network = received_network(message, client)
     inputs = inputs_of(client, client.train)
     if len(inputs) > 1:
         reestimate(network, inputs, client_weight=1.0)
     statistics = batch_norm_state(network.feature_extractor)
     local_part.write(client.folder, local_part.LOCALISED, local_part.prefixed("batch-norm", statistics))
-    return report(message, client, network, began)
+    return network

@@ -11,7 +11,7 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from adaptation.batch_norm import batch_norm_state
+from adaptation.batch_norm import batch_norm_state, load_batch_norm_state
 from adaptation.batches import shuffled_batches
 from adaptation.inputs import Inputs
 from adaptation.losses import local_classifier_loss
@@ -25,6 +25,9 @@ from clients.network import feature_rows, inputs_of, received_network, use_own_s
 from protocol.records import reply_to, to_record
 from protocol.runtime import choose_device
 from protocol.seeds import seed_for
+
+TYPICALITY_BINS = 10
+"""Of the histogram of w_S over [0, 1] that a client reports (our choice)."""
 
 
 def train(message: Message, client: Client) -> Message:
@@ -45,7 +48,7 @@ def train(message: Message, client: Client) -> Message:
 
 def learn(
     network: Network, source_mixture: Mixture, client: Client
-) -> tuple[torch.nn.Module, Mixture, dict[str, float]]:
+) -> tuple[torch.nn.Module, Mixture, dict[str, float | list[int]]]:
     """Algorithm 1, lines 7-11: F_l and W_T of a client, also written to its folder, and the mean losses.
 
     `network` is the server's, and takes on the client's BatchNorm statistics where that extra is on.
@@ -64,7 +67,7 @@ def learn(
 
 def _adapt(
     client: Client, network: Network, inputs: Inputs, source_mixture: Mixture
-) -> tuple[torch.nn.Module, Mixture, dict[str, float]]:
+) -> tuple[torch.nn.Module, Mixture, dict[str, float | list[int]]]:
     """R_c mini-batches of Eq. 5 on F_l and of the mixture's stepwise EM.
 
     An example is a row of features: for segmentation, one place of a picture's feature map.
@@ -99,7 +102,12 @@ def _adapt(
         sums["cross-entropy"] += loss.cross_entropy.item() / settings.client_steps
         sums["discrepancy"] += loss.discrepancy.item() / settings.client_steps
     mixture = expectation_maximisation.finish(features[held_out])
-    return classifier, mixture, {**sums, "source-typicality": source_weights.mean().item()}
+    counts = torch.histc(source_weights.cpu(), TYPICALITY_BINS, 0, 1).int().tolist()
+    return (
+        classifier,
+        mixture,
+        {**sums, "source-typicality": source_weights.mean().item(), "source-typicality-counts": counts},
+    )
 
 
 def evaluate(message: Message, client: Client) -> Message:
@@ -164,6 +172,28 @@ def personalise(network: Network, client: Client) -> tuple[Network, dict[str, fl
     )
     local_part.write(client.folder, local_part.PERSONAL, own.state_dict())
     return own, losses
+
+
+def predicting_networks(message: Message, client: Client) -> dict[str, Network]:
+    """What this client predicts with at the end of a run, by head: the mean of the heads' probabilities counts.
+
+    Its own copy where it was personalised, else G and F_g with its statistics and G and F_l as `localise` last left
+    them, or only the latter where these alone decide.
+    """
+    network = received_network(message, client)
+    personal = local_part.read(client.folder, local_part.PERSONAL)
+    if client.settings.personalise and personal is not None:
+        network.load_state_dict(personal)
+        return {"personal": network}
+    local = copy.deepcopy(network)
+    localised = local_part.read(client.folder, local_part.LOCALISED)
+    if localised is not None:
+        local.classifier.load_state_dict(local_part.group("classifier", localised))
+        load_batch_norm_state(local.feature_extractor, local_part.group("batch-norm", localised))
+    if client.settings.inference == "local":
+        return {"local": local}
+    use_own_statistics(network, inputs_of(client, client.train), client)
+    return {"global": network, "local": local}
 
 
 def localise(network: Network, client: Client) -> Network:

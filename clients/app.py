@@ -3,7 +3,7 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import adabn, adaptation, domain_adversarial, evaluation, generative, mcd, self_training
+from clients import adabn, adaptation, domain_adversarial, evaluation, generative, illustration, mcd, self_training
 from clients.identity import identify
 from protocol.generative_settings import GenerativeSettings
 from protocol.records import reply_to
@@ -28,10 +28,18 @@ app = ClientApp()
 
 @app.query()
 def introduce(message: Message, context: Context) -> Message:
-    """Say who this client is and how much it holds."""
+    """Say who this client is, how much it holds, and whether it agrees to show examples."""
     set_threads(CLIENT_THREADS)
     client = identify(message, context)
-    return reply_to(message, client.name, {"train-examples": len(client.train), "test-examples": len(client.test)})
+    held = {"train-examples": len(client.train), "test-examples": len(client.test)}
+    return reply_to(message, client.name, {**held, "shares-examples": int(client.shares_examples)})
+
+
+@app.query("illustrate")
+def illustrate(message: Message, context: Context) -> Message:
+    """Show a few examples for the run's report, where the client's owner has agreed."""
+    set_threads(CLIENT_THREADS)
+    return illustration.illustrate(message, identify(message, context))
 
 
 @app.train()

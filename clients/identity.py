@@ -33,6 +33,8 @@ class Client:
         Where what stays with the client is written.
     train, test
         The client's own examples. Labels serve evaluation only.
+    shares_examples
+        Whether its owner agreed to show a few test examples in the report of the run.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Client:
     folder: Path
     train: Examples
     test: Examples
+    shares_examples: bool = False
 
     def generator(self, purpose: str) -> torch.Generator:
         """The client's own random numbers for this round and purpose."""
@@ -52,6 +55,8 @@ def identify(message: Message, context: Context) -> Client:
 
     In deployment the node config says what the node holds: ``domain``, ``data-dir``, ``folder`` and, where a
     domain is split by hand, ``share`` and ``shares``. In simulation Flower's partition number stands for that.
+    ``share-examples=true`` in the node config lets the report of the run show a few test examples; in simulation, where
+    all data is on one machine, it always may.
 
     Raises
     ------
@@ -67,18 +72,22 @@ def identify(message: Message, context: Context) -> Client:
             raise DataError(f"share={node['share']}: this node's config allows 0 to {shares - 1} (shares={shares})")
         data_dir = str(node.get("data-dir", ""))
         folder = Path(str(node.get("folder", Path.home() / ".fmtda" / "client"))) / name
+        shares_examples = node.get("share-examples", False)
+        if not isinstance(shares_examples, bool):
+            raise DataError(f"share-examples={shares_examples}: expected true or false, without quotes")
     elif "partition-id" in node:
         names = client_names(settings.target_domains, int(node["num-partitions"]))
         name = names[int(node["partition-id"])]
         shares = sum(domain_of(other) == domain_of(name) for other in names)
         data_dir = settings.data_dir
         folder = Path(settings.output) / "clients" / name
+        shares_examples = True
     else:
         raise DataError(
             'this node doesn\'t know its data: start it with --node-config \'domain="svhn" data-dir="/data"\''
         )
     train, test = load_share(settings, name, shares, data_dir)
-    return Client(name, settings, server_round, folder, train, test)
+    return Client(name, settings, server_round, folder, train, test, shares_examples)
 
 
 def load_share(settings: RunSettings, name: str, shares: int, data_dir: str = "") -> tuple[Examples, Examples]:

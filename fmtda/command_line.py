@@ -14,6 +14,7 @@ from fmtda.export import export
 from fmtda.generate import generate
 from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, stop
 from fmtda.predict import predict
+from fmtda.report.command import end_with_report, report
 from fmtda.sample import sample
 from protocol.settings import SettingsError
 
@@ -123,6 +124,7 @@ def simulate(
         stop(error, settings)
     path = Path(settings.output)
     print_run(console, json.loads((path / "summary.json").read_text()), path)
+    end_with_report(console, path)
 
 
 @cli.command()
@@ -186,6 +188,7 @@ def benchmark(
     except KeyboardInterrupt:
         print(f"fmtda: interrupted; continue with: {request.command()}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+    end_with_report(console, request.output)
     if not complete:
         print(f"fmtda: some cells failed; try them again with: {request.command()}", file=sys.stderr)
         raise typer.Exit(1)
@@ -196,6 +199,7 @@ cli.command()(generate)
 cli.command()(sample)
 cli.command()(predict)
 cli.command()(export)
+cli.command()(report)
 
 cli.command()(doctor)
 cli.add_typer(data_cli, name="data")

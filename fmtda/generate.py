@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, stop
+from fmtda.report.command import end_with_report
 from protocol.generative_settings import LOCAL
 from protocol.settings import SettingsError
 from protocol.workloads import WORKLOADS
@@ -119,3 +120,4 @@ def generate(
         raise typer.Exit(INTERRUPTED) from None
     path = Path(settings.output)
     print_generated(console, json.loads((path / "summary.json").read_text()), path)
+    end_with_report(console, path)

@@ -1,10 +1,14 @@
 """What a model's examples are, apart from the model: how they come out of a domain's inputs, how people see them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
+
+Judge = Callable[[Tensor], dict[str, Any]]
+"""From samples to figures of their quality."""
 
 
 class ExampleKind(ABC):
@@ -35,19 +39,24 @@ class ExampleKind(ABC):
         """A domain's inputs, (N, ...) as `domains` gives them, as the model's examples, (N, ...) on the CPU."""
 
     @abstractmethod
-    def quality(self, samples: Tensor, real: Tensor, labels: Tensor, settings: Any, seed: int) -> dict[str, Any]:
-        """How good samples are, as named figures for summary.json.
+    def judge(self, real: Tensor, labels: Tensor, settings: Any, seed: int) -> Judge:
+        """Who says how good samples are, as named figures for summary.json.
 
         Parameters
         ----------
-        samples, real : Tensor, (N, ...), (M, ...)
-            Both in the form of the model's examples.
+        real : Tensor, (M, ...)
+            In the form of the model's examples.
         labels : Tensor, (M,), int64
             Of the real ones, -1 where unknown.
         settings : object
             With `class_names` and what else the kind reads.
         seed : int
             Of whatever is trained to judge.
+
+        Returns
+        -------
+        callable
+            From samples, (N, ...), to the figures; it too raises ValueError for those that can't be judged.
 
         Raises
         ------

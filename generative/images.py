@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from generative.example_kind import ExampleKind
+from generative.example_kind import ExampleKind, Judge
 from generative.image_quality import image_grid, judge, train_classifier
 
 GREY = (0.299, 0.587, 0.114)
@@ -42,18 +42,22 @@ class Images(ExampleKind):
         blocks = [_fit(inputs[start : start + BLOCK], size, channels) for start in range(0, len(inputs), BLOCK)]
         return torch.cat(blocks) if blocks else torch.empty(0, channels, size, size, dtype=torch.uint8)
 
-    def quality(self, samples: Tensor, real: Tensor, labels: Tensor, settings: Any, seed: int) -> dict[str, Any]:
-        """By a small classifier trained on the real pictures; no Inception FID, see `generative.image_quality`."""
-        if len(samples) < 2:
-            raise ValueError(f"quality-samples={len(samples)}: a distance needs two samples at least")
+    def judge(self, real: Tensor, labels: Tensor, settings: Any, seed: int) -> Judge:
+        """A small classifier trained on the real pictures; no Inception FID, see `generative.image_quality`."""
         classifier = train_classifier(real, labels, len(settings.class_names), seed)
-        judged = judge(classifier, real, samples)
-        return {
-            "frechet_distance": judged.frechet_distance,
-            "confident_share": judged.confident_share,
-            "class_shares": judged.class_shares.tolist(),
-            "samples": len(samples),
-        }
+
+        def quality(samples: Tensor) -> dict[str, Any]:
+            if len(samples) < 2:
+                raise ValueError(f"{len(samples)} sample: a distance needs two at least")
+            judged = judge(classifier, real, samples)
+            return {
+                "frechet_distance": judged.frechet_distance,
+                "confident_share": judged.confident_share,
+                "class_shares": judged.class_shares.tolist(),
+                "samples": len(samples),
+            }
+
+        return quality
 
     def picture(self, samples: Tensor, settings: Any) -> Tensor:
         """A grid as square as can be, filled line by line; small pictures are enlarged by a whole number."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generative.example_kind import ExampleKind
+from generative.example_kind import ExampleKind, Judge
 
 JUDGED_PROPERTIES = 2000
 """Molecules whose properties are compared, of the real and of the sampled ones at most (our choice): a QED takes a
@@ -39,26 +39,34 @@ class MoleculeGraphs(ExampleKind):
         """The graphs as they are, in memory."""
         return inputs[:]
 
-    def quality(self, samples: Tensor, real: Tensor, labels: Tensor, settings: Any, seed: int) -> dict[str, Any]:
-        """Valid, unique and novel, without and with valency correction; Wasserstein distances of properties.
+    def judge(self, real: Tensor, labels: Tensor, settings: Any, seed: int) -> Judge:
+        """Valid, unique and novel, without and with valency correction; distances and histograms of properties.
 
-        The distances stand beside those between two halves of the real molecules.
+        The Wasserstein distances stand beside those between two halves of the real molecules.
         """
-        from generative.molecule_quality import assess, distances, half_against_half, properties
+        from generative.molecule_quality import assess, distances, half_against_half, histograms, properties
         from generative.molecules import all_smiles
 
         form = _format(settings)
         known = list(all_smiles(real.numpy(), form))
-        plain, mended = (assess(samples.numpy(), form, set(known), correct) for correct in (False, True))
         chosen = np.random.default_rng(seed).permutation(len(known))[:JUDGED_PROPERTIES]
         real_values = properties([known[place] for place in chosen], form)
-        return {
-            "samples": len(samples),
-            **plain.figures(),
-            "with_valency_correction": mended.figures(),
-            "wasserstein": distances(properties(plain.smiles[:JUDGED_PROPERTIES], form), real_values),
-            "wasserstein_half_to_half": half_against_half(real_values, seed),
-        }
+        half_to_half = half_against_half(real_values, seed)
+        known = set(known)
+
+        def quality(samples: Tensor) -> dict[str, Any]:
+            plain, mended = (assess(samples.numpy(), form, known, correct) for correct in (False, True))
+            values = properties(plain.smiles[:JUDGED_PROPERTIES], form)
+            return {
+                "samples": len(samples),
+                **plain.figures(),
+                "with_valency_correction": mended.figures(),
+                "wasserstein": distances(values, real_values),
+                "wasserstein_half_to_half": half_to_half,
+                "histograms": histograms({"training": real_values, "sampled": values}),
+            }
+
+        return quality
 
     def picture(self, samples: Tensor, settings: Any) -> Tensor:
         """The molecules side by side; a sample that is no valid one has a place that says so."""

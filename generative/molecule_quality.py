@@ -193,6 +193,30 @@ def half_against_half(values: Mapping[str, np.ndarray], seed: int) -> dict[str, 
     return distances(*halves)
 
 
+def histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, list[float]]]:
+    """How every property is spread in each of several sets of molecules.
+
+    Parameters
+    ----------
+    sets : mapping of str to properties
+        By any name but ``edges``.
+
+    Returns
+    -------
+    dict of str to dict
+        By property: ``edges``, the same for all sets, and by the name of a set its share between two edges each.
+    """
+    found = {}
+    for name in next(iter(sets.values())):
+        columns = {label: values[name] for label, values in sets.items()}
+        edges = _edges(np.concatenate(list(columns.values())))
+        shares = {
+            label: (np.histogram(column, edges)[0] / max(1, len(column))).tolist() for label, column in columns.items()
+        }
+        found[name] = {"edges": edges.tolist(), **shares}
+    return found
+
+
 def draw_properties(sets: Mapping[str, Mapping[str, np.ndarray]], file: Path) -> None:
     """Histograms of all properties, a panel each and a line for each set of molecules.
 
@@ -214,10 +238,7 @@ def draw_properties(sets: Mapping[str, Mapping[str, np.ndarray]], file: Path) ->
     figure, panels = pyplot.subplots(rows, columns, figsize=(2.6 * columns, 2.1 * rows), layout="constrained")
     for axes, name in zip(panels.flat, names, strict=False):
         values = [column[name] for column in sets.values()]
-        pooled = np.concatenate(values)
-        whole = len(pooled) > 0 and (pooled % 1 == 0).all()
-        edges = np.arange(pooled.min() - 0.5, pooled.max() + 1) if whole else 40
-        edges = np.histogram_bin_edges(pooled, edges) if len(pooled) else np.arange(2)
+        edges = _edges(np.concatenate(values))
         for label, value in zip(sets, values, strict=True):
             weights = np.full(len(value), 1 / max(1, len(value)))
             axes.hist(value, edges, weights=weights, histtype="step", label=label, linewidth=1.2)
@@ -232,6 +253,14 @@ def draw_properties(sets: Mapping[str, Mapping[str, np.ndarray]], file: Path) ->
     with matplotlib.rc_context({"svg.hashsalt": "fmtda"}):
         figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
     pyplot.close(figure)
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Edges of bins: one a whole number where all values are whole, 40 otherwise."""
+    if len(values) == 0:
+        return np.arange(2)
+    whole = (values % 1 == 0).all()
+    return np.histogram_bin_edges(values, np.arange(values.min() - 0.5, values.max() + 1) if whole else 40)
 
 
 def _percent(part: int, whole: int) -> float:

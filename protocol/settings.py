@@ -54,6 +54,12 @@ class RunSettings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where server and clients compute")
     server_threads: int = Field(2, ge=1, le=256, description="torch threads of the server (a client always has one)")
 
+    trackers: str = Field(
+        "tensorboard",
+        pattern=r"^(tensorboard|mlflow|wandb)(\s*,\s*(tensorboard|mlflow|wandb))*$",
+        description="comma list of where the curves go: mlflow, wandb; tensorboard always",
+    )
+
     # Data
     data: str = Field(
         min_length=1, description="family of domains, see docs/data.md; auto: digits, or fragments for molecules"
@@ -136,6 +142,11 @@ class RunSettings(BaseModel):
     def target_domains(self) -> tuple[str, ...]:
         """The comma list `targets` as names."""
         return _names(self.targets)
+
+    @property
+    def tracker_names(self) -> tuple[str, ...]:
+        """The comma list `trackers` as names."""
+        return _names(self.trackers)
 
     @property
     def class_names(self) -> tuple[str, ...]:

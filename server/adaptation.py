@@ -16,8 +16,10 @@ from protocol.seeds import seed_for
 from protocol.settings import Settings
 from server import checkpoints, uploads
 from server.checkpoints import Checkpoint
+from server.illustration import illustrate
 from server.metrics import accuracy_by_domain, check_counts, confusion_by_domain, decisive_head, summarise
 from server.pretraining import pretrained
+from server.roster import Cohort
 from server.rounds import Federation, NoClientAnswered, first_reason
 from server.source import Source
 from server.workload import Counts
@@ -47,13 +49,16 @@ class AdaptationRun:
         if plain_settings != settings:
             plain = new_network(settings, self.source.device)
             pretrained(plain, self.source.plain(), settings, settings.plain_steps, "plain reference", progress)
-            plain_source_only = self.evaluate_global(
+            plain_source_only, _ = self.evaluate_global(
                 federation, to_record(plain.state_dict()), plain_settings, "clients evaluate the plain reference"
             )
         report = pretrained(network, self.source, settings, settings.pretrain_steps, "pre-training", progress)
         pretraining_seconds = time.perf_counter() - began
         arrays = to_record(network.state_dict())
-        source_only = self.evaluate_global(federation, arrays, settings, "clients evaluate the pre-trained model")
+        federation.run.keep_pretrained(network.state_dict())
+        source_only, confusion = self.evaluate_global(
+            federation, arrays, settings, "clients evaluate the pre-trained model"
+        )
         federation.write_down(
             {
                 "round": 0,
@@ -63,7 +68,7 @@ class AdaptationRun:
                 "source_only": source_only,
                 "plain_source_only": plain_source_only or source_only,
                 "accuracy": {domain: {"global": value} for domain, value in source_only.items()},
-                "confusion": {},
+                "confusion": confusion,
                 "clients": {},
                 "failures": [],
             }
@@ -74,8 +79,8 @@ class AdaptationRun:
 
     def evaluate_global(
         self, federation: Federation, arrays: ArrayRecord, settings: Settings, stage: str
-    ) -> dict[str, float]:
-        """Accuracy by domain of a model as it is, F_g alone, with nothing local to a client."""
+    ) -> tuple[dict[str, float], dict[str, list[int]]]:
+        """Accuracy and confusion by domain of a model as it is, F_g alone, with nothing local to a client."""
         config = config_record(settings.changed(strategy="source-only"), 0)
         content = RecordDict({"model": arrays, "config": config})
         messages = [Message(content, dst_node_id=n, message_type="evaluate") for n in federation.roster.names]
@@ -83,7 +88,8 @@ class AdaptationRun:
         if not phase.replies:
             raise NoClientAnswered(f"no client could evaluate the pre-trained model: {first_reason(phase.failures)}")
         counts = {name: phase.metrics(name) for name in phase.replies}
-        return {domain: heads["global"] for domain, heads in accuracy_by_domain(counts).items()}
+        accuracy = {domain: heads["global"] for domain, heads in accuracy_by_domain(counts).items()}
+        return accuracy, confusion_by_domain(counts)
 
     def check_evaluation(self, content: RecordDict) -> None:
         check_records(content)
@@ -110,12 +116,15 @@ class AdaptationRun:
         """Nothing more."""
 
     def finish(self, federation: Federation, arrays: ArrayRecord) -> None:
-        """Keep W_S of the final G, and let every client train its own copy of the model where that is asked for."""
+        """Keep W_S of the final G, personalise where that is asked for, and ask the clients for examples to show."""
         if isinstance(self.algorithm, DualAdapt):
             mixture = self.algorithm.source_mixture(self.settings.rounds + 1, arrays)
             uploads.keep_source_mixture(federation.run.uploads, mixture)
         if self.settings.personalise:
             self._personalise(federation, arrays)
+        pretrained = federation.run.pretrained()
+        if pretrained is not None:
+            illustrate(federation, self.source, pretrained, self._as_evaluated(arrays), self.network)
 
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
         return summarise(self.settings, lines, wall_seconds)
@@ -134,6 +143,13 @@ class AdaptationRun:
         federation.progress.note(
             "personalised: " + ", ".join(f"{domain} {value:.1f} %" for domain, value in self.headline(line).items())
         )
+
+    def _as_evaluated(self, arrays: ArrayRecord) -> ArrayRecord:
+        """The final model as the strategy sends it to who predicts."""
+        config = config_record(self.settings, self.settings.rounds)
+        one = Cohort([0])
+        (message,) = self.algorithm.configure_evaluate(self.settings.rounds, arrays, config, one)
+        return message.content["model"]
 
 
 def new_network(settings: Settings, device: torch.device) -> Network:

@@ -79,6 +79,9 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
         arrays = strategy.initial(arrays)
     arrays = federation.train(strategy, arrays, first_round)
     workload.finish(federation, arrays)
+    if federation.tracker is not None:
+        federation.tracker.close()
     directory.write_summary(workload.summary(directory.metrics(), time.perf_counter() - began))
     progress.note(f"run directory: {directory.path}")
+    progress.note(f"look at it with: fmtda report {directory.path}")
     return directory

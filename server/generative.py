@@ -4,6 +4,7 @@
 `server.pooled` trains the same model without one.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from domains.examples import DataError
+from generative.example_kind import Judge
 from generative.registry import MODELS, build
 from generative.sampling import draw, steps_to_draw
 from protocol.generative_settings import GenerativeSettings
@@ -26,7 +28,7 @@ from server.pooled_data import pooled_examples
 from server.progress import Progress
 from server.rounds import Federation
 from server.run_directory import RunDirectory
-from server.trackers import TensorBoard
+from server.trackers import Trackers
 from server.workload import Counts
 from strategies.generative import GENERATIVE_STRATEGIES
 
@@ -46,6 +48,8 @@ class Results:
         On the CPU; empty before the first round.
     quality : dict or None
         What `measure` found; None before it, and where it can't find anything.
+    judge : callable or None
+        See `ExampleKind.judge`; None before it is needed, and where there can be none.
     """
 
     def __init__(self, settings: GenerativeSettings) -> None:
@@ -54,6 +58,8 @@ class Results:
         self.model = build(settings.workload, settings, seed_for(settings.seed, "network")).to(self.device)
         self.average: dict[str, Tensor] = {}
         self.quality: dict[str, Any] | None = None
+        self.judge: Judge | None = None
+        self._unjudged = not settings.quality_samples
 
     def take_in(self, server_round: int, weights: Mapping[str, Tensor]) -> None:
         """Move the average towards the weights after a round; the first time it becomes them.
@@ -100,8 +106,11 @@ class Results:
         progress.stage(stage, steps_to_draw(self.model, count))
         return draw(self.model, count, generator, progress.advance)
 
-    def round_done(self, server_round: int, directory: RunDirectory, tracker: TensorBoard, progress: Progress) -> None:
-        """Draw a sample for people to look at, where the round has one."""
+    def round_done(self, server_round: int, directory: RunDirectory, tracker: Trackers, progress: Progress) -> None:
+        """Draw a sample for people to look at, where the round has one, and judge it as `measure` does at the end.
+
+        The figures, of ``sample-count`` samples, lie beside the sample as JSON.
+        """
         settings = self.settings
         every = settings.sample_every or settings.rounds
         if server_round % every and server_round != settings.rounds:
@@ -112,23 +121,38 @@ class Results:
         directory.samples.mkdir(exist_ok=True)
         kind.write(samples, directory.samples / f"round-{server_round:06d}{kind.suffix}", settings)
         tracker.show("samples", kind.picture(samples, settings), server_round)
+        if figures := self._judged(samples, progress):
+            numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
+            (directory.samples / f"round-{server_round:06d}.json").write_text(json.dumps(numbers) + "\n")
+            tracker.write({f"quality/{key}": float(value) for key, value in numbers.items()}, server_round)
 
     def measure(self, progress: Progress) -> None:
-        """Draw examples and judge them against the clients' real ones, where this machine has these too.
+        """Draw ``quality-samples`` examples and judge them against the clients' real ones."""
+        if self._unjudged:
+            return
+        generator = generator_for(self.settings.seed, "server", self.settings.rounds, "quality")
+        samples = self.draw(self.settings.quality_samples, generator, "sampling to measure quality", progress)
+        self.quality = self._judged(samples, progress)
+
+    def _judged(self, samples: Tensor, progress: Progress) -> dict[str, Any] | None:
+        """Figures of samples against the clients' real examples, where this machine has these too.
 
         A simulation does; the server of a real federation does not, and leaves it with a note.
         """
+        if self._unjudged:
+            return None
         settings = self.settings
-        if not settings.quality_samples:
-            return
-        generator = generator_for(settings.seed, "server", settings.rounds, "quality")
         try:
-            real, labels = pooled_examples(settings)
-            samples = self.draw(settings.quality_samples, generator, "sampling to measure quality", progress)
-            seed = seed_for(settings.seed, "judge of quality")
-            self.quality = MODELS[settings.workload].kind.quality(samples, real, labels, settings, seed)
+            if self.judge is None:
+                self._unjudged = True  # until it is clear that there can be a judge
+                real, labels = pooled_examples(settings)
+                seed = seed_for(settings.seed, "judge of quality")
+                self.judge = MODELS[settings.workload].kind.judge(real, labels, settings, seed)
+                self._unjudged = False
+            return self.judge(samples)
         except (DataError, ValueError) as error:
             progress.note(f"quality is not measured: {error}")
+            return None
 
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
         """The contents of summary.json out of all lines of metrics.jsonl."""

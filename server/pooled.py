@@ -25,7 +25,7 @@ from server.pooled_data import held_out_by_client, pooled_examples
 from server.progress import Progress
 from server.rounds import RunStopped
 from server.run_directory import RunDirectory
-from server.trackers import TensorBoard
+from server.trackers import Trackers
 
 OPTIMISER = "optimiser."
 """How Adam's arrays are named in a checkpoint's state: ``optimiser.PARAMETER.exp_avg``."""
@@ -55,7 +55,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
         progress.note(f"continuing after round {checkpoint.round}")
     first_round = checkpoint.round + 1 if checkpoint else 1
     directory.cut_back(first_round - 1)
-    tracker = TensorBoard(directory.tensorboard, first_round)
+    tracker = Trackers(settings, directory.path, first_round)
 
     examples, _ = pooled_examples(settings)
     held_out = held_out_by_client(settings)
@@ -95,8 +95,10 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
         checkpoints.write(directory.checkpoints, server_round, weights, state, workload=settings.workload)
         progress.round_done(server_round, settings.rounds, line["loss"])
     results.measure(progress)
+    tracker.close()
     directory.write_summary(results.summary(directory.metrics(), time.perf_counter() - began))
     progress.note(f"run directory: {directory.path}")
+    progress.note(f"look at it with: fmtda report {directory.path}")
     return directory
 
 

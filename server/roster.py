@@ -21,6 +21,8 @@ class Roster:
 
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
+        self.showing: dict[int, int] = {}
+        """Nodes that agree to show examples, and how many test examples each has."""
 
     def wait(self, grid: Grid, settings: RunSettings) -> None:
         """Wait until ``clients`` nodes are there.
@@ -68,6 +70,9 @@ class Roster:
                 problems.append(f"two nodes say that they are {name}; give each its own domain or share")
                 continue
             names[reply.metadata.src_node_id] = name
+            metrics = reply.content["metrics"]
+            if metrics.get("shares-examples") == 1 and isinstance(metrics.get("test-examples"), int):
+                self.showing[reply.metadata.src_node_id] = metrics["test-examples"]
         self.names = dict(sorted(names.items(), key=lambda item: item[1]))
         return problems
 

@@ -31,7 +31,7 @@ from server.exchange import Answers, Exchange
 from server.progress import Progress
 from server.roster import Cohort, Roster, last_line
 from server.run_directory import RunDirectory
-from server.trackers import TensorBoard
+from server.trackers import Trackers
 from server.workload import Workload
 from strategies.memory import remembered
 
@@ -70,7 +70,7 @@ class Federation:
     run: RunDirectory
     progress: Progress
     workload: Workload
-    tracker: TensorBoard | None = None
+    tracker: Trackers | None = None
 
     def __post_init__(self) -> None:
         self.exchange = Exchange(self.grid, self.progress, self.settings.in_flight)
@@ -79,7 +79,7 @@ class Federation:
         """Add a line to metrics.jsonl and to the curves."""
         self.run.append_metrics(line)
         if self.tracker is None:
-            self.tracker = TensorBoard(self.run.tensorboard, first_round=line["round"])
+            self.tracker = Trackers(self.settings, self.run.path, first_round=line["round"])
         self.tracker.log(line)
 
     def train(self, strategy: Strategy, arrays: ArrayRecord, first_round: int) -> ArrayRecord:

@@ -5,32 +5,41 @@
     flower.log       what Flower itself says, tracebacks of failing clients included (simulation)
     config.toml      the full effective settings, and the versions they ran with
     metrics.jsonl    one line a round, round 0 being before the first
+    pretrained.safetensors    G and F_g before the first round
+    illustration.safetensors  features and pictures of clients that agreed to show them (server/illustration.py)
     samples/         what a generative model drew
     summary.json     written at the end
     checkpoints/     the global model after the last rounds, and what else the server needs to go on
     tensorboard/     the same metrics as curves
     uploads/         what DualAdapt's clients last uploaded, and the last W_S
+    trackers.json    the run's ids in MLflow and Weights & Biases, where these are used
     clients/         what stays with each simulated client
 """
 
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from protocol.settings import RunSettings, SettingsError
 
 FLOWER_LOG = "flower.log"
 """Flower's own log of a simulation; it may be there before the run is."""
 
+PRETRAINED = "pretrained.safetensors"
+
 BEFORE_THE_RUN = {FLOWER_LOG, ".config.toml.writing"}
 """What a folder may hold and still be new: the log, and what a kill in the very first moment left."""
 
-MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout", "in-flight", "evaluate-every"}
+MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout", "in-flight", "evaluate-every", "trackers"}
 """Keys that a resumed run may be given anew; `rounds` may only grow."""
 
 
@@ -74,6 +83,19 @@ class RunDirectory:
         run = cls(Path(settings.output))
         run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": versions()}))
         return run
+
+    def keep_pretrained(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Write the network as it was before the first round."""
+        aside = self.path / f".{PRETRAINED}.writing"
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, aside)
+        aside.rename(self.path / PRETRAINED)
+
+    def pretrained(self) -> dict[str, torch.Tensor] | None:
+        """The network as it was before the first round; None in a run of an earlier version, which kept none."""
+        try:
+            return load_file(self.path / PRETRAINED)
+        except (OSError, SafetensorError):
+            return None
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""

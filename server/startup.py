@@ -20,6 +20,7 @@ from protocol.runtime import choose_device
 from protocol.seeds import client_names, domain_of
 from protocol.settings import AUTO, RunSettings, Scalar, Settings, SettingsError
 from protocol.workloads import own_keys, settings_class
+from server.trackers import check_installed as check_trackers
 from strategies.registry import check_strategy
 
 
@@ -44,6 +45,7 @@ def effective_settings(config: Mapping[str, Scalar]) -> RunSettings:
         choose_device(settings.device)
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    check_trackers(settings)
     _check_targets(settings)
     if isinstance(settings, GenerativeSettings):  # last: what it imports takes seconds
         _check_model(settings)

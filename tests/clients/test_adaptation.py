@@ -90,12 +90,16 @@ def test_exactly_the_classifier_and_the_mixture_leave_a_client(preset, settings_
     assert set(content["mixture"]) == {"weights", "means", "variances", "quantiles"}
 
 
-def test_metrics_of_training_hold_numbers_only_and_no_list(client_of, message_to):
+def test_metrics_of_training_hold_numbers_and_how_usual_the_examples_are_but_nothing_of_labels(client_of, message_to):
     client = client_of()
     metrics = dict(adaptation.train(message_to(client), client).content["metrics"])
     assert metrics["num-examples"] == 24
     assert metrics["seconds"] > 0
-    assert not [key for key, value in metrics.items() if isinstance(value, list)]
+    assert [key for key, value in metrics.items() if isinstance(value, list)] == ["source-typicality-counts"]
+    counts = metrics["source-typicality-counts"]
+    assert len(counts) == 10 and sum(counts) == 24
+    middles = sum(count * (place + 0.5) / 10 for place, count in enumerate(counts)) / 24
+    assert metrics["source-typicality"] == pytest.approx(middles, abs=0.05)
     assert not [key for key in metrics if "correct" in key or "accuracy" in key]
 
 
@@ -336,3 +340,17 @@ def test_rounding_alone_never_moves_the_local_classifier(cached, settings_of, cl
     sent = from_record(message.content["model"])
     for name in ("weight", "bias"):
         assert torch.equal(received[f"classifier.{name}"], sent[f"classifier.{name}"])
+
+
+def test_at_the_end_a_client_predicts_with_its_own_copy_or_with_what_localise_left(settings_of, client_of, message_to):
+    client = client_of(settings_of(personalise=True))
+    message = message_to(client, "evaluate")
+    adaptation.evaluate(message, client)
+    heads = adaptation.predicting_networks(message, client)
+    assert list(heads) == ["global", "local"], "personalised copies come last"
+    localised = local_part.group("classifier", local_part.read(client.folder, local_part.LOCALISED))
+    assert all(torch.equal(value, localised[name]) for name, value in heads["local"].classifier.state_dict().items())
+    own = {name: value + 1 for name, value in heads["global"].state_dict().items()}
+    local_part.write(client.folder, local_part.PERSONAL, own)
+    (personal,) = adaptation.predicting_networks(message, client).values()
+    assert all(torch.equal(value, own[name]) for name, value in personal.state_dict().items())

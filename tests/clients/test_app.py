@@ -41,7 +41,7 @@ def test_every_strategy_that_trains_has_a_trainer():
 def test_a_query_is_answered_with_name_and_sizes_and_without_the_model(ask):
     content = ask("query")
     assert sender(content) == "pen/0000"
-    assert dict(content["metrics"]) == {"train-examples": 20, "test-examples": 75}
+    assert dict(content["metrics"]) == {"train-examples": 20, "test-examples": 75, "shares-examples": 1}
 
 
 @pytest.mark.parametrize(

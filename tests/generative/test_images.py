@@ -68,10 +68,11 @@ def test_real_pictures_are_of_better_quality_than_noise(monkeypatch):
     real = (bright + torch.randint(-20, 20, (80, 1, 8, 8), generator=draws)).byte()
     noise = torch.randint(0, 256, (40, 1, 8, 8), generator=draws, dtype=torch.uint8)
     settings = wanted(8, 1, class_names=("dark", "bright"))
-    good, bad = (Images().quality(samples, real, labels, settings, seed=0) for samples in (real[:40], noise))
+    judge = Images().judge(real, labels, settings, seed=0)
+    good, bad = (judge(samples) for samples in (real[:40], noise))
     assert good["frechet_distance"] < bad["frechet_distance"]
     assert good["class_shares"] == pytest.approx([0.5, 0.5])
     assert good["confident_share"] == 1.0
     assert good["samples"] == 40
-    with pytest.raises(ValueError, match="quality-samples=1: a distance needs two samples at least"):
-        Images().quality(noise[:1], real, labels, settings, seed=0)
+    with pytest.raises(ValueError, match="1 sample: a distance needs two at least"):
+        judge(noise[:1])

@@ -41,9 +41,12 @@ def test_the_picture_shows_every_sample_valid_or_not():
 
 def test_quality_says_what_samples_are_worth_beside_real_molecules():
     real = graphs_of("CCO", "CCC", "C1CC1", "CCN", "c1ccoc1", "CC=O")
-    quality = MoleculeGraphs().quality(graphs_of("CCO", "CCF", ""), real, torch.zeros(6), SETTINGS, seed=0)
+    quality = MoleculeGraphs().judge(real, torch.zeros(6), SETTINGS, seed=0)(graphs_of("CCO", "CCF", ""))
     assert (quality["samples"], quality["valid"], quality["unique"], quality["novel"]) == (3, 200 / 3, 100, 50)
     assert quality["with_valency_correction"]["corrected"] and not quality["corrected"]
     assert quality["wasserstein"]["ring size"] is None, "no sample has a ring"
     assert quality["wasserstein"]["F atoms"] == pytest.approx(0.5)
     assert quality["wasserstein_half_to_half"].keys() == quality["wasserstein"].keys()
+    carbons = quality["histograms"]["C atoms"]
+    assert carbons["edges"] == [1.5, 2.5, 3.5, 4.5]
+    assert carbons["training"] == pytest.approx([3 / 6, 2 / 6, 1 / 6]) and carbons["sampled"] == [1, 0, 0]

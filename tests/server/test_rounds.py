@@ -128,7 +128,10 @@ def test_a_run_depends_neither_on_node_ids_nor_on_the_order_of_replies(strategy,
     assert same(first, result(run(grid_of.simulated(3, 5000, reverse=True), again, silence)))
     rounds = [(line["round"], line["phase"]) for line in first[0]]
     assert rounds == [(0, "round"), (1, "round"), (2, "round")]
-    assert silence.notes == [f"run directory: {settings.output}", f"run directory: {again.output}"]
+    ends = [
+        (f"run directory: {path}", f"look at it with: fmtda report {path}") for path in (settings.output, again.output)
+    ]
+    assert silence.notes == [note for end in ends for note in end]
 
 
 def test_a_run_depends_on_its_seed(settings, grid_of, silence, tmp_path):
@@ -156,7 +159,8 @@ def test_a_run_that_is_killed_anywhere_and_resumed_equals_an_unbroken_one(
     if not unbroken:
         whole = grid_of.simulated(3)
         unbroken += result(run(whole, settings.changed(output=str(tmp_path / "unbroken")), silence))
-        assert len(whole.sent) == 3 + 6 + 2 * 6 + 3  # names, two evaluations before round 1, rounds, copies
+        # names, two evaluations before round 1, rounds, copies, examples
+        assert len(whole.sent) == 3 + 6 + 2 * 6 + 3 + 3
 
     def kill(sent, honest):
         if len(grid.sent) > messages:

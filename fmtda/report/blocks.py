@@ -1,0 +1,166 @@
+"""What a report is made of: sections of figures, tables and pictures, for the template to lay out."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A7CC9", "#9A9A2E")
+"""Okabe and Ito's, which colour-blind people tell apart, less black and yellow, which one of light and dark hides."""
+
+CLASS_COLOURS = (
+    *("#4E79A7", "#F28E2B", "#59A14F", "#E15759", "#B07AA1", "#9C755F", "#EDC948", "#76B7B2", "#FF9DA7", "#8A8A8A"),
+    *("#1F77B4", "#2CA02C", "#D62728", "#9467BD", "#17BECF", "#BCBD22", "#AEC7E8", "#FFBB78", "#98DF8A", "#C5B0D5"),
+)
+GREY = "#8A8F98"
+
+Cell = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One plotly figure; its colours of text and grid are the template's, by light and dark.
+
+    Attributes
+    ----------
+    data : list of dict
+        Plotly's traces.
+    layout : dict
+        Plotly's layout, as far as it is the figure's own.
+    title : str
+        Above it.
+    height : int
+        Pixels.
+    """
+
+    data: list[dict[str, Any]]
+    layout: dict[str, Any] = field(default_factory=dict)
+    title: str = ""
+    height: int = 320
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures beside each other where there is room, below each other on a phone."""
+
+    kind: ClassVar[str] = "figures"
+    items: Sequence[Figure]
+    size: str = "half"
+    """``whole``, ``half`` or ``third`` of a wide page, at least."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; columns of numbers, units included, stand at the right."""
+
+    kind: ClassVar[str] = "table"
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    folded: str = ""
+    """What a reader clicks on to see the table; empty: it is open."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, what stands below it, and whether it is ``right``, ``wrong`` or neither."""
+
+    source: str
+    text: str
+    caption: Sequence[str] = ()
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures in rows under a heading."""
+
+    kind: ClassVar[str] = "gallery"
+    title: str
+    pictures: Sequence[Picture]
+    size: str = "small"
+    """``small``, ``medium``, ``wide`` or ``large``."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph, or a line to copy."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    code: bool = False
+
+
+Block = Figures | Table | Gallery | Text
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what a reader should know, and what there is to see."""
+
+    title: str
+    text: str
+    blocks: Sequence[Block]
+
+
+def png(pixels: np.ndarray) -> str:
+    """A picture, uint8 (H, W, 3), as a data URI."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return data_uri(file.getvalue(), "image/png")
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """A file's content inside a page."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def percent(value: float | None) -> str:
+    """``91.5 %``, or a dash."""
+    return "–" if value is None else f"{value:.1f} %"
+
+
+def shown_number(value: float | None) -> str:
+    """Four digits, or a dash."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def shown_bytes(count: float | None) -> str:
+    """``612 B``, ``17.5 kB``, ``2.88 MB``, or a dash."""
+    if count is None:
+        return "–"
+    if count < 1e3:
+        return f"{count:.0f} B"
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.2f} MB"
+
+
+def shown_seconds(seconds: float | None) -> str:
+    """``0.84 s``, ``42 s``, ``12 min``, ``3 h 05 min``, or a dash."""
+    if seconds is None:
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rounds_axis(last: int) -> dict[str, Any]:
+    """An axis of rounds up to `last`, with ticks at whole ones."""
+    return {"title": {"text": "round"}, "dtick": max(1, math.ceil(last / 8)), "tick0": 0}
+
+
+def enumerated(words: Sequence[str]) -> str:
+    """``blend, fonts and pen``; many are counted."""
+    words = list(words)
+    if len(words) > 8:
+        return f"{', '.join(words[:6])} and {len(words) - 6} more"
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def plural(count: int, word: str) -> str:
+    """``1 client``, ``4 clients``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"

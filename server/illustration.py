@@ -1,0 +1,155 @@
+"""What a report of domain adaptation shows beside numbers: features before and after, pictures with predictions.
+
+Clients that agreed to it are asked once, at the end of a run (`clients.illustration`); the source's features come from
+the server itself. Where nobody agreed, nobody is asked and nothing is written, of the source neither. The file,
+``illustration.safetensors`` in the run directory, holds the arrays of `protocol.illustrations` by domain, as
+``svhn/pictures``; in its metadata stand the domains and the clients that showed something.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Message, RecordDict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from adaptation.feature_map import labelled_rows
+from adaptation.inputs import Inputs
+from adaptation.networks import Network
+from domains.registry import family
+from protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
+from protocol.records import check_records, config_record, from_record, to_record
+from protocol.seeds import domain_of, generator_for
+from protocol.settings import Settings
+from server.roster import Roster
+from server.rounds import Federation
+from server.source import Source
+
+FILE = "illustration.safetensors"
+
+CLIENTS_OF_A_DOMAIN = 8
+"""Who are asked at most, until their examples suffice (our choice)."""
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """What was shown.
+
+    Attributes
+    ----------
+    arrays : dict of str to dict
+        By domain, the source first; arrays as `protocol.illustrations` lists them, without pictures of the source.
+    clients : tuple of str
+        Whose examples they are.
+    """
+
+    arrays: dict[str, dict[str, np.ndarray]]
+    clients: tuple[str, ...]
+
+
+def read_illustration(run: Path) -> Illustration | None:
+    """What the run directory holds; None where nobody agreed to show anything."""
+    try:
+        with safe_open(run / FILE, "numpy") as file:
+            domains = json.loads(file.metadata()["domains"])
+            arrays: dict[str, dict[str, np.ndarray]] = {domain: {} for domain in domains}
+            for key in file.keys():
+                domain, name = key.rsplit("/", 1)
+                arrays[domain][name] = file.get_tensor(key)
+            return Illustration(arrays, tuple(json.loads(file.metadata()["clients"])))
+    except (OSError, SafetensorError, KeyError, TypeError):
+        return None
+
+
+def illustrate(
+    federation: Federation, source: Source, before: Mapping[str, Tensor], arrays: ArrayRecord, network: Network
+) -> None:
+    """Ask those that agreed, and write the file; without an answer, write none.
+
+    Parameters
+    ----------
+    federation
+        Whose clients are asked.
+    source
+        For the features of its hold-out.
+    before
+        The pre-trained model.
+    arrays
+        The final model as clients predict with it.
+    network
+        Of the run's architecture; its weights are overwritten.
+    """
+    settings, file = federation.settings, federation.run.path / FILE
+    file.unlink(missing_ok=True)
+    asked = who_shows(federation.roster)
+    if not asked:
+        return
+    config = config_record(settings, settings.rounds)
+    content = RecordDict({"model": arrays, "pretrained": to_record(before), "config": config})
+    messages = [Message(content, dst_node_id=node_id, message_type="query.illustrate") for node_id in asked]
+    phase = federation.ask("clients show examples", messages, partial(_check, settings, network.feature_size))
+    if not phase.replies:
+        return
+    shown: dict[str, dict[str, list[np.ndarray]]] = {settings.source: {}}
+    for name in phase.replies:
+        record = phase.replies[name].content["illustration"]
+        of_domain = shown.setdefault(domain_of(name), {})
+        for key, array in record.items():
+            of_domain.setdefault(key, []).append(array.numpy())
+    final = {name: value for name, value in from_record(arrays).items() if name in network.state_dict()}
+    shown[settings.source] = _of_source(settings, source, network, {"before": before, "after": final})
+    most = PICTURES_WITH_MAPS if family(settings.data).segmentation else PICTURES
+    save = {
+        f"{domain}/{key}": np.ascontiguousarray(np.concatenate(parts)[: POINTS if key in ROWS else most])
+        for domain, of_domain in shown.items()
+        for key, parts in of_domain.items()
+    }
+    metadata = {"domains": json.dumps(list(shown)), "clients": json.dumps(list(phase.replies))}
+    aside = file.with_name(f".{FILE}.writing")
+    save_file(save, aside, metadata)
+    aside.rename(file)
+
+
+ROWS = ("features-before", "features-after", "classes")
+"""Arrays with a row a point of the map; the others have one a picture."""
+
+
+def who_shows(roster: Roster) -> list[int]:
+    """The nodes that agreed, of each domain as many in the order of the names as are needed for a map of it."""
+    chosen: dict[str, list[int]] = {}
+    examples: dict[str, int] = {}
+    for node_id, name in roster.names.items():
+        domain = domain_of(name)
+        enough = examples.get(domain, 0) >= POINTS or len(chosen.get(domain, [])) >= CLIENTS_OF_A_DOMAIN
+        if node_id in roster.showing and not enough:
+            chosen.setdefault(domain, []).append(node_id)
+            examples[domain] = examples.get(domain, 0) + roster.showing[node_id]
+    return [node_id for nodes in chosen.values() for node_id in nodes]
+
+
+def _check(settings: Settings, features: int, content: RecordDict) -> None:
+    check_records(content, "illustration")
+    check_illustration(content["illustration"], len(settings.class_names), features, settings.shape)
+
+
+def _of_source(
+    settings: Settings, source: Source, network: Network, states: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, list[np.ndarray]]:
+    """Features of the hold-out, not randomised, under each state of the network."""
+    generator = generator_for(settings.seed, "server", "illustration")
+    chosen = torch.randperm(len(source.watched), generator=generator)[:POINTS]
+    examples = source.watched.select(chosen)
+    inputs = Inputs(examples.inputs, source.augmentation, source.standardise, source.device)
+    rows: dict[str, list[np.ndarray]] = {}
+    for name, state in states.items():
+        network.load_state_dict(state)
+        places = generator_for(settings.seed, "server", "places of a map")
+        features, classes = labelled_rows(network.eval(), inputs, examples.labels[:], POINTS, places)
+        rows |= {f"features-{name}": [features.numpy()], "classes": [classes.short().numpy()]}
+    return rows

@@ -1,0 +1,121 @@
+"""Pictures and features for the report come from those alone that agreed; in simulation that is everybody."""
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+
+from clients.app import app as client_app
+from protocol.illustrations import PICTURES, POINTS
+from protocol.records import config_record, to_record
+from server.app import run
+from server.illustration import CLIENTS_OF_A_DOMAIN, FILE, read_illustration, who_shows
+from server.roster import Roster
+from strategies.registry import STRATEGIES
+
+
+@pytest.fixture
+def settings(settings_of, tmp_path):
+    return settings_of(
+        targets="pen,blend", clients=2, rounds=1, source_limit=60, target_limit=30, output=str(tmp_path / "run")
+    )
+
+
+def deployed(**pen):
+    """Two real clients; keyword arguments go into the node config of the one that holds pen."""
+    return {1: {"domain": "pen", **pen}, 2: {"domain": "blend"}}
+
+
+def in_own_folders(node_configs, tmp_path):
+    return {node: {"folder": str(tmp_path / "clients"), **config} for node, config in node_configs.items()}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_simulation_shows_features_and_pictures_of_every_domain(strategy, settings, grid_of, silence, tmp_path):
+    directory = run(grid_of.simulated(2), settings.changed(strategy=strategy), silence)
+    shown = read_illustration(directory.path)
+    assert shown.clients == ("blend/0000", "pen/0000")
+    assert list(shown.arrays) == ["handwritten", "blend", "pen"]
+    assert "pictures" not in shown.arrays["handwritten"]
+    for domain in ("blend", "pen"):
+        arrays = shown.arrays[domain]
+        assert arrays["features-before"].shape == arrays["features-after"].shape
+        assert arrays["features-after"].shape[0] == len(arrays["classes"]) > 50
+        assert arrays["pictures"].shape == (PICTURES, 3, 32, 32)
+        assert arrays["predicted-after"].shape == arrays["labels"].shape == (PICTURES,)
+        assert ((arrays["confidence-after"] > 0) & (arrays["confidence-after"] <= 1)).all()
+        unchanged = (arrays["features-before"] == arrays["features-after"]).all()
+        assert unchanged == (strategy == "source-only")
+
+
+def test_a_deployment_shows_nothing_of_anybody_by_default(settings, grid_of, silence, tmp_path):
+    grid = grid_of(in_own_folders(deployed(), tmp_path))
+    directory = run(grid, settings, silence)
+    assert not (directory.path / FILE).exists()
+    assert not (directory.path / "clients").exists()
+    assert {message.metadata.message_type for message in grid.sent} == {"query", "train", "evaluate"}
+    assert read_illustration(directory.path) is None
+
+
+def test_a_deployment_shows_the_client_that_agreed_alone(settings, grid_of, silence, tmp_path):
+    directory = run(grid_of(in_own_folders(deployed(**{"share-examples": True}), tmp_path)), settings, silence)
+    shown = read_illustration(directory.path)
+    assert shown.clients == ("pen/0000",)
+    assert list(shown.arrays) == ["handwritten", "pen"]
+
+
+def test_a_client_that_did_not_agree_refuses_whoever_asks(settings, grid_of, tmp_path):
+    content = RecordDict({"config": config_record(settings, 1), "model": to_record({}), "pretrained": to_record({})})
+    message = Message(content, dst_node_id=1, message_type="query.illustrate")
+    context = Context(1, 1, in_own_folders(deployed(), tmp_path)[1], RecordDict(), {})
+    with pytest.raises(Exception, match="pen/0000 shares no examples"):
+        client_app(message, context)
+
+
+@pytest.mark.parametrize("answer", ["yes", "true", 1])
+def test_agreeing_takes_a_clear_word(answer, settings, grid_of, silence, tmp_path):
+    with pytest.raises(Exception, match=f"share-examples={answer}: expected true or false"):
+        run(grid_of(in_own_folders(deployed(**{"share-examples": answer}), tmp_path)), settings, silence)
+
+
+def changed(name, value):
+    def tamper(message, honest):
+        if message.metadata.message_type == "query.illustrate" and honest.content["client"]["name"] == "pen/0000":
+            record = honest.content["illustration"]
+            arrays = {
+                key: Array(value(array.numpy()) if key == name else array.numpy()) for key, array in record.items()
+            }
+            honest.content["illustration"] = ArrayRecord(arrays)
+        return honest
+
+    return tamper
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("features-after", lambda a: np.full_like(a, np.nan)),
+        ("features-after", lambda a: a[:, :5]),
+        ("classes", lambda a: a + 10),
+        ("classes", lambda a: np.concatenate([a, a])),
+        ("pictures", lambda a: a[:, :, :4]),
+        ("pictures", lambda a: a.astype(np.float32)),
+        ("predicted-after", lambda a: a - 20),
+        ("confidence-after", lambda a: a + 1),
+        ("labels", lambda a: a.reshape(-1, 1)),
+    ],
+)
+def test_a_record_that_is_not_what_was_asked_for_is_dropped(name, value, settings, grid_of, silence):
+    directory = run(
+        grid_of.simulated(2, tamper=changed(name, value)), settings.changed(strategy="source-only"), silence
+    )
+    assert read_illustration(directory.path).clients == ("blend/0000",)
+    assert any("pen/0000: dropped, " in note for note in silence.notes)
+
+
+def test_of_many_clients_as_many_are_asked_as_a_map_needs():
+    roster = Roster()
+    roster.names = {node: f"pen/{node:04d}" for node in range(40)}
+    roster.showing = dict.fromkeys(range(1, 40), POINTS // 2)
+    assert who_shows(roster) == [1, 2]
+    roster.showing = dict.fromkeys(range(1, 40), 1)
+    assert who_shows(roster) == list(range(1, 1 + CLIENTS_OF_A_DOMAIN))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fmtda.deploy.command import deploy_cli
 from fmtda.generate import generate
 from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, stop
 from fmtda.sample import sample
@@ -178,6 +179,7 @@ def benchmark(
 
 cli.command()(generate)
 cli.command()(sample)
+cli.add_typer(deploy_cli, name="deploy")
 
 data_cli = typer.Typer(help="Look at the domains there are, and fetch their files.", no_args_is_help=True)
 cli.add_typer(data_cli, name="data")

@@ -68,7 +68,8 @@ class Exchange:
         answered: set[int] = set()
         deadline, pause = time.monotonic() + timeout, FIRST_PAUSE
         while time.monotonic() < deadline:
-            waiting |= set(self.grid.push_messages(itertools.islice(unsent, limit - len(waiting))))
+            if batch := list(itertools.islice(unsent, limit - len(waiting))):  # a SuperLink refuses an empty one
+                waiting |= set(self.grid.push_messages(batch))
             if not waiting:
                 break
             arrived = list(self.grid.pull_messages(waiting))

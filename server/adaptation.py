@@ -16,7 +16,14 @@ from protocol.seeds import seed_for
 from protocol.settings import Settings
 from server import checkpoints
 from server.checkpoints import Checkpoint
-from server.metrics import accuracy_by_domain, check_counts, confusion_by_domain, decisive_head, summarise
+from server.metrics import (
+    accuracy_by_domain,
+    check_counts,
+    confusion_by_domain,
+    decisive_head,
+    label_free_by_domain,
+    summarise,
+)
 from server.pretraining import pretrained
 from server.rounds import Federation, NoClientAnswered, first_reason
 from server.source import Source
@@ -88,7 +95,11 @@ class AdaptationRun:
         check_counts(content["metrics"], len(self.settings.class_names))
 
     def measured(self, counts: Counts) -> dict[str, Any]:
-        return {"accuracy": accuracy_by_domain(counts), "confusion": confusion_by_domain(counts)}
+        return {
+            "accuracy": accuracy_by_domain(counts),
+            "confusion": confusion_by_domain(counts),
+            "label_free": label_free_by_domain(counts),
+        }
 
     def headline(self, line: Mapping[str, Any]) -> dict[str, float]:
         return {domain: decisive_head(heads, self.settings.inference) for domain, heads in line["accuracy"].items()}

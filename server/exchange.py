@@ -69,7 +69,8 @@ class Exchange:
         deadline, pause = time.monotonic() + timeout, FIRST_PAUSE
         while time.monotonic() < deadline:
             if batch := list(itertools.islice(unsent, limit - len(waiting))):  # a SuperLink refuses an empty one
-                waiting |= set(self.grid.push_messages(batch))
+                pushed = self.grid.push_messages(batch)
+                waiting |= {each for each in pushed if each}  # it has none for a node that was unregistered meanwhile
             if not waiting:
                 break
             arrived = list(self.grid.pull_messages(waiting))

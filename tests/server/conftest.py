@@ -42,7 +42,9 @@ class InProcessGrid(Grid):
         return list(self.node_configs)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        pushed = []
+        pushed, messages = [], list(messages)
+        if not messages:
+            raise ValueError("a SuperLink refuses a push of no messages")
         for message in messages:
             node_id, message_id = message.metadata.dst_node_id, f"message {len(self.sent)}"
             # Many messages share their content, not their metadata: only the SuperLink gives them their ids.

@@ -14,6 +14,9 @@ import psutil
 APP = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
 
+PATIENCE = 900
+"""Seconds until a machine with much else to do is taken for a failure; on an idle one nothing takes a tenth of it."""
+
 
 def free_ports(count: int) -> list[int]:
     """Ports in a row that nobody listens on."""
@@ -70,6 +73,7 @@ class Deployment:
             "FMTDA": str(APP),
             "FLWR_HOME": str(self.folder / "flwr"),
             "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
         }
 
     def block(self, *words: str) -> str:
@@ -84,7 +88,7 @@ class Deployment:
                 ["bash", "-euc", block], cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
 
-    def carry_out(self, block: str, seconds: float = 300) -> str:
+    def carry_out(self, block: str, seconds: float = PATIENCE) -> str:
         """Carry out a block to its end; returns what it printed."""
         done = subprocess.run(
             ["bash", "-euc", block],
@@ -94,7 +98,7 @@ class Deployment:
             text=True,
             timeout=seconds,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr + self.all_logs()
         return done.stdout + done.stderr
 
     def start_superlink(self) -> None:
@@ -109,6 +113,22 @@ class Deployment:
     def start_supernode(self, client: str) -> None:
         """Step 3 of one client."""
         self.start(client, self.block("flower-supernode", f'domain="{client}"'))
+
+    def wait_for_nodes(self, count: int) -> None:
+        """Wait until so many SuperNodes have come in since the SuperLink's log began."""
+        self.wait_for(lambda: self.log("superlink").count("Activated node_id") >= count, f"{count} nodes")
+
+    def begin_run(self, name: str, run_config: str) -> None:
+        """Step 5 in the background."""
+        self.start(name, self.run_block(run_config))
+
+    def ended(self, name: str) -> bool:
+        """Whether a process in the background has ended."""
+        return self.processes[name].poll() is not None
+
+    def running(self, name: str, program: str) -> list[psutil.Process]:
+        """The processes of one of Flower's programs below something that was started: ``flwr-clientapp``."""
+        return [process for process in _family(self.processes[name]) if program in _command(process)]
 
     def run_block(self, run_config: str) -> str:
         """Step 5 with further keys in its quotes."""
@@ -128,7 +148,7 @@ class Deployment:
         """What a process in the background has said."""
         return (self.logs / f"{name}.log").read_text(errors="replace")
 
-    def wait_for(self, condition, what: str, seconds: float = 120) -> None:
+    def wait_for(self, condition, what: str, seconds: float = PATIENCE) -> None:
         """Wait until something is true."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -151,8 +171,14 @@ class Deployment:
         return False
 
 
+def _command(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def _family(process: subprocess.Popen) -> list[psutil.Process]:
-    """A process and all its descendants, itself last: its children would begin anew what it watches over."""
+    """A process and all its descendants, itself first: it would begin anew what ends below it."""
     try:
         parent = psutil.Process(process.pid)
         return [parent, *parent.children(recursive=True)]

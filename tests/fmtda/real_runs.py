@@ -18,7 +18,7 @@ def command(*options: object) -> list[str]:
 
 def simulate(*options: object) -> subprocess.CompletedProcess[str]:
     """Run a small simulation to its end."""
-    done = subprocess.run(command(*options), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(*options), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -44,7 +44,7 @@ TINY += ("-c", "implicit-steps=3", "-c", "sample-count=4", "-c", "quality-sample
 def generate(*options: object) -> subprocess.CompletedProcess[str]:
     """Run a small `fmtda generate` to its end."""
     words = [sys.executable, "-m", "fmtda", "generate", *map(str, options)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

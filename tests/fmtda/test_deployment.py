@@ -19,12 +19,14 @@ def deployed(tmp_path):
         deployment.close()
 
 
+@pytest.mark.timeout(2000)
 def test_the_page_leads_to_a_run_that_equals_a_simulation(deployed, tmp_path):
     deployed.start_superlink()
     deployed.register()
     for client in deployed.clients:
         deployed.start_supernode(client)
-    deployed.wait_for(lambda: deployed.carry_out(deployed.block("supernode list")).count("online") == 2, "the nodes")
+    deployed.wait_for_nodes(2)
+    assert deployed.carry_out(deployed.block("supernode list")).count("online") == 2
     run = tmp_path / "run"
     printed = deployed.carry_out(deployed.run_block(f'{OVERRIDES} rounds=1 output="{run}"'))
     assert (run / "summary.json").exists(), printed + deployed.all_logs()

@@ -1,4 +1,4 @@
-"""What breaks in a deployment, and what holds then: real processes that are killed, hang, come back, or don't belong."""
+"""What breaks in a deployment, and what holds then: real processes that are killed, hang, return, or don't belong."""
 
 import json
 import signal

@@ -54,8 +54,8 @@ class Deployment:
 
     def __init__(self, folder: Path, clients: list[str], *options: str) -> None:
         self.folder, self.clients = folder, clients
-        port, *node_ports = free_ports(len(clients) + 3)
-        self.port, self.spare_ports = port, node_ports[-2:]
+        port, *node_ports = free_ports(len(clients) + 4)
+        self.port, self.spare_ports = port, node_ports[-3:]
         words = ["--server", "127.0.0.1", "--clients", ",".join(clients), "--port", str(port)]
         words += ["--node-port", str(node_ports[0]), *options]
         subprocess.run([sys.executable, "-m", "fmtda", "deploy", "init", str(folder), *words], check=True)

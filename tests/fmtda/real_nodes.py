@@ -48,16 +48,16 @@ class Deployment:
         Where to write it.
     clients
         The domains.
-    options
-        More of the command's.
+    app
+        The checkout whose app is run.
     """
 
-    def __init__(self, folder: Path, clients: list[str], *options: str) -> None:
-        self.folder, self.clients = folder, clients
+    def __init__(self, folder: Path, clients: list[str], app: Path = APP) -> None:
+        self.folder, self.clients, self.app = folder, clients, app
         port, *node_ports = free_ports(len(clients) + 4)
         self.port, self.spare_ports = port, node_ports[-3:]
         words = ["--server", "127.0.0.1", "--clients", ",".join(clients), "--port", str(port)]
-        words += ["--node-port", str(node_ports[0]), *options]
+        words += ["--node-port", str(node_ports[0])]
         subprocess.run([sys.executable, "-m", "fmtda", "deploy", "init", str(folder), *words], check=True)
         self.blocks = blocks((folder / "README.md").read_text())
         self.processes: dict[str, subprocess.Popen] = {}
@@ -70,7 +70,7 @@ class Deployment:
         return {
             **os.environ,
             "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
-            "FMTDA": str(APP),
+            "FMTDA": str(self.app),
             "FLWR_HOME": str(self.folder / "flwr"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",

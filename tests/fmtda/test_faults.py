@@ -1,13 +1,16 @@
 """What breaks in a deployment, and what holds then: real processes that are killed, hang, return, or don't belong."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from real_nodes import Deployment
-from real_runs import SMALL, arrays, metrics, simulate
+from real_nodes import APP, Deployment
+from real_runs import SMALL, arrays, command, metrics, simulate
 
 from fmtda.deploy.certificates import certificates
 from fmtda.deploy.node_keys import node_key_pair
@@ -111,6 +114,52 @@ def test_who_does_not_belong_is_refused_and_the_run_goes_on(deployed, tmp_path):
         assert deployed.processes[name].returncode != 0
         assert "SuperNode ID" not in deployed.log(name)
     assert deployed.log("superlink").count("Activated node_id") == len(CLIENTS)
+
+
+@pytest.fixture
+def spoiled_app(tmp_path):
+    """A copy of the app in which the client `pen` misbehaves, and what a process needs to use it."""
+    copy = tmp_path / "app"
+    for room in ("protocol", "adaptation", "domains", "clients", "strategies", "server", "generative", "fmtda"):
+        shutil.copytree(APP / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(APP / file, copy / file)
+    shutil.copy(Path(__file__).with_name("spoiled_training.py"), copy / "clients" / "spoiled_training.py")
+    with (copy / "clients" / "app.py").open("a") as code:
+        code.write('from clients import spoiled_training\n\nTRAINERS["dualadapt"] = spoiled_training.train\n')
+    return copy
+
+
+def test_junk_from_a_real_client_leaves_the_model_as_if_it_had_sent_nothing(tmp_path, spoiled_app, monkeypatch):
+    run, without = tmp_path / "run", tmp_path / "without"
+    monkeypatch.setenv("SPOIL", "junk")
+    deployment = Deployment(tmp_path / "federation", ["blend", "pen"], app=spoiled_app)
+    try:
+        deployment.start_superlink()
+        deployment.register()
+        for client in deployment.clients:
+            deployment.start_supernode(client)
+        deployment.wait_for_nodes(2)
+        printed = deployment.carry_out(deployment.run_block(f'{OVERRIDES} rounds=3 output="{run}"'))
+    finally:
+        deployment.close()
+    assert (run / "summary.json").exists(), printed
+    reasons = [
+        "weight has values that are not finite",
+        "weight is float32[25000000]",
+        "unexpected arrays ['fc.weight']",
+    ]
+    for line, reason in zip(lines(run)[1:], reasons, strict=True):
+        (failure,) = line["failures"]
+        assert failure.startswith("pen/0000: dropped, ")
+        assert reason in failure
+
+    options = ["--targets", "blend,pen", "--rounds", "3", "--output", str(without)]
+    environment = {**os.environ, "SPOIL": "nothing", "PYTHONPATH": str(spoiled_app)}
+    subprocess.run(command(*options), check=True, env=environment, cwd=spoiled_app)
+    assert all("nothing is sent" in line["failures"][0] for line in lines(without)[1:])
+    model = {name: array for name, array in arrays(without).items() if name.startswith("checkpoints")}
+    assert arrays(run) == model
 
 
 def test_a_killed_serverapp_and_a_killed_superlink_cost_nothing_but_time(deployed, tmp_path):

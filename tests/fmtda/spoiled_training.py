@@ -1,6 +1,6 @@
 """A client that misbehaves, for a copy of the app: `pen` spoils its uploads as the variable SPOIL says.
 
-``nothing``: it fails and sends no upload. ``junk``: NaN in round 1, 100 MB in round 2, another network's names in round 3.
+``nothing``: it fails and sends no upload. ``junk``: NaN in round 1, 100 MB in round 2, other names in round 3.
 """
 
 import os

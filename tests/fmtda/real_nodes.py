@@ -82,10 +82,15 @@ class Deployment:
         return found
 
     def start(self, name: str, block: str) -> None:
-        """Carry out a block that goes on for ever, in the background."""
+        """Carry out a block that goes on for ever, in the background, in a session of its own as on its own machine."""
         with (self.logs / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                ["bash", "-euc", block], cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                ["bash", "-euc", block],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def carry_out(self, block: str, seconds: float = PATIENCE) -> str:

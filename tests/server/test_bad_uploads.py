@@ -51,7 +51,7 @@ def at_first(value):
 
 
 def another_networks(content):
-    content["classifier"] = to_record(build("digit-net", 10, (3, 32, 32), 0).state_dict())
+    content["classifier"] = to_record(build("mcd-digits", 10, (3, 32, 32), 0).classifier.state_dict())
 
 
 def whole_networks(content):

@@ -6,6 +6,8 @@ import pytest
 from real_nodes import Deployment
 from real_runs import SMALL, arrays, metrics, simulate
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
 OVERRIDES = " ".join(word for word in SMALL if word != "-c")
 
 
@@ -19,7 +21,6 @@ def deployed(tmp_path):
         deployment.close()
 
 
-@pytest.mark.timeout(2000)
 def test_the_page_leads_to_a_run_that_equals_a_simulation(deployed, tmp_path):
     deployed.start_superlink()
     deployed.register()

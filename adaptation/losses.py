@@ -75,7 +75,9 @@ def local_classifier_loss(
     return LocalClassifierLoss(cross_entropy - discrepancy_weight * distance, cross_entropy, distance)
 
 
-def alignment_loss(global_probabilities: Tensor, local_probabilities: Tensor, weights: Tensor) -> Tensor:
+def alignment_loss(
+    global_probabilities: Tensor, local_probabilities: Tensor, weights: Tensor, robust_share: float = 0.0
+) -> Tensor:
     """What the server minimises over the feature extractor G (FMTDA, Eq. 6).
 
     On mixed source examples x', F_g should agree with every client's classifier where x' looks like that
@@ -91,15 +93,53 @@ def alignment_loss(global_probabilities: Tensor, local_probabilities: Tensor, we
         p_l^i(x') of each client.
     weights : Tensor, shape (M, B)
         w_T^i(x') in [0, 1]: the typicality of x' under each client's mixture.
+    robust_share : float
+        In [0, 0.5): the share of the clients whose uploads may be anything. 0 is the paper's plain mean.
 
     Returns
     -------
     Tensor, scalar
-        Plain mean over clients and examples of the weighted L1; the L1 is a mean over classes (our choice,
-        see `discrepancy`).
+        Mean over clients and examples of the weighted L1; the L1 is a mean over classes (our choice, see
+        `discrepancy`). With a `robust_share`, the mean over clients is a `trimmed_mean` on each example.
     """
     distances = (global_probabilities - local_probabilities).abs().mean(dim=-1)
-    return (weights * distances).mean()
+    weighted = weights * distances
+    return trimmed_mean(weighted, robust_share).mean() if trimmed(len(weighted), robust_share) else weighted.mean()
+
+
+def trimmed_mean(values: Tensor, share: float) -> Tensor:
+    """Mean over the first axis without its largest and smallest values: an extra, not part of FMTDA.
+
+    As long as no more than the trimmed number of rows are arbitrary, the result lies between the smallest and the
+    largest value of the others, and what was left out gets no gradient.
+
+    Source: Yin et al., "Byzantine-robust distributed learning: towards optimal statistical rates", ICML 2018; that
+    Eq. 6 is trimmed on each example, before the mean over examples, is our choice.
+
+    Parameters
+    ----------
+    values : Tensor, shape (M, ...)
+    share : float
+        In [0, 0.5): of the M values at a place, this share is left out at either end, rounded down.
+
+    Returns
+    -------
+    Tensor, shape (...)
+
+    Raises
+    ------
+    ValueError
+        If nothing would be left.
+    """
+    if not 0 <= share < 0.5:
+        raise ValueError(f"share={share} must be at least 0 and below 0.5")
+    count = trimmed(len(values), share)
+    return values.sort(dim=0).values[count : len(values) - count].mean(dim=0)
+
+
+def trimmed(count: int, share: float) -> int:
+    """How many of `count` values `trimmed_mean` leaves out at either end."""
+    return math.floor(count * share + 1e-9)  # 0.29 of 100 are 29, though 0.29 * 100 is less
 
 
 def information_maximisation(logits: Tensor) -> Tensor:

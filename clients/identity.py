@@ -1,6 +1,7 @@
 """Who a client is: its name, its data and its folder, the same in simulation and in deployment."""
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def identify(message: Message, context: Context) -> Client:
         if not 0 <= int(node.get("share", 0)) < shares:
             raise DataError(f"share={node['share']}: this node's config allows 0 to {shares - 1} (shares={shares})")
         data_dir = str(node.get("data-dir", ""))
-        folder = Path(str(node.get("folder", Path.home() / ".fmtda" / "client"))) / name
+        folder = Path(str(node.get("folder", Path.home() / ".fmtda" / "client"))) / run_folder(settings.output) / name
         shares_examples = node.get("share-examples", False)
         if not isinstance(shares_examples, bool):
             raise DataError(f"share-examples={shares_examples}: expected true or false, without quotes")
@@ -88,6 +89,14 @@ def identify(message: Message, context: Context) -> Client:
         )
     train, test = load_share(settings, name, shares, data_dir)
     return Client(name, settings, server_round, folder, train, test, shares_examples)
+
+
+def run_folder(output: str) -> str:
+    """The name under which a deployed client keeps what belongs to a run, so that no run finds another's.
+
+    It comes from the run directory on the server, which a resumed run has too, unlike Flower's number of the run.
+    """
+    return f"{Path(output).name}-{hashlib.sha256(output.encode()).hexdigest()[:8]}"
 
 
 def load_share(settings: RunSettings, name: str, shares: int, data_dir: str = "") -> tuple[Examples, Examples]:

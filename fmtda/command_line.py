@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fmtda.data import data_cli
+from fmtda.deploy.command import deploy_cli
 from fmtda.doctor import doctor
 from fmtda.export import export
 from fmtda.generate import generate
@@ -200,6 +201,7 @@ cli.command()(sample)
 cli.command()(predict)
 cli.command()(export)
 cli.command()(report)
+cli.add_typer(deploy_cli, name="deploy")
 
 cli.command()(doctor)
 cli.add_typer(data_cli, name="data")

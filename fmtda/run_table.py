@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from server.metrics import METRIC_NAMES
+from server.metrics import LABEL_FREE, METRIC_NAMES
 
 COLUMNS = {"global": "F_g", "local": "F_l", "mean": "mean", "personal": "personalised"}
 
@@ -25,8 +25,23 @@ def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
     columns = [summary["plain_source_only"], summary["source_only"]]
     columns += [{d: by[head] for d, by in summary["accuracy_by_head"].items() if head in by} for head in heads]
     table.add_row("average", *(_percent(sum(c.values()) / len(c) if c else None) for c in columns))
-    console.print(table)
+    if summary["accuracy"] or summary["source_only"]:
+        console.print(table)
+    _print_label_free(console, summary)
     _print_costs(console, summary, path)
+
+
+def _print_label_free(console: Console, summary: dict[str, Any]) -> None:
+    """What is known of the domains whose clients have no labels."""
+    unlabelled = {d: known for d, known in summary.get("label_free", {}).items() if d not in summary["accuracy"]}
+    if not unlabelled:
+        return
+    table = Table("target without labels", title="what can be told without a label")
+    for meaning in LABEL_FREE.values():
+        table.add_column(meaning, justify="right")
+    for domain, known in unlabelled.items():
+        table.add_row(domain, *("-" if key not in known else f"{known[key]:.3g}" for key in LABEL_FREE))
+    console.print(table)
 
 
 def print_generated(console: Console, summary: dict[str, Any], path: Path) -> None:

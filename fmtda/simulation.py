@@ -56,7 +56,8 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
     _stop_at_once_on_signal(settings, progress)
     init_args: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not os.environ.get("RAY_ADDRESS"):
-        init_args["num_cpus"] = os.cpu_count()
+        # Without "local", Ray would join whatever cluster was last started on this machine.
+        init_args |= {"address": "local", "num_cpus": os.cpu_count()}
     run_simulation(
         server_app=server_app,
         client_app=client_app,

@@ -240,6 +240,9 @@ class Settings(RunSettings):
     self_train_batch: int = Field(ge=1, description="examples in one of them")
     self_train_learning_rate: float = Field(gt=0, description="Adam step size of it, falling to zero")
     guard: bool = Field(description="extra: undo alignment steps that harm the source hold-out or raise discrepancy")
+    robust_share: float = Field(
+        ge=0, lt=0.5, description="extra: clients that may send anything, as a share; Eq. 6 leaves out its extremes"
+    )
     personalise: bool = Field(False, description="extra, not in the default preset: own G on each client at the end")
     personalise_steps: int = Field(480, ge=1, description="gradient steps of it")
     personalise_batch: int = Field(ge=1, description="examples in one of them")
@@ -263,8 +266,8 @@ class Settings(RunSettings):
 EXTRAS = ("standardise", "randomise", "scenery", "local-batch-norm", "self-train", "guard")
 
 PRESETS: dict[str, dict[str, Scalar]] = {
-    "default": dict.fromkeys(EXTRAS, True),
-    "paper": dict.fromkeys(EXTRAS, False),
+    "default": {**dict.fromkeys(EXTRAS, True), "robust-share": 0.2},
+    "paper": {**dict.fromkeys(EXTRAS, False), "robust-share": 0.0},
 }
 
 

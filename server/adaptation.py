@@ -17,7 +17,14 @@ from protocol.settings import Settings
 from server import checkpoints, uploads
 from server.checkpoints import Checkpoint
 from server.illustration import illustrate
-from server.metrics import accuracy_by_domain, check_counts, confusion_by_domain, decisive_head, summarise
+from server.metrics import (
+    accuracy_by_domain,
+    check_counts,
+    confusion_by_domain,
+    decisive_head,
+    label_free_by_domain,
+    summarise,
+)
 from server.pretraining import pretrained
 from server.roster import Cohort
 from server.rounds import Federation, NoClientAnswered, first_reason
@@ -96,7 +103,11 @@ class AdaptationRun:
         check_counts(content["metrics"], len(self.settings.class_names))
 
     def measured(self, counts: Counts) -> dict[str, Any]:
-        return {"accuracy": accuracy_by_domain(counts), "confusion": confusion_by_domain(counts)}
+        return {
+            "accuracy": accuracy_by_domain(counts),
+            "confusion": confusion_by_domain(counts),
+            "label_free": label_free_by_domain(counts),
+        }
 
     def headline(self, line: Mapping[str, Any]) -> dict[str, float]:
         return {domain: decisive_head(heads, self.settings.inference) for domain, heads in line["accuracy"].items()}

@@ -68,7 +68,9 @@ class Exchange:
         answered: set[int] = set()
         deadline, pause = time.monotonic() + timeout, FIRST_PAUSE
         while time.monotonic() < deadline:
-            waiting |= set(self.grid.push_messages(itertools.islice(unsent, limit - len(waiting))))
+            if batch := list(itertools.islice(unsent, limit - len(waiting))):  # a SuperLink refuses an empty one
+                pushed = self.grid.push_messages(batch)
+                waiting |= {each for each in pushed if each}  # it has none for a node that was unregistered meanwhile
             if not waiting:
                 break
             arrived = list(self.grid.pull_messages(waiting))

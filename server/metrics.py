@@ -51,6 +51,9 @@ def check_counts(counts: Counts, classes: int) -> None:
         correct = counts.get(f"correct-{head}", 0)
         if not isinstance(correct, int) or not 0 <= correct <= examples:
             raise BadReply(f"correct-{head} is {correct} of {examples} examples")
+    for key in LABEL_FREE:
+        if isinstance(counts.get(key), list):
+            raise BadReply(f"{key} holds {len(counts[key])} numbers, expected one")
     for key in ("confusion", *(f"confusion-{head}" for head in HEADS)):
         confusion = counts.get(key, [0] * classes**2)
         if (
@@ -95,6 +98,23 @@ def confusion_by_domain(counts: Mapping[str, Counts]) -> dict[str, list[int]]:
         if "confusion" in client:
             by_domain.setdefault(domain_of(name), []).append(client["confusion"])
     return {domain: _added(confusions) for domain, confusions in by_domain.items()}
+
+
+LABEL_FREE = {"entropy": "entropy in nats", "agreement": "agreement of F_g and F_l", "log-likelihood": "log-likelihood"}
+"""What a client reports without a label, and as people are told."""
+
+
+def label_free_by_domain(counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:
+    """What the clients report without labels, by domain: a mean over its clients, weighted by their examples."""
+    by_domain: dict[str, dict[str, float]] = {}
+    for domain in dict.fromkeys(domain_of(name) for name in counts):
+        of_domain = [c for name, c in counts.items() if domain_of(name) == domain and c["num-examples"]]
+        for key in LABEL_FREE:
+            known = [client for client in of_domain if key in client]
+            if examples := sum(client["num-examples"] for client in known):
+                total = sum(client["num-examples"] * client[key] for client in known)
+                by_domain.setdefault(domain, {})[key] = total / examples
+    return by_domain
 
 
 def mean_iou(confusion: list[int]) -> float:
@@ -153,6 +173,7 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
         "average_accuracy": mean(accuracy.values()) if set(start["source_only"]) <= set(accuracy) else None,
         "accuracy_by_head": heads,
         "confusion": lines[-1]["confusion"],
+        "label_free": next((line["label_free"] for line in reversed(lines) if line.get("label_free")), {}),
         **iou,
         "source_only": start["source_only"],
         "plain_source_only": start["plain_source_only"],

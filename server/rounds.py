@@ -76,11 +76,23 @@ class Federation:
         self.exchange = Exchange(self.grid, self.progress, self.settings.in_flight)
 
     def write_down(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl and to the curves."""
-        self.run.append_metrics(line)
-        if self.tracker is None:
-            self.tracker = Trackers(self.settings, self.run.path, first_round=line["round"])
-        self.tracker.log(line)
+        """Add a line to metrics.jsonl and to the curves.
+
+        Raises
+        ------
+        RunStopped
+            If the system refuses; earlier lines and checkpoints stay as they are.
+        """
+        try:
+            self.run.append_metrics(line)
+            if self.tracker is None:
+                self.tracker = Trackers(self.settings, self.run.path, first_round=line["round"])
+            self.tracker.log(line)
+        except OSError as error:
+            raise RunStopped(
+                f"can't write the metrics of round {line['round']} to {self.run.path}: {error}; "
+                "make room or give the folder back its rights"
+            ) from error
 
     def train(self, strategy: Strategy, arrays: ArrayRecord, first_round: int) -> ArrayRecord:
         """Run the rounds from `first_round` on; returns the global model after the last.

@@ -119,8 +119,11 @@ class RunDirectory:
 
     def _write(self, name: str, text: str) -> None:
         aside = self.path / f".{name}.writing"
-        aside.write_text(text)
-        aside.rename(self.path / name)
+        try:
+            aside.write_text(text)
+            aside.rename(self.path / name)
+        except OSError as error:
+            raise SettingsError(f"output={self.path}: {name} can't be written ({error}); make room there") from None
 
 
 def make_folder(path: Path) -> None:

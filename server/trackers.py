@@ -186,6 +186,9 @@ def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for domain, by_head in line.get("accuracy", {}).items():
         for head, value in by_head.items():
             yield f"accuracy/{domain}/{head}", value
+    for domain, by_name in line.get("label_free", {}).items():
+        for name, value in by_name.items():
+            yield f"{name}/{domain}", value
     for domain, value in line.get("loss", {}).items():
         yield f"loss/{domain}", value
     for name, value in line.get("train", {}).items():

@@ -117,7 +117,7 @@ class DualAdapt(FedAvg):
         uploads = [reply.content for reply in replies]
         if not uploads:
             return None, None
-        clients = _Clients.stack(self.network, uploads)
+        clients = _Clients.stack(self.network, uploads, self.settings.robust_share)
         metrics = self._optimise(clients, server_round)
         return to_record(self.network.state_dict()), MetricRecord(metrics)
 
@@ -178,14 +178,17 @@ class _Clients:
         The F_l^i: every parameter and buffer with a leading axis M.
     mixtures
         The W_T^i.
+    robust_share
+        Of the clients, how many may send anything without deciding Eq. 6.
     """
 
     classifier: nn.Module
     weights: dict[str, Tensor]
     mixtures: StackedMixtures
+    robust_share: float = 0.0
 
     @classmethod
-    def stack(cls, network: Network, uploads: list[RecordDict]) -> "_Clients":
+    def stack(cls, network: Network, uploads: list[RecordDict], robust_share: float = 0.0) -> "_Clients":
         device = next(network.parameters()).device
         classifiers = [from_record(upload["classifier"]) for upload in uploads]
         mixtures = [
@@ -194,7 +197,7 @@ class _Clients:
         ]
         classifier = copy.deepcopy(network.classifier).requires_grad_(False).eval()
         weights = {name: torch.stack([c[name] for c in classifiers]).to(device) for name in classifiers[0]}
-        return cls(classifier, weights, StackedMixtures.from_mixtures(mixtures))
+        return cls(classifier, weights, StackedMixtures.from_mixtures(mixtures), robust_share)
 
     def probabilities(self, features: Tensor) -> Tensor:
         """p_l^i of every client: features (B, D) to (M, B, C)."""
@@ -208,7 +211,8 @@ class _Clients:
         """Eq. 6 on mixed source examples x' (B, ...). The weights w_T^i(x') carry no gradient (our choice)."""
         features = network.features(x_mixed)
         p_g = network.classifier(features).softmax(dim=-1)
-        return alignment_loss(p_g, self.probabilities(features), self.mixtures.typicality(features.detach()))
+        weights = self.mixtures.typicality(features.detach())
+        return alignment_loss(p_g, self.probabilities(features), weights, self.robust_share)
 
 
 class _Guard:

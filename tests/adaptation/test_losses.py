@@ -12,6 +12,8 @@ from adaptation.losses import (
     discrepancy,
     information_maximisation,
     local_classifier_loss,
+    trimmed,
+    trimmed_mean,
 )
 
 
@@ -113,6 +115,58 @@ class TestAlignmentLoss:
         before = loss(global_logits)
         before.backward()
         assert loss(global_logits - global_logits.grad) < before
+
+    def test_without_its_extremes_by_hand(self):
+        global_probabilities = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+        distances = torch.tensor([[0.1, 0.2], [0.5, 0.0], [0.2, 0.3], [0.3, 1.0], [0.4, 0.4]])
+        signs = torch.stack([distances, -distances], dim=-1) * torch.tensor([[-1.0, -1.0]])
+        local_probabilities = global_probabilities + signs
+        weights = torch.tensor([[1.0, 1.0], [0.2, 1.0], [1.0, 0.5], [1.0, 0.1], [0.5, 1.0]])
+        # weighted, by example: 0.1, 0.1, 0.2, 0.3, 0.2 and 0.2, 0, 0.15, 0.1, 0.4
+        expected = ((0.1 + 0.2 + 0.2) / 3 + (0.2 + 0.15 + 0.1) / 3) / 2
+        loss = alignment_loss(global_probabilities, local_probabilities, weights, robust_share=0.2)
+        assert loss.item() == pytest.approx(expected)
+
+    @pytest.mark.parametrize("bad", [1e6, -1e6])
+    def test_one_bad_client_of_five_stays_within_what_the_others_say(self, bad):
+        p, q = random_logits(6, 3).softmax(-1), random_logits(5, 6, 3, seed=1).softmax(-1)
+        honest = (p - q[:4]).abs().mean(-1)
+        q[4] = bad
+        loss = alignment_loss(p, q, torch.ones(5, 6), robust_share=0.2)
+        assert honest.min(dim=0).values.mean() <= loss <= honest.max(dim=0).values.mean()
+        assert alignment_loss(p, q, torch.ones(5, 6)) > 1e4
+
+    def test_what_is_left_out_gets_no_gradient(self):
+        q = random_logits(5, 6, 3, seed=1).softmax(-1)
+        q[4] += 100
+        q.requires_grad_()
+        alignment_loss(random_logits(6, 3).softmax(-1), q, torch.ones(5, 6), robust_share=0.2).backward()
+        assert not q.grad[4].any()
+        assert q.grad[:4].any()
+
+    @pytest.mark.parametrize("clients", [1, 4])
+    def test_few_clients_are_all_heard_bit_by_bit(self, clients):
+        p, q = random_logits(6, 3).softmax(-1), random_logits(clients, 6, 3, seed=1).softmax(-1)
+        weights = random_logits(clients, 6).sigmoid()
+        assert torch.equal(alignment_loss(p, q, weights, robust_share=0.2), alignment_loss(p, q, weights))
+
+
+class TestTrimmedMean:
+    def test_is_scipys(self):
+        from scipy.stats import trim_mean
+
+        values = random_logits(11, 4)
+        expected = torch.from_numpy(trim_mean(values.numpy(), 0.2, axis=0))
+        torch.testing.assert_close(trimmed_mean(values, 0.2), expected)
+
+    @pytest.mark.parametrize(("count", "share", "expected"), [(4, 0.2, 0), (5, 0.2, 1), (10, 0.2, 2), (100, 0.29, 29)])
+    def test_leaves_out_a_whole_number_rounded_down(self, count, share, expected):
+        assert trimmed(count, share) == expected
+
+    @pytest.mark.parametrize("share", [-0.1, 0.5])
+    def test_refuses_to_leave_out_everything(self, share):
+        with pytest.raises(ValueError, match="below 0.5"):
+            trimmed_mean(torch.ones(4, 2), share)
 
 
 class TestInformationMaximisation:

@@ -54,9 +54,15 @@ def test_a_simulated_client_keeps_its_part_in_the_run_directory(settings, tmp_pa
     assert simulated(settings, 3).folder == tmp_path / "run" / "clients" / "pen" / "0001"
 
 
-def test_a_deployed_client_keeps_its_part_in_the_folder_of_its_node(settings, tmp_path):
-    client = found(settings, domain="pen", folder=str(tmp_path / "node"))
-    assert client.folder == tmp_path / "node" / "pen" / "0000"
+def test_a_deployed_client_keeps_its_part_of_each_run_in_the_folder_of_its_node(settings, tmp_path):
+    outputs = ["/server/runs/first", "/server/runs/second", "/elsewhere/first"]
+    clients = [found(settings.changed(output=o), domain="pen", folder=str(tmp_path / "node")) for o in outputs]
+    assert all(client.folder.is_relative_to(tmp_path / "node") for client in clients)
+    assert len({client.folder for client in clients}) == 3
+    assert clients[0].folder.parts[-2:] == ("pen", "0000")
+    assert clients[0].folder.parts[-3].startswith("first-")
+    resumed = settings.changed(output=outputs[0], resume=True)
+    assert found(resumed, domain="pen", folder=str(tmp_path / "node")).folder == clients[0].folder
 
 
 def test_a_deployed_client_that_names_no_share_holds_its_whole_domain(settings, tmp_path):

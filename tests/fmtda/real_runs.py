@@ -18,7 +18,7 @@ def command(*options: object) -> list[str]:
 
 def simulate(*options: object) -> subprocess.CompletedProcess[str]:
     """Run a small simulation to its end."""
-    done = subprocess.run(command(*options), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(*options), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -45,7 +45,7 @@ TINY += ("-c", "learning-rate-schedule=constant")  # so that a finished run can 
 def generate(*options: object) -> subprocess.CompletedProcess[str]:
     """Run a small `fmtda generate` to its end."""
     words = [sys.executable, "-m", "fmtda", "generate", *map(str, options)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

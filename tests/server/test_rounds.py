@@ -11,7 +11,7 @@ from server import checkpoints
 from server.app import run
 from server.exchange import Answers
 from server.progress import describe
-from server.rounds import NoClientAnswered, admit
+from server.rounds import NoClientAnswered, RunStopped, admit
 from server.run_directory import read_metrics
 from server.source import WATCHED
 from strategies.registry import STRATEGIES
@@ -253,6 +253,23 @@ def test_a_round_goes_on_without_a_client_that_spoils_its_reply(strategy, kind, 
     assert line["clients"]["blend/0000"]["train"]["num-examples"] > 0
     assert any(line["failures"][0] in note for note in silence.notes)
     assert json.loads((directory.path / "summary.json").read_text())["failures"] == 1
+
+
+def test_metrics_that_cannot_be_written_stop_the_run_with_a_reason(settings, grid_of, silence, tmp_path):
+    lines = tmp_path / "run" / "metrics.jsonl"
+
+    def obstruct(sent, honest):
+        if sent.metadata.message_type == "train" and not lines.is_dir():
+            lines.rename(tmp_path / "kept.jsonl")
+            lines.mkdir()
+        return honest
+
+    with pytest.raises(RunStopped, match=r"can't write the metrics of round 1 to .*run"):
+        run(grid_of.simulated(3, tamper=obstruct), settings, silence)
+    lines.rmdir()
+    (tmp_path / "kept.jsonl").rename(lines)
+    resumed = run(grid_of.simulated(3), settings.changed(resume=True), silence)
+    assert [line["round"] for line in resumed.metrics()] == [0, 1, 2]
 
 
 def test_a_round_without_one_usable_reply_ends_the_run_and_keeps_what_was_reached(settings, grid_of, silence):

@@ -1,0 +1,169 @@
+"""What bad clients can do to the others, with and without a robust Eq. 6.
+
+    python -m benchmarks.bad_clients --output benchmarks/results/bad_clients.json
+
+Embedded digits, default preset, the whole run driver with real messages in one process. One of 5 and two of 10 clients
+send, in every round, instead of what they learned:
+
+- `random`: a classifier of random weights, as large as F_g's;
+- `sign-flipped`: F_g with every sign changed, which prefers what F_g finds least likely;
+- `constant`: a classifier that is certain of one class, whatever it is given.
+
+Each passes every check of an upload, and comes with a mixture that claims every example as typical for the client's
+domain, so that its weight in Eq. 6 is 1 everywhere. What is reported is the accuracy by domain over the honest
+clients alone, against a run in which the same clients are honest.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Message
+from flwr.supercore.task_identity import TaskIdentity
+from torch import Tensor
+
+from benchmarks.in_process import InProcessGrid, Tamper
+from benchmarks.provenance import provenance
+from protocol.records import from_record, sender, to_record
+from protocol.seeds import client_names, generator_for
+from protocol.settings import Settings
+from server.app import run
+from server.metrics import accuracy_by_domain, mean
+from server.progress import Lines
+from server.startup import effective_settings
+
+FEDERATIONS = {5: 1, 10: 2}
+"""How many of how many clients are bad: the last ones, which share their domains with honest ones."""
+
+SHARES = (0.0, 0.2)
+"""Values of `robust-share`: the paper's plain mean, and the default preset's."""
+
+CERTAIN = 50.0
+"""Logit of the constant classifier's one class."""
+
+EVERYTHING_IS_TYPICAL = np.float32(-1e30)
+"""Log-likelihood that every example exceeds."""
+
+Classifier = dict[str, Tensor]
+
+
+def random_classifier(model: Classifier, generator: torch.Generator) -> Classifier:
+    """Random weights of each array's own size."""
+    return {name: value.std() * torch.randn(value.shape, generator=generator) for name, value in model.items()}
+
+
+def sign_flipped_classifier(model: Classifier, generator: torch.Generator) -> Classifier:
+    """Every logit of F_g with its sign changed."""
+    return {name: -value for name, value in model.items()}
+
+
+def constant_classifier(model: Classifier, generator: torch.Generator) -> Classifier:
+    """Certain of class 0."""
+    constant = {name: torch.zeros_like(value) for name, value in model.items()}
+    bias = next(value for value in constant.values() if value.ndim == 1)
+    bias[0] = CERTAIN
+    return constant
+
+
+ATTACKS: dict[str, Callable[[Classifier, torch.Generator], Classifier]] = {
+    "random": random_classifier,
+    "sign-flipped": sign_flipped_classifier,
+    "constant": constant_classifier,
+}
+
+
+def bad_uploads(attack: str, bad: set[str], settings: Settings) -> Tamper:
+    """Replaces what the bad clients send in training; the arrays of F_g come out of the message that they answer."""
+
+    def tamper(sent: Message, honest: Message) -> Message:
+        if sent.metadata.message_type != "train" or honest.has_error() or sender(honest.content) not in bad:
+            return honest
+        received = from_record(sent.content["model"])
+        classifier = {name: received[f"classifier.{name}"] for name in honest.content["classifier"]}
+        generator = generator_for(settings.seed, sender(honest.content), int(sent.content["config"]["server-round"]))
+        honest.content["classifier"] = to_record(ATTACKS[attack](classifier, generator))
+        mixture = {name: array.numpy() for name, array in honest.content["mixture"].items()}
+        mixture["quantiles"] = np.full_like(mixture["quantiles"], EVERYTHING_IS_TYPICAL)
+        honest.content["mixture"] = to_record(mixture)
+        return honest
+
+    return tamper
+
+
+def measured(settings: Settings, attack: str | None, bad: set[str]) -> dict[str, Any]:
+    """One run; accuracy by domain over the clients that are not among the bad ones, honest or not."""
+    tamper = bad_uploads(attack, bad, settings) if attack else None
+    with tempfile.TemporaryDirectory() as folder:
+        settings = settings.changed(output=f"{folder}/run")
+        directory = run(InProcessGrid.simulated(settings.clients, tamper=tamper), settings, Lines())
+        lines = directory.metrics()
+    others = {name: client["evaluate"] for name, client in lines[-1]["clients"].items() if name not in bad}
+    accuracy = {domain: heads["mean"] for domain, heads in accuracy_by_domain(others).items()}
+    return {
+        "accuracy": accuracy,
+        "average": mean(accuracy.values()),
+        "guard_undone": sum(line["train"].get("guard-undone", 0) for line in lines[1:]),
+        "failures": sum(len(line["failures"]) for line in lines),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-c", "--config", action="append", default=[], metavar="KEY=VALUE", help="any run-config key")
+    parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: one for this run")
+    parser.add_argument("--output", type=Path, help="where the JSON result goes too")
+    given = parser.parse_args()
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # a message needs a run to belong to
+    with tempfile.TemporaryDirectory() as folder:
+        config = {"rounds": given.rounds, "seed": given.seed, "base-dir": str(given.base_dir or folder)}
+        config |= dict(pair.split("=", 1) for pair in given.config)
+        results = [row for clients in FEDERATIONS for row in _federation(clients, config)]
+    report = {
+        "command": "python -m benchmarks.bad_clients",
+        "config": {"rounds": given.rounds, "seed": given.seed, **dict(pair.split("=", 1) for pair in given.config)},
+        "results": results,
+        **provenance(),
+    }
+    print(table(results))
+    if given.output:
+        given.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _federation(clients: int, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """All attacks on a federation of so many clients, with either mean."""
+    rows = []
+    for share in SHARES:
+        settings = effective_settings({**config, "clients": clients, "robust-share": share})
+        bad = set(client_names(settings.target_domains, clients)[-FEDERATIONS[clients] :])
+        for attack in (None, *ATTACKS):
+            row = {"clients": clients, "bad": len(bad), "robust_share": share, "attack": attack or "none"}
+            rows.append({**row, **measured(settings, attack, bad)})
+            unharmed = next(r for r in rows if r["robust_share"] == share and r["attack"] == "none")
+            rows[-1]["largest_fall"] = max(
+                unharmed["accuracy"][domain] - value for domain, value in rows[-1]["accuracy"].items()
+            )
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """What was measured, as Markdown."""
+    domains = list(results[0]["accuracy"])
+    lines = [f"| bad | robust-share | attack | {' | '.join(domains)} | average | largest fall |"]
+    lines.append("|---" * 3 + "|---:" * (len(domains) + 2) + "|")
+    for row in results:
+        figures = [*(row["accuracy"][domain] for domain in domains), row["average"], row["largest_fall"]]
+        shown = " | ".join(f"{figure:.1f}" for figure in figures)
+        lines.append(f"| {row['bad']} of {row['clients']} | {row['robust_share']} | {row['attack']} | {shown} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Clients on machines of their own: what ``fmtda deploy init`` writes, a file a subject."""

@@ -64,7 +64,7 @@ def test_flwr_run_gives_the_same_result_as_fmtda_simulate(flower, tmp_path):
 
 
 def test_flwr_run_in_one_go_trains_the_same_generative_model_as_fmtda_generate_in_two(flower, generated, tmp_path):
-    overrides = " ".join(word for word in TINY if word != "-c")
+    overrides = " ".join(word for word in TINY if word != "-c").replace("=constant", '="constant"')
     run = tmp_path / "flwr-run"
     done = flwr_run(flower, 2, f'workload="ddpm" {overrides} clients=2 rounds=2 output="{run}"')
     assert (run / "summary.json").exists(), done.stdout + done.stderr

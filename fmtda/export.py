@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fmtda.given import refuse
+from fmtda.given import refuse, writable
 from protocol.settings import SettingsError
 
 
@@ -67,9 +67,4 @@ def _file(output: Path | None, run: Path, name: str, ending: str) -> Path:
         folder = run / "exports" if run.is_dir() else run.parent
         folder.mkdir(exist_ok=True)
         return folder / f"{name}{ending}"
-    file = output.expanduser().absolute()
-    if file.is_dir():
-        refuse(f"--output {output}: this is a folder; name a file, such as {output / (name + ending)}")
-    if not file.parent.is_dir():
-        refuse(f"--output {output}: there is no folder {file.parent}; make it, or name another")
-    return file
+    return writable(output, Path(f"{name}{ending}"))

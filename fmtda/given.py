@@ -92,6 +92,18 @@ def check_resources(settings: RunSettings, client_cpus: float, client_gpus: floa
         refuse("device=cuda: clients need a share of a GPU; give one with --client-gpus, as in --client-gpus 0.25")
 
 
+def writable(output: Path | None, default: Path) -> Path:
+    """The file to write, or a refusal before any work is done."""
+    if output is None:
+        return default
+    file = output.expanduser().absolute()
+    if file.is_dir():
+        refuse(f"--output {output}: this is a folder; name a file, such as {output / default.name}")
+    if not file.parent.is_dir():
+        refuse(f"--output {output}: there is no folder {file.parent}; make it, or name another")
+    return file
+
+
 def refuse(problem: Exception | str) -> NoReturn:
     """End with what was wrong, a line each."""
     for line in str(problem).splitlines():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fmtda.given import INTERRUPTED, open_console, refuse
+from fmtda.given import INTERRUPTED, open_console, refuse, writable
 from protocol.generative_settings import GenerativeSettings
 from protocol.settings import SettingsError
 from protocol.workloads import read_settings
@@ -55,7 +55,7 @@ def sample(
         if checkpoint is None:
             refuse(f"{run}: no whole checkpoint here yet; let it finish a round with: fmtda generate --resume {path}")
         kind = MODELS[settings.workload].kind
-        file = _writable(output, directory.samples / f"seed-{seed}-count-{count}{kind.suffix}")
+        file = writable(output, directory.samples / f"seed-{seed}-count-{count}{kind.suffix}")
         set_threads(settings.server_threads)
         results = Results(settings)
         results.restore(checkpoint)
@@ -77,15 +77,3 @@ def sample(
     file.parent.mkdir(exist_ok=True)
     kind.write(samples, file, settings)
     print(f"fmtda: {file}")
-
-
-def _writable(output: Path | None, default: Path) -> Path:
-    """The file to write, or a refusal before anything is drawn."""
-    if output is None:
-        return default
-    file = output.expanduser().absolute()
-    if file.is_dir():
-        refuse(f"--output {output}: this is a folder; name a file, such as {output / default.name}")
-    if not file.parent.is_dir():
-        refuse(f"--output {output}: there is no folder {file.parent}; make it, or name another")
-    return file

@@ -74,8 +74,8 @@ class InProcessGrid(Grid):
         raise NotImplementedError("deprecated in Flower")
 
     def set_run(self, run) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("a grid in one process belongs to no run")
 
     @property
     def run(self):
-        raise NotImplementedError
+        raise NotImplementedError("a grid in one process belongs to no run")

@@ -1,7 +1,7 @@
 """The generative workloads' client side: any registered model, trained on the client's examples and sent back whole.
 
-The result is a function of the message, the client's data and the seed: the optimiser starts afresh every round, and
-nothing is kept on the client.
+The result is a function of the message, the client's data and the seed: nothing is kept on the client. Its Adam starts
+afresh every round, or where the one shared by all clients stands, if the message brings that along.
 """
 
 import time
@@ -15,6 +15,7 @@ from generative.model import GenerativeModel
 from generative.registry import MODELS, build
 from generative.training import descend, held_out_loss, step_sizes
 from protocol.generative_settings import GenerativeSettings
+from protocol.moments import moments_of, parted, restore_moments
 from protocol.records import from_record, reply_to, to_record
 from protocol.runtime import choose_device
 from protocol.seeds import generator_for
@@ -31,11 +32,14 @@ def train(message: Message, client: Client) -> Message:
     began = time.perf_counter()
     settings: GenerativeSettings = client.settings
     model = received_model(message, client)
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.local_learning_rate, fused=True)
+    _, moments = parted(from_record(message.content["model"]))
+    restore_moments(optimiser, model, moments)
     examples = MODELS[settings.workload].kind.examples(client.train.inputs, settings)
     generator = client.generator("generative training")
     loss = descend(
         model,
-        torch.optim.Adam(model.parameters(), lr=settings.local_learning_rate, fused=True),
+        optimiser,
         examples,
         shuffled_batches(len(examples), settings.local_batch, settings.local_steps, generator),
         step_sizes(settings, client.round),
@@ -44,7 +48,8 @@ def train(message: Message, client: Client) -> Message:
         proximal_mu=settings.proximal_mu if settings.strategy == "fedprox" else 0.0,
     )
     metrics = {"num-examples": len(examples), "seconds": time.perf_counter() - began, "loss": loss}
-    return reply_to(message, client.name, metrics, model=to_record(model.state_dict()))
+    upload = model.state_dict() | (moments_of(optimiser, model) if moments else {})
+    return reply_to(message, client.name, metrics, model=to_record(upload))
 
 
 def evaluate(message: Message, client: Client) -> Message:
@@ -63,5 +68,6 @@ def received_model(message: Message, client: Client) -> GenerativeModel:
     """The global model as the message brought it, on the client's device."""
     settings = client.settings
     model = build(settings.workload, settings, seed=0)
-    model.load_state_dict(from_record(message.content["model"]))
+    weights, _ = parted(from_record(message.content["model"]))
+    model.load_state_dict(weights)
     return model.to(choose_device(settings.device))

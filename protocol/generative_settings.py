@@ -16,6 +16,9 @@ LOCAL = "local"
 SERVER_LEARNING_RATES = {"fedavgm": 1.0, "fedadam": 0.01}
 """What `server-learning-rate` is by strategy where nobody says; the others have none."""
 
+SHARING = ("fedavg", "fedprox")
+"""The strategies that can average the clients' moments: those that do nothing but average."""
+
 
 class GenerativeSettings(RunSettings):
     """Everything that decides what a run of any generative model computes.
@@ -40,7 +43,10 @@ class GenerativeSettings(RunSettings):
     # Training on the clients
     local_steps: int = Field(ge=1, description="gradient steps of a client a round; with local: of the process")
     local_batch: int = Field(ge=2, description="examples in one of them; a smaller client takes all of its own")
-    local_learning_rate: float = Field(gt=0, description="Adam step size of them; Adam starts afresh every round")
+    local_learning_rate: float = Field(gt=0, description="Adam step size of them")
+    local_moments: Literal["fresh", "averaged"] = Field(
+        description="Adam's moments: zero in every round, or averaged like the model; auto: averaged for pictures"
+    )
     learning_rate_schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="of the step size over all steps of the run; cosine falls to zero at the last"
     )
@@ -69,7 +75,18 @@ class GenerativeSettings(RunSettings):
         """The model's own values, and the step size of the strategy."""
         strategy = str(given.get("strategy", "fedavg"))
         rate = SERVER_LEARNING_RATES.get(strategy, 1.0)
-        return {"data": "digits", "strategy": strategy, "server-learning-rate": rate, **cls.auto}
+        values = {"data": "digits", "strategy": strategy, "server-learning-rate": rate, **cls.auto}
+        return values if strategy in (*SHARING, LOCAL) else {**values, "local-moments": "fresh"}
+
+    @classmethod
+    def from_run_config(cls, config: Mapping[str, Scalar], family_defaults: Mapping[str, Scalar] | None = None) -> Self:
+        settings = super().from_run_config(config, family_defaults)
+        if settings.local_moments == "averaged" and settings.strategy not in (*SHARING, LOCAL):
+            raise SettingsError(
+                f"local-moments=averaged: strategy={settings.strategy} does more than average; "
+                f"take local-moments=fresh, or strategy={' or '.join(SHARING)}"
+            )
+        return settings
 
     @classmethod
     def auto_clients(cls, targets: int) -> int:
@@ -121,6 +138,7 @@ class DDPMSettings(ImageModelSettings):
         "local-steps": 20,
         "local-batch": 64,
         "local-learning-rate": 2e-3,
+        "local-moments": "averaged",
         "ema-decay": 0.75,
         "width": 16,
     }
@@ -155,6 +173,7 @@ class NCSNSettings(ImageModelSettings):
         "local-steps": 20,
         "local-batch": 64,
         "local-learning-rate": 2e-3,
+        "local-moments": "averaged",
         "ema-decay": 0.75,
         "width": 16,
     }
@@ -204,6 +223,7 @@ class GraphNVPSettings(MoleculeModelSettings):
         "local-steps": 100,
         "local-batch": 256,
         "local-learning-rate": 3e-3,
+        "local-moments": "fresh",
         "ema-decay": 0.5,
         "temperature": 1.0,
         "adjacency-turns": 3,
@@ -240,6 +260,7 @@ class MPGVAESettings(MoleculeModelSettings):
         "local-steps": 100,
         "local-batch": 128,
         "local-learning-rate": 3e-3,
+        "local-moments": "fresh",
         "ema-decay": 0.5,
         "temperature": 0.7,
     }

@@ -6,9 +6,9 @@ message     server -> client                     client -> server
 query       config                               client (name), metrics (numbers of examples, whether it
                                                  agrees to show some)
 train       model (G, F and what a strategy      client, metrics and `classifier`, `mixture` (DualAdapt)
-            adds), config; source_mixture        or `model` (averaging strategies)
-            (DualAdapt), source_features
-            (federated DANN)
+            adds, such as Adam's moments),       or `model` (averaging strategies)
+            config; source_mixture (DualAdapt),
+            source_features (federated DANN)
 personalise model, config                        client, metrics
 illustrate  model, pretrained, config            client, metrics, `illustration` (protocol.illustrations), of
                                                  clients alone that agreed to show examples

@@ -30,7 +30,7 @@ from server.rounds import Federation
 from server.run_directory import RunDirectory
 from server.trackers import Trackers
 from server.workload import Counts
-from strategies.generative import GENERATIVE_STRATEGIES
+from strategies.generative import strategy_for
 
 AVERAGE = "average."
 """How the moving average's arrays are named in a checkpoint's state."""
@@ -190,7 +190,7 @@ class GenerativeRun:
         self.results = Results(settings)
 
     def strategy(self) -> Strategy:
-        return GENERATIVE_STRATEGIES[self.settings.strategy](self.settings)
+        return strategy_for(self.settings, self.results.model)
 
     def begin(self, federation: Federation) -> ArrayRecord:
         """Initial weights, by the seed."""

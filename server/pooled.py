@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from adaptation.batches import shuffled_batches
-from generative.model import GenerativeModel
 from generative.training import LossNotFinite, descend, held_out_loss, step_sizes
 from protocol.generative_settings import GenerativeSettings
+from protocol.moments import moments_of, restore_moments
 from protocol.runtime import set_threads
 from protocol.seeds import generator_for
 from server import checkpoints
@@ -26,9 +26,6 @@ from server.progress import Progress
 from server.rounds import RunStopped
 from server.run_directory import RunDirectory
 from server.trackers import Trackers
-
-OPTIMISER = "optimiser."
-"""How Adam's arrays are named in a checkpoint's state: ``optimiser.PARAMETER.exp_avg``."""
 
 
 def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory:
@@ -51,7 +48,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
     if checkpoint is not None:
         results.restore(checkpoint)
         model.load_state_dict(checkpoint.model)
-        _restore_optimiser(optimiser, model, checkpoint.state)
+        restore_moments(optimiser, model, checkpoint.state)
         progress.note(f"continuing after round {checkpoint.round}")
     first_round = checkpoint.round + 1 if checkpoint else 1
     directory.cut_back(first_round - 1)
@@ -91,7 +88,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
         directory.append_metrics(line)
         tracker.log(line)
         results.round_done(server_round, directory, tracker, progress)
-        state = {**results.state(), **_optimiser_state(optimiser, model)}
+        state = {**results.state(), **moments_of(optimiser, model)}
         checkpoints.write(directory.checkpoints, server_round, weights, state, workload=settings.workload)
         progress.round_done(server_round, settings.rounds, line["loss"])
     results.measure(progress)
@@ -113,21 +110,3 @@ def _evaluated(results: Results, held_out: Mapping[str, Tensor]) -> dict[str, fl
             generator = generator_for(settings.seed, name, "held-out loss")
             counts[name]["loss"] = held_out_loss(model, examples, generator)
     return loss_by_domain(counts)
-
-
-def _optimiser_state(optimiser: torch.optim.Optimizer, model: GenerativeModel) -> dict[str, Tensor]:
-    return {
-        f"{OPTIMISER}{name}.{key}": value.detach().cpu()
-        for name, parameter in model.named_parameters()
-        for key, value in optimiser.state[parameter].items()
-    }
-
-
-def _restore_optimiser(optimiser: torch.optim.Optimizer, model: GenerativeModel, state: Mapping[str, Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        prefix = f"{OPTIMISER}{name}."
-        optimiser.state[parameter] = {
-            key.removeprefix(prefix): value.to(parameter.device)
-            for key, value in state.items()
-            if key.startswith(prefix)
-        }

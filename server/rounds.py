@@ -15,6 +15,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from protocol.moments import is_second_moment
 from protocol.records import (
     BadReply,
     check_arrays,
@@ -135,7 +136,7 @@ class Federation:
         config = config_record(self.settings, server_round)
         messages = list(strategy.configure_train(server_round, arrays, config, cohort))
         server_seconds = time.perf_counter() - began
-        phase = self.ask(f"round {server_round}: clients train", messages, _checker(strategy, arrays))
+        phase = self.ask(f"round {server_round}: clients train", messages, _checker(strategy, messages))
         if messages and not phase.replies:
             raise NoClientAnswered(
                 f"round {server_round}: no client's training could be used: {first_reason(phase.failures)}"
@@ -227,15 +228,18 @@ def admit(answers: Answers, names: dict[int, str], check: Check, timeout: float)
     return phase
 
 
-def _checker(strategy: Strategy, arrays: ArrayRecord) -> Check:
+def _checker(strategy: Strategy, messages: list[Message]) -> Check:
     """The strategy's own check of an upload; without one, the upload must look like the model that was sent."""
     if hasattr(strategy, "check_reply"):
         return strategy.check_reply
-    layout = layout_of(arrays)
+    layout = layout_of(messages[0].content["model"]) if messages else {}
 
     def looks_like_the_model(content: RecordDict) -> None:
         check_records(content, "model")
         check_arrays(content["model"], layout)
+        for name in filter(is_second_moment, layout):
+            if (content["model"][name].numpy() < 0).any():
+                raise BadReply(f"{name} has negative values: the second moment of an Adam has none")
         examples = content["metrics"].get("num-examples")
         if not isinstance(examples, int) or examples < 1:
             raise BadReply(f"num-examples is {examples}, expected a whole number from 1: the average's weight")

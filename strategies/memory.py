@@ -1,7 +1,7 @@
-"""What Flower's own strategies carry from round to round beside the model, out of them and back into them.
+"""What strategies carry from round to round beside the model, out of them and back into them.
 
-Their classes keep it in attributes and forget it when a run ends; with it in the checkpoint a resumed run equals an
-unbroken one. Tried with Flower 1.41: `FedAvgM.momentum_vector` (a list in the order of the arrays), `FedOpt.m_t` and
+Flower's classes keep it in attributes and forget it when a run ends; with it in the checkpoint a resumed run equals
+an unbroken one. Tried with Flower 1.41: `FedAvgM.momentum_vector` (a list in the order of the arrays), `FedOpt.m_t` and
 `v_t` (by name), which `FedAdam` is a child of.
 """
 
@@ -13,6 +13,9 @@ from flwr.serverapp.strategy import FedAvgM, Strategy
 from flwr.serverapp.strategy.fedopt import FedOpt
 from torch import Tensor
 
+from protocol.moments import parted
+from strategies.shared_moments import SharedMoments
+
 MOMENTUM, MOMENTS = "strategy.momentum.", {"m_t": "strategy.first-moment.", "v_t": "strategy.second-moment."}
 
 
@@ -20,6 +23,8 @@ def remembered(strategy: Strategy) -> dict[str, Tensor]:
     """What a strategy has to be reminded of after a restart, named for a checkpoint; empty for one without memory."""
     if isinstance(strategy, FedAvgM) and strategy.momentum_vector is not None:
         return _named(MOMENTUM, dict(zip(strategy.current_arrays, strategy.momentum_vector, strict=True)))
+    if isinstance(strategy, SharedMoments):
+        return strategy.moments
     if isinstance(strategy, FedOpt):
         kept = {prefix: getattr(strategy, attribute) or {} for attribute, prefix in MOMENTS.items()}
         return {name: value for prefix, arrays in kept.items() for name, value in _named(prefix, arrays).items()}
@@ -30,6 +35,8 @@ def remind(strategy: Strategy, state: Mapping[str, Tensor]) -> None:
     """Give a fresh strategy back what `remembered` found; other entries of the state are left alone."""
     if isinstance(strategy, FedAvgM):
         strategy.momentum_vector = list(_unnamed(MOMENTUM, state).values()) or None
+    if isinstance(strategy, SharedMoments):
+        _, strategy.moments = parted(state)
     if isinstance(strategy, FedOpt):
         for attribute, prefix in MOMENTS.items():
             setattr(strategy, attribute, _unnamed(prefix, state) or None)

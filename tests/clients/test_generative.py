@@ -13,6 +13,7 @@ from domains.family import DataSpec
 from domains.registry import family
 from generative.molecule_graphs import MoleculeGraphs
 from generative.registry import MODELS, build
+from protocol.moments import initial_moments, parted
 from protocol.records import check_arrays, config_record, from_record, layout_of, to_record
 
 
@@ -68,6 +69,22 @@ def test_the_upload_depends_on_message_data_and_seed_alone(generative_settings_o
     assert not equal(first, uploaded(client_of(settings, server_round=2)))
     assert not equal(first, uploaded(client_of(settings, name="handwritten/0002")))
     assert not equal(first, uploaded(client_of(settings, pictures_seed=4)))
+
+
+def test_an_adam_that_the_message_brings_goes_on_and_comes_back(generative_settings_of, client_of):
+    settings = generative_settings_of(warm_up_steps=0)
+    client = client_of(settings)
+    model = build("ddpm", settings, seed=1)
+    fresh = uploaded(client)
+    shared = uploaded(client, weights=model.state_dict() | initial_moments(model))
+    weights, moments = parted(shared)
+    assert set(weights) == set(fresh)
+    assert {value.item() for name, value in moments.items() if name.endswith(".step")} == {float(settings.local_steps)}
+    assert equal(fresh, weights)  # an Adam without a past is a fresh one
+    again, later = parted(uploaded(client, weights=shared))
+    assert not equal(again, uploaded(client, weights=weights))
+    steps = {value.item() for name, value in later.items() if name.endswith(".step")}
+    assert steps == {2.0 * settings.local_steps}
 
 
 def test_fedprox_stays_nearer_to_the_global_model_than_fedavg(generative_settings_of, client_of):

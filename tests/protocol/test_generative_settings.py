@@ -17,6 +17,24 @@ def test_the_servers_step_size_depends_on_the_strategy(strategy, rate):
     assert settings(strategy=strategy, server_learning_rate=0.5).server_learning_rate == 0.5
 
 
+@pytest.mark.parametrize(
+    ("workload", "strategy", "moments"),
+    [
+        ("ddpm", "fedavg", "averaged"),
+        ("ncsn", "fedprox", "averaged"),
+        ("ddpm", "fedadam", "fresh"),
+        ("ncsn", "fedavgm", "fresh"),
+    ],
+)
+def test_moments_are_averaged_where_the_strategy_only_averages(workload, strategy, moments):
+    assert settings(workload, strategy=strategy).local_moments == moments
+
+
+def test_moments_that_a_strategy_would_not_only_average_are_refused():
+    with pytest.raises(SettingsError, match="local-moments=averaged: strategy=fedadam does more than average; take"):
+        settings(strategy="fedadam", local_moments="averaged")
+
+
 @pytest.mark.parametrize(("targets", "clients"), [("pen", 4), ("pen,blend", 4), ("a,b,c,d,e", 5)])
 def test_there_are_four_clients_or_one_a_target(targets, clients):
     assert settings(targets=targets).clients == clients

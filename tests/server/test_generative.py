@@ -52,9 +52,14 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the server catches it."""
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedavgm", "fedadam"])
-def test_a_run_killed_between_rounds_and_resumed_equals_an_unbroken_one(strategy, settings, grid_of, silence, tmp_path):
-    settings = settings.changed(strategy=strategy, rounds=3, sample_every=2)
+@pytest.mark.parametrize(
+    ("strategy", "moments"),
+    [("fedavg", "averaged"), ("fedprox", "averaged"), ("fedavg", "fresh"), ("fedavgm", "fresh"), ("fedadam", "fresh")],
+)
+def test_a_run_killed_between_rounds_and_resumed_equals_an_unbroken_one(
+    strategy, moments, settings, grid_of, silence, tmp_path
+):
+    settings = settings.changed(strategy=strategy, local_moments=moments, rounds=3, sample_every=2)
     unbroken = result(run(grid_of.simulated(2), settings.changed(output=str(tmp_path / "unbroken")), silence))
 
     def kill(sent, honest):
@@ -157,10 +162,24 @@ def test_clients_that_all_diverge_end_the_run_and_it_can_be_resumed(settings, gr
 
 
 def test_a_server_step_that_leaves_the_finite_numbers_stops_before_it_is_written_down(settings, grid_of, silence):
-    settings = settings.changed(strategy="fedadam", server_learning_rate=1e300)
+    settings = settings.changed(strategy="fedadam", local_moments="fresh", server_learning_rate=1e300)
     with pytest.raises(RunStopped, match="round 1: the new model is not finite .* take smaller steps"):
         run(grid_of.simulated(2), settings, silence)
     assert checkpoints.latest(Path(settings.output) / "checkpoints") is None
+
+
+def test_a_second_moment_below_zero_is_dropped(settings, grid_of, silence):
+    def lie(sent, honest):
+        if sent.metadata.message_type == "train" and honest.content["client"]["name"] == "handwritten/0001":
+            arrays = from_record(honest.content["model"])
+            name = next(name for name in arrays if name.endswith(".exp_avg_sq"))
+            honest.content["model"] = to_record({**arrays, name: arrays[name] - 1})
+        return honest
+
+    directory = run(grid_of.simulated(2, tamper=lie), settings.changed(rounds=1), silence)
+    (failure,) = directory.metrics()[-1]["failures"]
+    assert "handwritten/0001: dropped, optimiser." in failure
+    assert failure.endswith("has negative values: the second moment of an Adam has none")
 
 
 @pytest.mark.parametrize(

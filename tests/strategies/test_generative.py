@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from torch import nn
 
 from protocol.generative_settings import LOCAL, GenerativeSettings
+from protocol.moments import moments_of, parted, restore_moments
 from protocol.records import config_record, from_record, to_record
 from server.roster import Cohort
-from strategies.generative import GENERATIVE_STRATEGIES
+from strategies.generative import GENERATIVE_STRATEGIES, strategy_for
 from strategies.memory import remembered, remind
 
 START = {"b": np.array([1.0, 2.0], np.float32), "a": np.array([[3.0]], np.float32)}
@@ -85,3 +88,77 @@ def test_forgetting_would_be_noticed(generative_settings_of):
 def test_a_strategy_that_has_not_trained_remembers_nothing(generative_settings_of):
     for name, make in GENERATIVE_STRATEGIES.items():
         assert remembered(make(generative_settings_of(strategy=name))) == {}
+
+
+class TwoNumbers(nn.Module):
+    """The model that `START` are the weights of."""
+
+    def __init__(self):
+        super().__init__()
+        self.b, self.a = (nn.Parameter(torch.from_numpy(START[name].copy())) for name in ("b", "a"))
+
+
+def trained(message, target, examples):
+    """A client's reply: one step of the Adam that the message brings, towards a target."""
+    model = TwoNumbers()
+    weights, moments = parted(from_record(message.content["model"]))
+    model.load_state_dict(weights)
+    adam = torch.optim.Adam(model.parameters(), lr=0.1)
+    restore_moments(adam, model, moments)
+    sum((value - target).square().sum() for value in model.parameters()).backward()
+    adam.step()
+    content = RecordDict(
+        {
+            "model": to_record(model.state_dict() | moments_of(adam, model)),
+            "metrics": MetricRecord({"num-examples": examples, "loss": 1.0}),
+        }
+    )
+    return Message(content, dst_node_id=1, message_type="train")
+
+
+def shared_round(strategy, settings, server_round, arrays, targets=((-5.0, 10), (9.0, 30))):
+    config = config_record(settings, server_round)
+    message, _ = strategy.configure_train(server_round, arrays, config, Cohort([4, 7]))
+    new, _ = strategy.aggregate_train(server_round, [trained(message, *each) for each in targets])
+    return new
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox"])
+def test_clients_with_the_same_data_that_share_moments_descend_as_one_adam_does(name, generative_settings_of):
+    settings = generative_settings_of(strategy=name)
+    strategy, arrays = strategy_for(settings, TwoNumbers()), to_record(START)
+    for server_round in range(1, 6):
+        arrays = shared_round(strategy, settings, server_round, arrays, targets=((9.0, 10), (9.0, 30)))
+    alone = TwoNumbers()
+    adam = torch.optim.Adam(alone.parameters(), lr=0.1)
+    for _ in range(5):
+        adam.zero_grad()
+        sum((value - 9.0).square().sum() for value in alone.parameters()).backward()
+        adam.step()
+    assert set(arrays) == set(START)
+    for key, value in from_record(arrays).items():
+        assert value == pytest.approx(alone.state_dict()[key].numpy(), rel=1e-5)
+    assert {value.item() for key, value in strategy.moments.items() if key.endswith(".step")} == {5.0}
+
+
+def test_moments_are_averaged_by_examples_as_the_model_is(generative_settings_of):
+    settings = generative_settings_of()
+    assert settings.local_moments == "averaged"
+    strategy = strategy_for(settings, TwoNumbers())
+    shared_round(strategy, settings, 1, to_record(START))
+    gradients = [2 * (3.0 - target) for target in (-5.0, 9.0)]  # of "a", in the first step
+    mean, squares = ((10 * g(gradients[0]) + 30 * g(gradients[1])) / 40 for g in (float, lambda x: x * x))
+    assert strategy.moments["optimiser.a.exp_avg"].item() == pytest.approx(0.1 * mean)
+    assert strategy.moments["optimiser.a.exp_avg_sq"].item() == pytest.approx(0.001 * squares)
+
+
+def test_shared_moments_survive_a_restart(generative_settings_of):
+    settings = generative_settings_of()
+    unbroken = strategy_for(settings, TwoNumbers())
+    after_one = shared_round(unbroken, settings, 1, to_record(START))
+    state = {key: value.clone() for key, value in remembered(unbroken).items()}
+    after_two = shared_round(unbroken, settings, 2, after_one)
+    resumed, forgetful = (strategy_for(settings, TwoNumbers()) for _ in range(2))
+    remind(resumed, {**state, "average.a": torch.zeros(1, 1)})
+    again, forgotten = (shared_round(each, settings, 2, after_one) for each in (resumed, forgetful))
+    assert from_record(again)["a"].item() == from_record(after_two)["a"].item() != from_record(forgotten)["a"].item()

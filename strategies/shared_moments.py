@@ -1,0 +1,59 @@
+"""FedAvg and FedProx whose clients share one Adam: its moments are averaged as the model is, and sent along with it.
+
+An Adam that starts afresh every round divides each client's gradient by what that client alone has just seen of it.
+Where the clients' data differ, the mean of such steps points elsewhere than the mean gradient, at any step size.
+With one second moment for all it doesn't, and the first steps of a round are no larger than the others. Averaging the
+second moment: Chen et al. 2020, "Toward communication efficient adaptive gradient method".
+"""
+
+from collections.abc import Iterable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, FedProx
+from torch import Tensor, nn
+
+from protocol.moments import initial_moments, parted
+from protocol.records import from_record, to_record
+
+
+class SharedMoments(FedAvg):
+    """FedAvg with the moments among the arrays that it averages, three times as many in all.
+
+    Parameters
+    ----------
+    model
+        Whose parameters the clients train.
+    options
+        Of the Flower strategy.
+
+    Attributes
+    ----------
+    moments : dict of str to Tensor
+        After the last round, as `protocol.moments` names them; zeros before the first.
+    """
+
+    def __init__(self, *, model: nn.Module, **options) -> None:
+        super().__init__(**options)
+        self.moments: dict[str, Tensor] = initial_moments(model)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the moments along with the model."""
+        both = ArrayRecord({**arrays, **to_record(self.moments)})
+        return super().configure_train(server_round, both, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average both, keep the moments and return the model. Without any replies, nothing changes."""
+        both, metrics = super().aggregate_train(server_round, replies)
+        if both is None:
+            return None, None
+        model, self.moments = parted(from_record(both))
+        return to_record(model), metrics
+
+
+class ProximalSharedMoments(SharedMoments, FedProx):
+    """The same with FedProx's term on the clients."""

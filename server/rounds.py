@@ -246,7 +246,7 @@ def admit(answers: Answers, names: dict[int, str], check: Check, timeout: float)
     return phase
 
 
-def _checker(strategy: Strategy, arrays: ArrayRecord, arriving: Collection[str]) -> Check:
+def _checker(strategy: Strategy, arrays: ArrayRecord, arriving: Collection[str] = ()) -> Check:
     """The strategy's own check of an upload; without one, the upload must look like the model that was sent."""
     if arriving:
         return lambda content: (strategy.check_join if sender(content) in arriving else strategy.check_reply)(content)

@@ -30,8 +30,8 @@ def join(
 ) -> None:
     """Let a new domain's clients join a simulated run; the run itself stays as it is.
 
-    A copy of it goes on: the new clients upload their mixture, the server finds the nearest known domains by it, and the
-    blend of their local classifiers is what the new ones start from. What is interrupted goes on with
+    A copy of it goes on: the new clients upload their mixture, the server finds the nearest known domains by it, and
+    the blend of their local classifiers is what the new ones start from. What is interrupted goes on with
     `fmtda simulate --resume`.
 
     Examples:

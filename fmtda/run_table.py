@@ -24,7 +24,11 @@ def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
     table.add_section()
     columns = [summary["plain_source_only"], summary["source_only"]]
     columns += [{d: by[head] for d, by in summary["accuracy_by_head"].items() if head in by} for head in heads]
-    table.add_row("average", *(_percent(sum(c.values()) / len(c) if c else None) for c in columns))
+    average = "average"
+    if summary.get("newcomers"):  # before they joined, nobody measured their domains
+        average += " of those there from the start"
+        columns = [{d: value for d, value in c.items() if d in summary["source_only"]} for c in columns]
+    table.add_row(average, *(_percent(sum(c.values()) / len(c) if c else None) for c in columns))
     if summary["accuracy"] or summary["source_only"]:
         console.print(table)
     _print_newcomers(console, summary)

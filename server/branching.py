@@ -1,4 +1,4 @@
-"""A new run directory that goes on from another run's last whole round, with other settings; the old one stays as it is.
+"""A new run directory that goes on from another run's last whole round, with other settings; the old one stays.
 
 A domain joins a simulation that way (`with_joining`): its clients come in the next round.
 """

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from fmtda.command_line import cli
 from fmtda.report.page import rendered
+from fmtda.report.runs import Run
 from fmtda.run_table import print_run
 
 CLIENTS = ["blend", "pen", "street"]
@@ -48,12 +49,15 @@ def test_the_report_copes_with_a_domain_that_came_late(joined):
     page = rendered([joined])
     assert "Joined late" in page
     assert f"Late there joined {NEW} in round 2." in page
+    command = Run.read(joined).command
+    assert "-c joining=street -c join-round=2" in command
+    assert "-c strategy" not in command and "standardise" not in command
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--domain", "pen"), "this run has it already, beside blend, pen"),
+        (("--domain", "pen"), "this run has it already, beside pen, blend"),
         (("--domain", "nowhere"), "nowhere"),
         (("--domain", "fonts", "-c", "seed=3"), "-c seed: a run goes on with its own settings"),
     ],

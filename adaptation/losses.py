@@ -76,7 +76,11 @@ def local_classifier_loss(
 
 
 def alignment_loss(
-    global_probabilities: Tensor, local_probabilities: Tensor, weights: Tensor, robust_share: float = 0.0
+    global_probabilities: Tensor,
+    local_probabilities: Tensor,
+    weights: Tensor,
+    robust_share: float = 0.0,
+    client_weights: Tensor | None = None,
 ) -> Tensor:
     """What the server minimises over the feature extractor G (FMTDA, Eq. 6).
 
@@ -95,6 +99,8 @@ def alignment_loss(
         w_T^i(x') in [0, 1]: the typicality of x' under each client's mixture.
     robust_share : float
         In [0, 0.5): the share of the clients whose uploads may be anything. 0 is the paper's plain mean.
+    client_weights : Tensor, shape (M,), optional
+        How much each client counts, above 0: an extra, not part of FMTDA. Default: all the same.
 
     Returns
     -------
@@ -104,10 +110,12 @@ def alignment_loss(
     """
     distances = (global_probabilities - local_probabilities).abs().mean(dim=-1)
     weighted = weights * distances
-    return trimmed_mean(weighted, robust_share).mean() if trimmed(len(weighted), robust_share) else weighted.mean()
+    if trimmed(len(weighted), robust_share) or client_weights is not None:
+        return trimmed_mean(weighted, robust_share, client_weights).mean()
+    return weighted.mean()
 
 
-def trimmed_mean(values: Tensor, share: float) -> Tensor:
+def trimmed_mean(values: Tensor, share: float, weights: Tensor | None = None) -> Tensor:
     """Mean over the first axis without its largest and smallest values: an extra, not part of FMTDA.
 
     As long as no more than the trimmed number of rows are arbitrary, the result lies between the smallest and the
@@ -121,6 +129,9 @@ def trimmed_mean(values: Tensor, share: float) -> Tensor:
     values : Tensor, shape (M, ...)
     share : float
         In [0, 0.5): of the M values at a place, this share is left out at either end, rounded down.
+    weights : Tensor, shape (M,), optional
+        Of the rows in the mean over what is left, above 0. They have no say in what is left out: a row of a small
+        weight would else always be, and the mean of what is left stays between the others' values all the same.
 
     Returns
     -------
@@ -134,7 +145,12 @@ def trimmed_mean(values: Tensor, share: float) -> Tensor:
     if not 0 <= share < 0.5:
         raise ValueError(f"share={share} must be at least 0 and below 0.5")
     count = trimmed(len(values), share)
-    return values.sort(dim=0).values[count : len(values) - count].mean(dim=0)
+    ordered = values.sort(dim=0)
+    left = slice(count, len(values) - count)
+    if weights is None:
+        return ordered.values[left].mean(dim=0)
+    weights = weights.to(values)[ordered.indices[left]]
+    return (weights * ordered.values[left]).sum(dim=0) / weights.sum(dim=0)
 
 
 def trimmed(count: int, share: float) -> int:

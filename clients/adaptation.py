@@ -6,6 +6,7 @@ client. What the extras add happens before the client predicts, in `localise`, a
 
 import copy
 import time
+from collections.abc import Mapping
 
 import torch
 from flwr.app import Message
@@ -22,7 +23,7 @@ from clients import local_part
 from clients.evaluation import count
 from clients.identity import Client
 from clients.network import feature_rows, inputs_of, received_network, use_own_statistics
-from protocol.records import reply_to, to_record
+from protocol.records import from_record, reply_to, to_record
 from protocol.runtime import choose_device
 from protocol.seeds import seed_for
 
@@ -30,12 +31,16 @@ TYPICALITY_BINS = 10
 """Of the histogram of w_S over [0, 1] that a client reports (our choice)."""
 
 
+State = Mapping[str, Tensor]
+"""A classifier's parameters by name."""
+
+
 def train(message: Message, client: Client) -> Message:
     """Fit F_l and W_T to the client's unlabelled examples, and upload these two."""
     began = time.perf_counter()
     network = received_network(message, client)
     source_mixture = Mixture.from_arrays({n: a.numpy() for n, a in message.content["source_mixture"].items()})
-    classifier, mixture, losses = learn(network, source_mixture, client)
+    classifier, mixture, losses = learn(network, source_mixture, client, sent_start(message))
     metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began, **losses}
     return reply_to(
         message,
@@ -47,15 +52,16 @@ def train(message: Message, client: Client) -> Message:
 
 
 def learn(
-    network: Network, source_mixture: Mixture, client: Client
+    network: Network, source_mixture: Mixture, client: Client, start: State | None = None
 ) -> tuple[torch.nn.Module, Mixture, dict[str, float | list[int]]]:
     """Algorithm 1, lines 7-11: F_l and W_T of a client, also written to its folder, and the mean losses.
 
-    `network` is the server's, and takes on the client's BatchNorm statistics where that extra is on.
+    `network` is the server's, and takes on the client's BatchNorm statistics where that extra is on. F_l begins as F_g,
+    or at `start` in the first rounds of a client that joined late.
     """
     inputs = inputs_of(client, client.train)
     use_own_statistics(network, inputs, client)
-    classifier, mixture, losses = _adapt(client, network, inputs, source_mixture.to(inputs.device))
+    classifier, mixture, losses = _adapt(client, network, inputs, source_mixture.to(inputs.device), start)
     mixture_tensors = {name: torch.from_numpy(array) for name, array in mixture.arrays().items()}
     local_part.write(
         client.folder,
@@ -66,7 +72,7 @@ def learn(
 
 
 def _adapt(
-    client: Client, network: Network, inputs: Inputs, source_mixture: Mixture
+    client: Client, network: Network, inputs: Inputs, source_mixture: Mixture, start: State | None
 ) -> tuple[torch.nn.Module, Mixture, dict[str, float | list[int]]]:
     """R_c mini-batches of Eq. 5 on F_l and of the mixture's stepwise EM.
 
@@ -76,6 +82,8 @@ def _adapt(
     global_classifier = network.classifier
     features = feature_rows(network, inputs, settings, client.generator("places"))
     classifier = copy.deepcopy(global_classifier).requires_grad_(True)  # F_l <- F_g
+    if start is not None:
+        classifier.load_state_dict(start)
     fitted, held_out = (
         torch.from_numpy(part).to(inputs.device)
         for part in hold_out(len(features), seed_for(settings.seed, client.name, "mixture hold-out"))
@@ -110,16 +118,22 @@ def _adapt(
     )
 
 
+def sent_start(message: Message) -> State | None:
+    """Where the server wants F_l to begin in the place of F_g: it knows clients like this one that joined late."""
+    return from_record(message.content["start"]) if "start" in message.content else None
+
+
 def evaluate(message: Message, client: Client) -> Message:
     """Predict the client's test examples by F_g, F_l and their mean, and count what is right.
 
     F_g predicts on G as it came, with the client's own BatchNorm statistics where that extra is on; F_l on G as
-    self-training left it.
+    self-training left it. A client that joined and has not trained yet is sent the F_l that it predicts with.
     """
     began = time.perf_counter()
     network = received_network(message, client)
-    local = predictors(network, client)
-    uploaded = local_part.read(client.folder, local_part.UPLOADED)
+    start = sent_start(message)
+    local = predictors(network, client, start)
+    uploaded = local_part.read(client.folder, local_part.UPLOADED) if start is None else None
     mixture = None
     if uploaded is not None:
         mixture = Mixture(**local_part.group("mixture", uploaded)).to(choose_device(client.settings.device))
@@ -139,14 +153,14 @@ def evaluate(message: Message, client: Client) -> Message:
     return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **metrics})
 
 
-def predictors(network: Network, client: Client) -> Network:
+def predictors(network: Network, client: Client, start: State | None = None) -> Network:
     """What a client predicts with beside F_g: a copy of `network` as `localise` leaves it.
 
     `network` itself, the server's, takes on the client's BatchNorm statistics where that extra is on; F_g predicts
     on it.
     """
     use_own_statistics(network, inputs_of(client, client.train), client)
-    return localise(copy.deepcopy(network), client)
+    return localise(copy.deepcopy(network), client, start)
 
 
 def personalise_copy(message: Message, client: Client) -> Message:
@@ -196,17 +210,19 @@ def predicting_networks(message: Message, client: Client) -> dict[str, Network]:
     return {"global": network, "local": local}
 
 
-def localise(network: Network, client: Client) -> Network:
+def localise(network: Network, client: Client, start: State | None = None) -> Network:
     """G and F_l as this client predicts with them; what makes them its own is written to its folder.
 
-    F_l is what the client last uploaded; F_g, from which F_l starts, if it has not trained or lost its folder. The
+    F_l is `start` where one came; else what the client last uploaded; F_g if it has not trained or lost its folder. The
     extra `self-train` goes on from there: F_l and G's BatchNorm scales and shifts learn from confident pseudo-labels.
     `network` shares G with the result, and so its scales and shifts.
     """
     settings = client.settings
     classifier = copy.deepcopy(network.classifier)
     uploaded = local_part.read(client.folder, local_part.UPLOADED)
-    if uploaded is not None:
+    if start is not None:
+        classifier.load_state_dict(start)
+    elif uploaded is not None:
         classifier.load_state_dict(local_part.group("classifier", uploaded))
     local = Network(network.feature_extractor, classifier, network.feature_size)
     if settings.self_train:

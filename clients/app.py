@@ -3,7 +3,17 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import adabn, adaptation, domain_adversarial, evaluation, generative, illustration, mcd, self_training
+from clients import (
+    adabn,
+    adaptation,
+    domain_adversarial,
+    evaluation,
+    generative,
+    illustration,
+    joining,
+    mcd,
+    self_training,
+)
 from clients.identity import identify
 from protocol.generative_settings import GenerativeSettings
 from protocol.records import reply_to
@@ -33,6 +43,13 @@ def introduce(message: Message, context: Context) -> Message:
     client = identify(message, context)
     held = {"train-examples": len(client.train), "test-examples": len(client.test)}
     return reply_to(message, client.name, {**held, "shares-examples": int(client.shares_examples)})
+
+
+@app.query("join")
+def join(message: Message, context: Context) -> Message:
+    """Upload a mixture alone, to join a federation under way."""
+    set_threads(CLIENT_THREADS)
+    return joining.join(message, identify(message, context))
 
 
 @app.query("illustrate")

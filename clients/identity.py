@@ -14,7 +14,7 @@ from domains.family import DataSpec
 from domains.partition import held_out_share, limited_split, split_labels
 from domains.registry import family, spec_of
 from protocol.records import read_config
-from protocol.seeds import client_name, client_names, domain_of, generator_for
+from protocol.seeds import client_name, domain_of, generator_for
 from protocol.settings import RunSettings
 
 
@@ -77,7 +77,7 @@ def identify(message: Message, context: Context) -> Client:
         if not isinstance(shares_examples, bool):
             raise DataError(f"share-examples={shares_examples}: expected true or false, without quotes")
     elif "partition-id" in node:
-        names = client_names(settings.target_domains, int(node["num-partitions"]))
+        names = settings.simulated_names(int(node["num-partitions"]))
         name = names[int(node["partition-id"])]
         shares = sum(domain_of(other) == domain_of(name) for other in names)
         data_dir = settings.data_dir

@@ -25,7 +25,7 @@ from clients import local_part
 from clients.network import loaded_network
 from domains.registry import family
 from protocol.runtime import choose_device
-from protocol.seeds import client_names, domain_of
+from protocol.seeds import domain_of
 from protocol.settings import Settings, SettingsError
 from protocol.workloads import read_settings
 from server import checkpoints, uploads
@@ -323,7 +323,7 @@ def clients_of(run: Path, settings: Settings) -> list[str]:
         file.parent.relative_to(run / "clients").as_posix() for file in (run / "clients").glob("*/*/*.safetensors")
     }
     names = {*uploads.senders(RunDirectory(run).uploads), *folders}
-    return sorted(names or client_names(settings.target_domains, settings.clients))
+    return sorted(names or settings.simulated_names(settings.nodes))
 
 
 def named_clients(run: Path, settings: Settings, domain: str | None) -> list[str]:

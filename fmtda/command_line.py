@@ -1,8 +1,6 @@
 """The command line: ``fmtda simulate`` and what belongs to it."""
 
-import json
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +11,9 @@ from fmtda.deploy.command import deploy_cli
 from fmtda.doctor import doctor
 from fmtda.export import export
 from fmtda.generate import generate
-from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, stop
+from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse
+from fmtda.join import join
+from fmtda.launch import carry_out_simulation
 from fmtda.predict import predict
 from fmtda.report.command import end_with_report, report
 from fmtda.sample import sample
@@ -105,27 +105,7 @@ def simulate(
     settings = checked_settings(given, resume, "simulate")
     check_resources(settings, client_cpus, client_gpus)
 
-    from domains.examples import DataError
-    from fmtda.progress import Bars
-    from fmtda.run_table import print_run
-    from fmtda.simulation import simulate as launch
-    from server.checkpoints import CheckpointError
-    from server.metrics import metric_of
-    from server.progress import Lines
-    from server.rounds import RunStopped
-
-    metric = metric_of(settings)
-    progress = Bars(console, settings.rounds, metric) if console.is_terminal else Lines(metric)
-    try:
-        with closing(progress):
-            launch(settings, progress, client_cpus, client_gpus)
-    except (SettingsError, DataError) as error:
-        refuse(error)
-    except (CheckpointError, RunStopped) as error:
-        stop(error, settings)
-    path = Path(settings.output)
-    print_run(console, json.loads((path / "summary.json").read_text()), path)
-    end_with_report(console, path)
+    carry_out_simulation(settings, console, client_cpus, client_gpus)
 
 
 @cli.command()
@@ -196,6 +176,7 @@ def benchmark(
     print(f"fmtda: table and pictures are in {request.output}")
 
 
+cli.command()(join)
 cli.command()(generate)
 cli.command()(sample)
 cli.command()(predict)

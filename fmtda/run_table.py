@@ -24,11 +24,37 @@ def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
     table.add_section()
     columns = [summary["plain_source_only"], summary["source_only"]]
     columns += [{d: by[head] for d, by in summary["accuracy_by_head"].items() if head in by} for head in heads]
-    table.add_row("average", *(_percent(sum(c.values()) / len(c) if c else None) for c in columns))
+    average = "average"
+    if summary.get("newcomers"):  # before they joined, nobody measured their domains
+        average += " of those there from the start"
+        columns = [{d: value for d, value in c.items() if d in summary["source_only"]} for c in columns]
+    table.add_row(average, *(_percent(sum(c.values()) / len(c) if c else None) for c in columns))
     if summary["accuracy"] or summary["source_only"]:
         console.print(table)
+    _print_newcomers(console, summary)
     _print_label_free(console, summary)
     _print_costs(console, summary, path)
+
+
+def _print_newcomers(console: Console, summary: dict[str, Any]) -> None:
+    """Who joined late: near whom, and how good its domain's predictions were after how many rounds."""
+    newcomers = summary.get("newcomers", {})
+    if not newcomers:
+        return
+    rounds = sorted({int(after) for newcomer in newcomers.values() for after in newcomer["accuracy_after"]})
+    metric = METRIC_NAMES[summary["metric"]]
+    table = Table("client", "round", title=f"joined late: {metric} in percent after so many rounds")
+    table.add_column("nearest (weight, divergence in nats)")
+    for after in rounds:
+        table.add_column(str(after), justify="right")
+    for name, newcomer in newcomers.items():
+        nearest = "\n".join(
+            f"{other} ({found['weight']:.2f}, {found['divergence']:.3g})"
+            for other, found in newcomer["nearest"].items()
+        )
+        reached = (_percent(newcomer["accuracy_after"].get(str(after))) for after in rounds)
+        table.add_row(name, str(newcomer["joined"]), nearest or "-", *reached)
+    console.print(table)
 
 
 def _print_label_free(console: Console, summary: dict[str, Any]) -> None:

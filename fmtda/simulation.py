@@ -61,7 +61,7 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
     run_simulation(
         server_app=server_app,
         client_app=client_app,
-        num_supernodes=settings.clients,
+        num_supernodes=settings.nodes,
         backend_config={
             "init_args": init_args,
             "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus},

@@ -5,14 +5,19 @@ message     server -> client                     client -> server
 ==========  ===================================  ==========================================================
 query       config                               client (name), metrics (numbers of examples, whether it
                                                  agrees to show some)
+join        model, source_mixture, config        client, metrics, `mixture`; of a client alone that was not there
+                                                 from the start
 train       model (G, F and what a strategy      client, metrics and `classifier`, `mixture` (DualAdapt)
             adds, such as Adam's moments),       or `model` (averaging strategies)
             config; source_mixture (DualAdapt),
-            source_features (federated DANN)
+            source_features (federated DANN);
+            `start` (the F_l to begin with, of
+            one that joined)
 personalise model, config                        client, metrics
 illustrate  model, pretrained, config            client, metrics, `illustration` (protocol.illustrations), of
                                                  clients alone that agreed to show examples
-evaluate    model, config                        client, metrics
+evaluate    model, config; `start` before the    client, metrics
+            first training of one that joined
 ==========  ===================================  ==========================================================
 
 Records are made, unpacked and checked here; strategies and the round driver only pass them on.

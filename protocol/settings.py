@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from protocol.seeds import client_name, client_names
+
 AUTO = "auto"
 Scalar = str | int | float | bool
 
@@ -98,7 +100,8 @@ class RunSettings(BaseModel):
         """
         values = {key: value for key, value in config.items() if not cls._is_auto(key, value)}
         resolved = {**cls.auto_values(values), **(family_defaults or {}), **values}
-        resolved.setdefault("clients", cls.auto_clients(len(_names(resolved.get("targets", "")))))
+        from_the_start = set(_names(resolved.get("targets", ""))) - set(_names(resolved.get("joining", "")))
+        resolved.setdefault("clients", cls.auto_clients(len(from_the_start)))
         try:
             return cls.model_validate(resolved)
         except ValidationError as error:
@@ -142,6 +145,23 @@ class RunSettings(BaseModel):
     def target_domains(self) -> tuple[str, ...]:
         """The comma list `targets` as names."""
         return _names(self.targets)
+
+    @property
+    def late_domains(self) -> tuple[str, ...]:
+        """The domains of simulated clients that join late, as often as clients; none but in domain adaptation."""
+        return ()
+
+    @property
+    def nodes(self) -> int:
+        """How many clients a simulation has, those that join late among them."""
+        return self.clients + len(self.late_domains)
+
+    def simulated_names(self, nodes: int) -> list[str]:
+        """The names of a simulation's clients by partition number; those that join late have the last ones."""
+        late = self.late_domains
+        from_the_start = [domain for domain in self.target_domains if domain not in late]
+        last = [client_name(domain, late[:place].count(domain)) for place, domain in enumerate(late)]
+        return client_names(from_the_start, nodes - len(late)) + last
 
     @property
     def tracker_names(self) -> tuple[str, ...]:
@@ -228,6 +248,20 @@ class Settings(RunSettings):
     )
     cache_features: bool = Field(True, description="compute a client's features once a round (G is frozen there)")
 
+    # Clients that join late
+    joining: str = Field(
+        "", description="simulation: comma list of targets that join late, each as often as it has clients"
+    )
+    join_round: int = Field(
+        2, ge=2, description="simulation: the round in which they do; a late SuperNode needs no key"
+    )
+    join_rounds: int = Field(
+        3, ge=0, description="rounds in which the weight in Eq. 6 of a client that joined late grows to that of others"
+    )
+    join_start: Literal["nearest", "global"] = Field(
+        "nearest", description="F_l of a client that joined late starts at a blend of the nearest clients', or at F_g"
+    )
+
     # The extras beyond the paper, each switchable alone
     standardise: bool = Field(description="extra: every input to zero mean and unit variance")
     randomise: bool = Field(description="extra: the labelled source changed at random, as its kind of inputs allows")
@@ -255,6 +289,11 @@ class Settings(RunSettings):
     local_steps: int = Field(ge=1, description="peers: gradient steps of a client a round")
     local_batch: int = Field(ge=2, description="peers: examples in one of them")
     local_learning_rate: float = Field(gt=0, description="fed-mcd, fed-dann, mcd, dann: Adam step size of them")
+
+    @property
+    def late_domains(self) -> tuple[str, ...]:
+        """The comma list `joining` as names."""
+        return _names(self.joining)
 
     @classmethod
     def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -25,6 +25,7 @@ from server.metrics import (
     label_free_by_domain,
     summarise,
 )
+from server.newcomers import newcomers_of
 from server.pretraining import pretrained
 from server.roster import Cohort
 from server.rounds import Federation, NoClientAnswered, first_reason
@@ -138,7 +139,8 @@ class AdaptationRun:
             illustrate(federation, self.source, pretrained, self._as_evaluated(arrays), self.network)
 
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
-        return summarise(self.settings, lines, wall_seconds)
+        newcomers = newcomers_of(lines, self.settings.inference)
+        return summarise(self.settings, lines, wall_seconds) | ({"newcomers": newcomers} if newcomers else {})
 
     def _personalise(self, federation: Federation, arrays: ArrayRecord) -> None:
         """Write down how good the clients' own copies are."""

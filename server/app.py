@@ -64,8 +64,10 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
     if problems := roster.call(federation.exchange, grid, settings, settings.timeout):
         raise SettingsError("\n".join(problems))
 
-    strategy = workload.strategy()
     checkpoint = checkpoints.latest(directory.checkpoints) if settings.resume else None
+    federation.newcomers.restore(checkpoint.state if checkpoint else {})
+    federation.hold_back(checkpoint.round + 1 if checkpoint else 1)
+    strategy = workload.strategy()
     if checkpoint is None:
         directory.cut_back(-1)
         arrays, first_round = workload.begin(federation), 1

@@ -1,6 +1,7 @@
 """Who takes part: nodes found by the names their clients give, and drawn for a round by name."""
 
 import time
+from collections.abc import Collection
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -20,26 +21,32 @@ class Roster:
     """
 
     def __init__(self) -> None:
+        self.present: dict[int, str] = {}
+        """Everybody who said a name, those that are held back among them."""
         self.names: dict[int, str] = {}
+        """Who takes part."""
         self.showing: dict[int, int] = {}
         """Nodes that agree to show examples, and how many test examples each has."""
 
     def wait(self, grid: Grid, settings: RunSettings) -> None:
-        """Wait until ``clients`` nodes are there.
+        """Wait until ``clients`` nodes are there, and in a simulation those that join late.
 
         Raises
         ------
         SettingsError
-            If there are fewer after ``join-timeout`` seconds, or more; the message names the option that helps.
+            If there are fewer after ``join-timeout`` seconds, or more, though in a resumed run some may have joined
+            late; the message names the option that helps.
         """
         deadline = time.monotonic() + settings.join_timeout
-        while (count := len(list(grid.get_node_ids()))) < settings.clients and time.monotonic() < deadline:
+        while (count := len(list(grid.get_node_ids()))) < settings.nodes and time.monotonic() < deadline:
             time.sleep(0.05)
-        if count != settings.clients:
+        if count < settings.nodes or (count > settings.nodes and not settings.resume):
+            late = f" and {len(settings.late_domains)} that join late" if settings.late_domains else ""
             raise SettingsError(
-                f"clients={settings.clients}, but the federation has {count} nodes after {settings.join_timeout:g} s; "
-                f"pass --federation-config 'num-supernodes={settings.clients}' to `flwr run`, "
-                f"or set clients={count}, or start more SuperNodes"
+                f"clients={settings.clients}{late}, but the federation has {count} nodes after "
+                f"{settings.join_timeout:g} s; "
+                f"pass --federation-config 'num-supernodes={settings.nodes}' to `flwr run`, "
+                f"or set clients={count - len(settings.late_domains)}, or start more SuperNodes"
             )
 
     def call(self, exchange: Exchange, grid: Grid, settings: RunSettings, timeout: float) -> list[str]:
@@ -51,7 +58,7 @@ class Roster:
             Who can't take part, and why: no usable data, no answer, a name that another node has.
         """
         present = list(grid.get_node_ids())
-        names = {node_id: name for node_id, name in self.names.items() if node_id in present}
+        names = {node_id: name for node_id, name in self.present.items() if node_id in present}
         content = RecordDict({"config": config_record(settings, 0)})
         unknown = [node_id for node_id in present if node_id not in names]
         answers = exchange.send((Message(content, dst_node_id=n, message_type="query") for n in unknown), timeout)
@@ -73,17 +80,22 @@ class Roster:
             metrics = reply.content["metrics"]
             if metrics.get("shares-examples") == 1 and isinstance(metrics.get("test-examples"), int):
                 self.showing[reply.metadata.src_node_id] = metrics["test-examples"]
-        self.names = dict(sorted(names.items(), key=lambda item: item[1]))
+        self.present = dict(sorted(names.items(), key=lambda item: item[1]))
+        self.hold_back(())
         return problems
 
-    def cohort(self, settings: RunSettings, server_round: int) -> "Cohort":
-        """The clients of a round: all, or the share ``fraction`` drawn from the seed by name."""
-        node_ids = list(self.names)
-        if settings.fraction < 1:
+    def hold_back(self, names: Collection[str]) -> None:
+        """Let everybody take part but these, until the next call."""
+        self.names = {node_id: name for node_id, name in self.present.items() if name not in names}
+
+    def cohort(self, settings: RunSettings, server_round: int, joining: Collection[str] = ()) -> "Cohort":
+        """The clients of a round: all, or the share ``fraction`` drawn from the seed by name, and those that join."""
+        drawn = [node_id for node_id, name in self.names.items() if name not in joining]
+        if settings.fraction < 1 and drawn:
             draw = np.random.default_rng(seed_for(settings.seed, server_round, "cohort"))
-            count = max(1, round(settings.fraction * len(node_ids)))
-            node_ids = [node_ids[i] for i in sorted(draw.choice(len(node_ids), count, replace=False))]
-        return Cohort(node_ids)
+            count = max(1, round(settings.fraction * len(drawn)))
+            drawn = [drawn[i] for i in sorted(draw.choice(len(drawn), count, replace=False))]
+        return Cohort([node_id for node_id, name in self.names.items() if node_id in drawn or name in joining])
 
 
 class Cohort:

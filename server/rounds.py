@@ -6,7 +6,7 @@ arrival; this driver begins at any round and gives every strategy the same order
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from protocol.records import (
 from protocol.settings import RunSettings
 from server import checkpoints, uploads
 from server.exchange import Answers, Exchange
+from server.newcomers import Newcomers, told
 from server.progress import Progress
 from server.roster import Cohort, Roster, last_line
 from server.run_directory import RunDirectory
@@ -75,6 +76,7 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.exchange = Exchange(self.grid, self.progress, self.settings.in_flight)
+        self.newcomers = Newcomers(self.settings)
 
     def write_down(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl and to the curves.
@@ -110,18 +112,26 @@ class Federation:
         for server_round in range(first_round, self.settings.rounds + 1):
             for problem in self.roster.call(self.exchange, self.grid, self.settings, self.settings.join_timeout):
                 self.progress.note(f"round {server_round}: {problem}")
+            self.hold_back(server_round)
             if not self.roster.names:
                 raise NoClientAnswered(f"round {server_round}: no client is there any more")
-            cohort = self.roster.cohort(self.settings, server_round)
-            arrays, training, server_seconds, metrics = self._training_phase(strategy, arrays, server_round, cohort)
+            arriving = self.newcomers.arriving(self.roster.names.values(), strategy)
+            cohort = self.roster.cohort(self.settings, server_round, arriving)
+            arrays, training, server_seconds, metrics = self._training_phase(
+                strategy, arrays, server_round, cohort, arriving
+            )
+            news = self.newcomers.settle(server_round, training.replies)
             to_evaluate = self.workload.after_training(server_round, arrays)
+            for name in sorted(news.keys() & arriving):
+                self.progress.note(f"round {server_round}: {told(name, news[name])}")
             evaluated = server_round % self.settings.evaluate_every == 0 or server_round == self.settings.rounds
             evaluation = self._evaluation_phase(strategy, to_evaluate, server_round) if evaluated else Phase()
             line = self.line(server_round, "round", evaluation, training)
             line |= {"evaluated": evaluated, "train": metrics, "server_seconds": server_seconds}
+            line |= {"newcomers": news} if news else {}
             self.write_down(line)
             self.workload.round_done(self, line)
-            state = {**self.workload.state(), **remembered(strategy)}
+            state = {**self.workload.state(), **remembered(strategy), **self.newcomers.state()}
             checkpoints.write(
                 self.run.checkpoints, server_round, from_record(arrays), state, workload=self.settings.workload
             )
@@ -129,23 +139,31 @@ class Federation:
             self.progress.round_done(server_round, self.settings.rounds, reached)
         return arrays
 
+    def hold_back(self, server_round: int) -> None:
+        """Leave those out of a round who are to join later."""
+        self.roster.hold_back(self.newcomers.too_early(self.roster.names.values(), server_round))
+
     def _training_phase(
-        self, strategy: Strategy, arrays: ArrayRecord, server_round: int, cohort: Cohort
+        self, strategy: Strategy, arrays: ArrayRecord, server_round: int, cohort: Cohort, arriving: Collection[str]
     ) -> tuple[ArrayRecord, Phase, float, dict[str, float]]:
         began = time.perf_counter()
         config = config_record(self.settings, server_round)
         messages = list(strategy.configure_train(server_round, arrays, config, cohort))
         server_seconds = time.perf_counter() - began
-        phase = self.ask(f"round {server_round}: clients train", messages, _checker(strategy, messages))
-        if messages and not phase.replies:
+        messages = self.newcomers.training_messages(messages, self.roster.names, arriving)
+        phase = self.ask(f"round {server_round}: clients train", messages, _checker(strategy, messages, arriving))
+        trained = {name: reply for name, reply in phase.replies.items() if name not in arriving}
+        if messages and not trained:
             raise NoClientAnswered(
                 f"round {server_round}: no client's training could be used: {first_reason(phase.failures)}"
             )
         if hasattr(strategy, "check_reply"):  # what the clients upload is their own part, no whole model
-            uploads.keep(self.run.uploads, phase.replies)
+            uploads.keep(self.run.uploads, trained)
         self.progress.stage(f"round {server_round}: server optimises", 1)
+        if hasattr(strategy, "client_weights"):
+            strategy.client_weights = self.newcomers.weights(server_round)
         began = time.perf_counter()
-        new_arrays, metrics = strategy.aggregate_train(server_round, list(phase.replies.values()))
+        new_arrays, metrics = strategy.aggregate_train(server_round, list(trained.values()))
         server_seconds += time.perf_counter() - began
         self.progress.advance(1)
         return _usable(new_arrays or arrays, arrays, server_round), phase, server_seconds, dict(metrics or {})
@@ -154,6 +172,7 @@ class Federation:
         """Every client evaluates, whoever trained, so that a domain's accuracy means the same in every round."""
         config = config_record(self.settings, server_round)
         messages = strategy.configure_evaluate(server_round, arrays, config, Cohort(list(self.roster.names)))
+        messages = self.newcomers.evaluation_messages(messages, self.roster.names)
         return self.ask(f"round {server_round}: clients evaluate", messages, self.workload.check_evaluation)
 
     def ask(self, stage: str, messages: Iterable[Message], check: Check) -> Phase:
@@ -228,8 +247,10 @@ def admit(answers: Answers, names: dict[int, str], check: Check, timeout: float)
     return phase
 
 
-def _checker(strategy: Strategy, messages: list[Message]) -> Check:
+def _checker(strategy: Strategy, messages: list[Message], arriving: Collection[str] = ()) -> Check:
     """The strategy's own check of an upload; without one, the upload must look like the model that was sent."""
+    if arriving:
+        return lambda content: (strategy.check_join if sender(content) in arriving else strategy.check_reply)(content)
     if hasattr(strategy, "check_reply"):
         return strategy.check_reply
     layout = layout_of(messages[0].content["model"]) if messages else {}

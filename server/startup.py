@@ -17,7 +17,7 @@ from generative.registry import MODELS, MissingExtraError
 from generative.registry import build as build_model
 from protocol.generative_settings import GenerativeSettings
 from protocol.runtime import choose_device
-from protocol.seeds import client_names, domain_of
+from protocol.seeds import domain_of
 from protocol.settings import AUTO, RunSettings, Scalar, Settings, SettingsError
 from protocol.workloads import own_keys, settings_class
 from server.trackers import check_installed as check_trackers
@@ -62,7 +62,7 @@ def check_simulation(settings: RunSettings) -> None:
     """Refuse what a simulation on this machine could not split: target files, and more clients than examples."""
     data = family(settings.data)
     data.check(settings.target_domains, spec_of(settings))
-    names = client_names(settings.target_domains, settings.clients)
+    names = settings.simulated_names(settings.nodes)
     for domain in settings.target_domains:
         shares = sum(domain_of(name) == domain for name in names)
         labels = split_labels(data.load(domain, "train", spec_of(settings)))
@@ -147,8 +147,25 @@ def _check_targets(settings: RunSettings) -> None:
         raise DataError(f"targets={settings.targets}: {settings.source} is the source, it can't be a target too")
     if len(set(settings.target_domains)) < len(settings.target_domains):
         raise DataError(f"targets={settings.targets}: a domain is named twice")
-    if settings.clients < len(settings.target_domains):
+    from_the_start = [domain for domain in settings.target_domains if domain not in settings.late_domains]
+    if settings.clients < len(from_the_start):
         raise SettingsError(
-            f"clients={settings.clients}: {len(settings.target_domains)} targets need a client each; "
-            f"set clients to {len(settings.target_domains)} or more, or name fewer targets"
+            f"clients={settings.clients}: {len(from_the_start)} targets need a client each; "
+            f"set clients to {len(from_the_start)} or more, or name fewer targets"
+        )
+    if isinstance(settings, Settings) and settings.joining:
+        _check_joining(settings)
+
+
+def _check_joining(settings: Settings) -> None:
+    """Refuse clients that join late and don't fit the others, or the rounds."""
+    late, targets = set(settings.late_domains), set(settings.target_domains)
+    if strangers := sorted(late - targets):
+        raise DataError(f"joining={settings.joining}: {', '.join(strangers)} is not among targets={settings.targets}")
+    if not targets - late:
+        raise DataError(f"joining={settings.joining}: no target is left that is there from the start")
+    if settings.join_round > settings.rounds:
+        raise SettingsError(
+            f"join-round={settings.join_round}: this run has rounds={settings.rounds}; take an earlier one, "
+            "or more rounds"
         )

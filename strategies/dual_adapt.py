@@ -12,7 +12,7 @@ Shapes: M clients, B examples of a batch, D features, C classes.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,7 @@ from protocol.records import (
     check_records,
     from_record,
     layout_of,
+    sender,
     to_record,
 )
 from protocol.seeds import generator_for, seed_for
@@ -70,6 +71,8 @@ class DualAdapt(FedAvg):
         self.settings = settings
         self.network = network
         self.source = source
+        self.client_weights: dict[str, float] = {}
+        """How much the clients count in Eq. 6 that count for less than the others: those that have joined lately."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -105,6 +108,14 @@ class DualAdapt(FedAvg):
         """Refuse an upload that is not one classifier of F_g's shape and one mixture over G's features."""
         check_records(content, "classifier", "mixture")
         check_arrays(content["classifier"], layout_of(to_record(self.network.classifier.state_dict())))
+        self._check_mixture(content)
+
+    def check_join(self, content: RecordDict) -> None:
+        """Refuse what a client that joins sends, unless it is one mixture over G's features and nothing else."""
+        check_records(content, "mixture")
+        self._check_mixture(content)
+
+    def _check_mixture(self, content: RecordDict) -> None:
         check_mixture(content["mixture"], self.settings.components, self.network.feature_size, QUANTILES)
 
     def aggregate_train(
@@ -117,7 +128,8 @@ class DualAdapt(FedAvg):
         uploads = [reply.content for reply in replies]
         if not uploads:
             return None, None
-        clients = _Clients.stack(self.network, uploads, self.settings.robust_share)
+        weights = [self.client_weights.get(sender(upload), 1.0) for upload in uploads]
+        clients = _Clients.stack(self.network, uploads, self.settings.robust_share, weights)
         metrics = self._optimise(clients, server_round)
         return to_record(self.network.state_dict()), MetricRecord(metrics)
 
@@ -180,15 +192,20 @@ class _Clients:
         The W_T^i.
     robust_share
         Of the clients, how many may send anything without deciding Eq. 6.
+    client_weights
+        How much each counts in it: (M,). None: all the same.
     """
 
     classifier: nn.Module
     weights: dict[str, Tensor]
     mixtures: StackedMixtures
     robust_share: float = 0.0
+    client_weights: Tensor | None = None
 
     @classmethod
-    def stack(cls, network: Network, uploads: list[RecordDict], robust_share: float = 0.0) -> "_Clients":
+    def stack(
+        cls, network: Network, uploads: list[RecordDict], robust_share: float = 0.0, counting: Sequence[float] = ()
+    ) -> "_Clients":
         device = next(network.parameters()).device
         classifiers = [from_record(upload["classifier"]) for upload in uploads]
         mixtures = [
@@ -197,7 +214,9 @@ class _Clients:
         ]
         classifier = copy.deepcopy(network.classifier).requires_grad_(False).eval()
         weights = {name: torch.stack([c[name] for c in classifiers]).to(device) for name in classifiers[0]}
-        return cls(classifier, weights, StackedMixtures.from_mixtures(mixtures), robust_share)
+        # None, so that nothing changes by a bit where nobody counts for less.
+        client_weights = torch.tensor(counting, device=device) if any(weight != 1 for weight in counting) else None
+        return cls(classifier, weights, StackedMixtures.from_mixtures(mixtures), robust_share, client_weights)
 
     def probabilities(self, features: Tensor) -> Tensor:
         """p_l^i of every client: features (B, D) to (M, B, C)."""
@@ -212,7 +231,7 @@ class _Clients:
         features = network.features(x_mixed)
         p_g = network.classifier(features).softmax(dim=-1)
         weights = self.mixtures.typicality(features.detach())
-        return alignment_loss(p_g, self.probabilities(features), weights, self.robust_share)
+        return alignment_loss(p_g, self.probabilities(features), weights, self.robust_share, self.client_weights)
 
 
 class _Guard:

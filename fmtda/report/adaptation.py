@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fmtda.report import newcomers
 from fmtda.report.blocks import (
     COLOURS,
     GREY,
@@ -46,17 +47,17 @@ def sentence(run: Run) -> str:
         return f"{adapted} The clients have no labels, so there is no {metric}."
     reached = f" It reached {percent(run.average)} {metric} on average over the targets"
     if start:
-        gain = run.average - mean(start.values())
+        gain = mean(run.reached[domain] for domain in start if domain in run.reached) - mean(start.values())
         way = "above" if gain >= 0 else "below"
         reached += f", {abs(gain):.1f} points {way} the pre-trained network's {percent(mean(start.values()))}"
     if plain and plain != start:
         reached += f"; the same network without any extra has {percent(mean(plain.values()))}"
-    return f"{adapted}{reached}."
+    return f"{adapted}{reached}.{newcomers.sentence(run)}"
 
 
 def sections(run: Run) -> list[Section]:
     """Everything that its numbers tell."""
-    made = [_by_domain(run), _by_round(run), _confusion(run), _source_weights(run)]
+    made = [_by_domain(run), newcomers.section(run), _by_round(run), _confusion(run), _source_weights(run)]
     return [section for section in made if section]
 
 
@@ -73,9 +74,11 @@ def _by_domain(run: Run) -> Section | None:
     domains = list(dict.fromkeys(domain for column in columns.values() for domain in column))
     if not domains:
         return None
-    shown = [*domains, *(["average"] if len(domains) > 1 else [])]
+    from_the_start = [domain for domain in domains if domain in columns["source-only"]] or domains
+    average = "average" if len(from_the_start) == len(domains) else "average of those there from the start"
+    shown = [*domains, *([average] if len(domains) > 1 else [])]
     colours = {"plain source-only": GREY, "source-only": COLOURS[4], "adapted": COLOURS[0]}
-    averages = {name: mean(column.values()) for name, column in columns.items()}
+    averages = {name: mean(column[d] for d in from_the_start if d in column) for name, column in columns.items()}
     traces = []
     for name, column in columns.items():
         values = [*(column.get(domain) for domain in domains), averages[name]][: len(shown)]
@@ -106,7 +109,7 @@ def _by_domain(run: Run) -> Section | None:
     if len(domains) > 1:
         both = averages["adapted"] is not None and averages["source-only"] is not None
         gain = f"{averages['adapted'] - averages['source-only']:+.1f}" if both else "–"
-        rows.append(["average", *(percent(value) for value in averages.values()), gain])
+        rows.append([average, *(percent(value) for value in averages.values()), gain])
     text = (
         "Source-only is F_g right after pre-training, before a client has trained"
         + ("; plain source-only is the same network pre-trained without any extra" if len(columns) > 2 else "")

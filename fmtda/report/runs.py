@@ -137,8 +137,9 @@ class Run:
         """The settings that are not their default, without those that the command line has options for."""
         config = self.settings.run_config()
         asked = {key: config[key] for key in (*KEPT_IN_COMMAND, "data-dir") if key in config}
+        late = {key: config[key] for key in ("joining", "join-round") if config.get("joining")}
         try:
-            usual = effective_settings(asked).run_config()
+            usual = {**effective_settings({**asked, **late}).run_config(), **dict.fromkeys(late)}
         except ValueError:  # data that is not on this machine: nothing says what its defaults were
             usual = {**asked, **{key: value for key, value in self.settings.defaults().items() if value != "auto"}}
         skipped = {*KEPT_IN_COMMAND, *OF_THE_PLACE}

@@ -150,8 +150,38 @@ class TestAlignmentLoss:
         weights = random_logits(clients, 6).sigmoid()
         assert torch.equal(alignment_loss(p, q, weights, robust_share=0.2), alignment_loss(p, q, weights))
 
+    def test_clients_may_count_for_less(self):
+        p_g, p_l = random_logits(6, 4).softmax(-1), random_logits(3, 6, 4, seed=1).softmax(-1)
+        w = random_logits(3, 6, seed=2).sigmoid()
+        client_weights = torch.tensor([1.0, 0.25, 1.0])
+        distances = (p_g - p_l).abs().mean(-1)
+        expected = sum(c * (w[i] * distances[i]).mean() for i, c in enumerate([1, 0.25, 1])) / 2.25
+        assert alignment_loss(p_g, p_l, w, 0.0, client_weights).item() == pytest.approx(expected.item())
+
+    def test_a_client_that_hardly_counts_leaves_the_others_as_they_were(self):
+        p_g, p_l = random_logits(6, 4).softmax(-1), random_logits(3, 6, 4, seed=1).softmax(-1)
+        w = random_logits(3, 6, seed=2).sigmoid()
+        without = alignment_loss(p_g, p_l[:2], w[:2]).item()
+        assert alignment_loss(p_g, p_l, w, 0.0, torch.tensor([1, 1, 1e-9])).item() == pytest.approx(without)
+        assert alignment_loss(p_g, p_l, w).item() != pytest.approx(without)
+
 
 class TestTrimmedMean:
+    @pytest.mark.parametrize("bad", [-1e9, 1e9], ids=["low", "high"])
+    def test_one_bad_client_of_five_stays_bounded_whoever_counts_for_less(self, bad):
+        values = random_logits(5, 7, seed=3)
+        values[4] = bad
+        for lighter in range(5):
+            weights = torch.ones(5).index_fill(0, torch.tensor([lighter]), 0.25)
+            mean = trimmed_mean(values, 0.2, weights)
+            assert (mean >= values[:4].min(dim=0).values).all()
+            assert (mean <= values[:4].max(dim=0).values).all()
+
+    def test_a_client_that_counts_for_less_is_not_left_out_for_that(self):
+        values = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]], dtype=torch.float64)
+        mean = trimmed_mean(values, 0.2, torch.tensor([1, 1, 0.25, 1, 1]))
+        assert mean.item() == pytest.approx((2 + 0.25 * 3 + 4) / 2.25)
+
     def test_is_scipys(self):
         from scipy.stats import trim_mean
 

@@ -177,6 +177,28 @@ def test_aligning_brings_the_global_classifier_nearer_to_the_clients(settings_of
     assert metrics["guard-looks"] == 20 / GUARD_INTERVAL
 
 
+def test_a_client_that_joined_lately_counts_for_less_in_eq_6(settings_of, network, source, uploads):
+    settings = settings_of(guard=False, server_steps=1, server_batch=16, finetune_learning_rate=1e-30, weight_decay=0)
+
+    def loss(contents, weights):
+        strategy = DualAdapt(settings, copy.deepcopy(network), source)
+        strategy.client_weights = weights
+        return strategy.aggregate_train(ROUND, messages(contents))[1]["alignment-loss"]
+
+    alone = [loss([content], {}) for content in uploads]
+    assert loss(uploads, {"pen/0002": 0.25}) == pytest.approx((alone[0] + alone[1] + 0.25 * alone[2]) / 2.25, rel=1e-5)
+
+
+def test_weights_of_one_and_of_others_than_these_change_no_bit(settings_of, network, source, uploads):
+    settings = settings_of(server_steps=3, server_batch=16)
+    results = []
+    for weights in ({}, {"pen/0001": 1.0, "street/0000": 0.25}):
+        strategy = DualAdapt(settings, copy.deepcopy(network), source)
+        strategy.client_weights = weights
+        results.append(from_record(strategy.aggregate_train(ROUND, messages(uploads))[0]))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
 def hold_out_accuracy(network, source):
     with torch.no_grad():
         predicted = network.eval()(prepare(source.watched.inputs, True)).argmax(dim=1)

@@ -1,0 +1,63 @@
+"""Which known domains are nearest to a new one, and what their classifiers give it to start from.
+
+A client that joins a federation under way uploads its mixture; the rest is the server's: the nearest mixtures
+(`nearest`), and the mean of their classifiers (`blend`). All of it is our choice: FMTDA knows no such clients.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from adaptation.mixture import Mixture
+from adaptation.mixture_divergence import divergence
+
+NEIGHBOURS = 3
+"""Clients at most whose classifiers are blended."""
+
+
+class Neighbour(NamedTuple):
+    """One of the nearest: its divergence in nats, and its weight in the blend; the weights add up to one."""
+
+    divergence: float
+    weight: float
+
+
+def nearest(mixture: Mixture, known: Mapping[str, Mixture], count: int = NEIGHBOURS) -> dict[str, Neighbour]:
+    """The known mixtures with the smallest divergence by name, the nearest first; names decide between equal ones.
+
+    Notes
+    -----
+    A neighbour at divergence d has a weight proportional to exp(-d / d_1), where d_1 is the nearest one's. Divergences
+    grow with the number of dimensions, to hundreds of nats in 128: a softmax of -d itself would take the nearest alone.
+    So it counts how many times as far a neighbour is: at twice d_1 it has 0.37 of the nearest one's weight.
+    """
+    distances = {name: divergence(mixture, known[name]) for name in sorted(known)}
+    chosen = sorted(distances, key=distances.__getitem__)[:count]
+    if not chosen:
+        return {}
+    unit = max(distances[chosen[0]], torch.finfo(torch.float64).tiny)
+    weights = torch.tensor([-distances[name] / unit for name in chosen], dtype=torch.float64).softmax(dim=0).tolist()
+    return {name: Neighbour(distances[name], weight) for name, weight in zip(chosen, weights, strict=True)}
+
+
+def blend(classifiers: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """The weighted mean of classifiers of one architecture, parameter by parameter.
+
+    Parameters
+    ----------
+    classifiers : mapping of str to mapping of str to Tensor
+        Parameters by their names, of every classifier by its client.
+    weights : mapping of str to float
+        Adding up to one; clients without one don't count.
+
+    Notes
+    -----
+    For a linear classifier, which most networks here have, the logits are the weighted mean of the others' logits.
+    Deeper ones all began as the same F_g and took a few hundred steps from there, which is where means of weights are
+    known to serve (Wortsman et al., "Model soups", ICML 2022).
+    """
+    first = classifiers[next(iter(weights))]
+    mean = {name: sum(weight * classifiers[c][name].double() for c, weight in weights.items()) for name in first}
+    return {name: value.to(first[name].dtype) for name, value in mean.items()}

@@ -1,0 +1,233 @@
+"""What a client that joins late reaches, and what that does to the clients already there.
+
+    python -m benchmarks.joining --output benchmarks/results/joining-digits
+    python -m benchmarks.joining --data digit-five --data-dir DIR --output benchmarks/results/joining-digit-five \\
+        -c source=mnist -c targets=mnist-m,svhn,usps,fonts
+
+Each target in turn is left out of the first rounds, and joins a federation of the others. Its accuracy after 0, 1, 2
+and 5 rounds is compared with the same where F_l starts at F_g (`join-start=global`), and with a run in which everybody
+was there from the start, after as many rounds; the accuracy of the others with that, and with a run in which nobody
+joined.
+
+Default preset, the whole run driver with real messages in one process. A cell is one run:
+
+- `start`: everybody from the start;
+- `TARGET-before`: the others' rounds before the joining, from which the three below go on;
+- `TARGET-nearest`, `TARGET-global`: it joins, starting at the blend of its nearest, or at F_g;
+- `TARGET-without`: it does not.
+
+Cells that are done are not run again, one that was cut short goes on from its last whole round; ``--only`` takes some
+of them, so that two processes can share a folder. The folder gets ``results.json`` and ``table.md`` after every cell.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.supercore.task_identity import TaskIdentity
+
+from benchmarks.cells import write_whole
+from benchmarks.in_process import InProcessGrid
+from benchmarks.provenance import provenance
+from protocol.settings import Scalar, Settings
+from server.app import run
+from server.branching import branch, with_joining
+from server.metrics import decisive_head, mean
+from server.progress import Lines
+from server.run_directory import read_metrics
+from server.startup import effective_settings
+
+AFTER = (0, 1, 2, 5)
+"""Rounds since the joining that are told."""
+
+NEVER = 100_000
+"""As `evaluate-every`: in the last round alone, for evaluating takes most of the time."""
+
+NOT_FOR_GIT = "# Figures are worth keeping; what made them is large.\n/bases/\n/runs/\n"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured where.
+
+    Attributes
+    ----------
+    output
+        The folder.
+    config
+        Run config of all cells; paths in it are absolute.
+    before
+        Whole rounds before the one in which a client joins.
+    """
+
+    output: Path
+    config: dict[str, Scalar]
+    before: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All of them."""
+        return effective_settings(self.config).target_domains
+
+    @property
+    def cells(self) -> list[str]:
+        """In the order in which they are run."""
+        kinds = ("before", "nearest", "global", "without")
+        return ["start", *(f"{target}-{kind}" for target in self.targets for kind in kinds)]
+
+    def round_after(self, rounds: int) -> int:
+        """The round that ends so many rounds after the joining."""
+        return self.before + 1 + rounds
+
+    def folder(self, cell: str) -> Path:
+        """A cell's run directory."""
+        return self.output / "runs" / cell
+
+    def result(self, cell: str) -> dict[str, Any] | None:
+        """What a cell reached, None before it is done."""
+        file = self.output / "cells" / f"{cell}.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def measure(self, cell: str) -> None:
+        """Run a cell to its end and keep what it reached."""
+        began = time.monotonic()
+        target, _, kind = cell.rpartition("-")
+        others = ",".join(each for each in self.targets if each != target)
+        if kind == "before":
+            self._finish(cell, effective_settings({**self.config, "targets": others}), [(self.before, NEVER)])
+        elif kind == "without":
+            settings = effective_settings({**self.config, "targets": others, "rounds": self.before})
+            self._go_on(cell, f"{target}-before", settings)
+            self._finish(cell, settings, [(self.round_after(AFTER[-1]), NEVER)])
+        elif kind in ("nearest", "global"):
+            settings = with_joining(self.folder(f"{target}-before"), target, 1, 0, {"join-start": kind})
+            self._go_on(cell, f"{target}-before", settings)
+            self._finish(cell, settings, [(self.round_after(2), 1), (self.round_after(AFTER[-1]), NEVER)])
+        else:
+            stages = [(self.before, NEVER), (self.round_after(2), 1), (self.round_after(AFTER[-1]), NEVER)]
+            self._finish(cell, effective_settings(self.config), stages)
+        lines = read_metrics(self.folder(cell))
+        result = {
+            "seconds": time.monotonic() - began,
+            "accuracy": {
+                str(line["round"]): {domain: decisive_head(heads, "mean") for domain, heads in line["accuracy"].items()}
+                for line in lines
+                if line.get("evaluated", True)
+            },
+            "nearest": {name: news["nearest"] for line in lines for name, news in line.get("newcomers", {}).items()
+                        if news["weight"] == 0},
+            "failures": sum(len(line["failures"]) for line in lines),
+        }  # fmt: skip
+        (self.output / "cells").mkdir(parents=True, exist_ok=True)
+        write_whole(self.output / "cells" / f"{cell}.json", json.dumps(result, indent=1) + "\n")
+
+    def _go_on(self, cell: str, earlier: str, settings: Settings) -> None:
+        """Begin a cell as the copy of another."""
+        if not (self.folder(cell) / "config.toml").exists():
+            branch(self.folder(earlier), settings.changed(output=str(self.folder(cell))))
+
+    def _finish(self, cell: str, settings: Settings, stages: list[tuple[int, int]]) -> None:
+        """Run rounds up to each stage's, evaluating as often as it says; those that are done are left alone."""
+        folder = self.folder(cell)
+        for rounds, every in stages:
+            lines = read_metrics(folder)
+            if lines and lines[-1]["round"] >= rounds:
+                continue
+            begun = (folder / "config.toml").exists()
+            if not begun:
+                shutil.rmtree(folder, ignore_errors=True)
+            changes = {"rounds": rounds, "evaluate_every": every, "output": str(folder), "resume": begun}
+            staged = settings.changed(**changes)
+            run(InProcessGrid.simulated(staged.nodes), staged, Lines())
+
+
+def collect(plan: Plan, shown_config: dict[str, Scalar]) -> dict[str, Any]:
+    """What results.json holds."""
+    done = {cell: result for cell in plan.cells if (result := plan.result(cell))}
+    return {
+        "command": "python -m benchmarks.joining",
+        "config": shown_config,
+        "rounds_before": plan.before,
+        "targets": list(plan.targets),
+        "cells": done,
+        **provenance(),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """What was measured, as two Markdown tables; cells that are not done yet show a dash."""
+    cells, targets, joined_in = results["cells"], results["targets"], results["rounds_before"] + 1
+
+    def reached(cell: str, domain: str, after: int) -> float | None:
+        return cells.get(cell, {}).get("accuracy", {}).get(str(joined_in + after), {}).get(domain)
+
+    lines = [f"Joining in round {joined_in}: accuracy in percent of the client that joins, by rounds since.", ""]
+    lines.append(f"| joins | F_l starts at | {' | '.join(f'after {after}' for after in AFTER)} | nearest (weight) |")
+    lines.append("|---|---|" + "---:|" * len(AFTER) + "---|")
+    ways = {"nearest": "the blend of its nearest", "global": "F_g", "start": "(there from the start)"}
+    for target in targets:
+        for way, words in ways.items():
+            cell = way if way == "start" else f"{target}-{way}"
+            figures = " | ".join(_shown(reached(cell, target, after)) for after in AFTER)
+            found = next(iter(cells.get(cell, {}).get("nearest", {}).values()), {})
+            nearest = ", ".join(f"{name} ({each['weight']:.2f})" for name, each in found.items())
+            lines.append(f"| {target} | {words} | {figures} | {nearest} |")
+    lines += ["", f"The others, on average, {AFTER[-1]} rounds after the joining.", ""]
+    lines.append("| joins | with it | it there from the start | without it | largest fall against without |")
+    lines.append("|---|---:|---:|---:|---:|")
+    for target in targets:
+        others = [each for each in targets if each != target]
+        columns = [
+            [reached(c, each, AFTER[-1]) for each in others]
+            for c in (f"{target}-nearest", "start", f"{target}-without")
+        ]
+        means = [None if None in column else mean(column) for column in columns]
+        fall = None
+        if means[0] is not None and means[2] is not None:
+            fall = max(without - with_it for with_it, without in zip(columns[0], columns[2], strict=True))
+        lines.append(f"| {target} | {' | '.join(map(_shown, [*means, fall]))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder; one that is there is gone on with")
+    parser.add_argument("--data", default="digits", help="family of domains")
+    parser.add_argument("--data-dir", type=Path, help="folder with the data files")
+    parser.add_argument("--before", type=int, default=2, help="rounds before the one in which a client joins")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", metavar="WORDS", help="comma list of targets and of the word start")
+    parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: OUTPUT/bases")
+    parser.add_argument("-c", "--config", action="append", default=[], metavar="KEY=VALUE", help="any run-config key")
+    given = parser.parse_args()
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # a message needs a run to belong to
+    output = given.output.absolute()
+    config: dict[str, Scalar] = {"data": given.data, "seed": given.seed, "rounds": given.before}
+    config |= dict(pair.split("=", 1) for pair in given.config)
+    places = {"base-dir": str((given.base_dir or output / "bases").absolute())}
+    places |= {"data-dir": str(given.data_dir.absolute())} if given.data_dir else {}
+    plan = Plan(output, {**config, **places}, given.before)
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(output / ".gitignore", NOT_FOR_GIT)
+    words = [word for word in given.only.split(",") if word]
+    for cell in plan.cells:
+        wanted = not words or cell in words or cell.rpartition("-")[0] in words
+        if wanted and plan.result(cell) is None:
+            print(f"cell {cell}", flush=True)
+            plan.measure(cell)
+        results = collect(plan, config)
+        write_whole(output / "results.json", json.dumps(results, indent=1) + "\n")
+        write_whole(output / "table.md", table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""How a client joins a federation under way: it fits its mixture W_T to its features, and uploads nothing else.
+
+The server finds the nearest known domains by it (`server.newcomers`); what these give the client to start from comes
+with its later messages, and is used in `clients.adaptation`.
+"""
+
+import time
+
+import torch
+from flwr.app import Message
+
+from adaptation.batches import shuffled_batches
+from adaptation.mixture import Mixture, StepwiseEM, hold_out
+from clients.identity import Client
+from clients.network import feature_rows, inputs_of, received_network, use_own_statistics
+from protocol.records import reply_to, to_record
+from protocol.seeds import seed_for
+
+
+def join(message: Message, client: Client) -> Message:
+    """Algorithm 1 without its lines 7 and 10: only W_T follows the features, from W_S on.
+
+    The mixture is, bit by bit, the one that the client would upload if it trained in this round, so that the server
+    compares like with like.
+    """
+    began = time.perf_counter()
+    settings = client.settings
+    network = received_network(message, client)
+    source_mixture = Mixture.from_arrays({n: a.numpy() for n, a in message.content["source_mixture"].items()})
+    inputs = inputs_of(client, client.train)
+    use_own_statistics(network, inputs, client)
+    features = feature_rows(network, inputs, settings, client.generator("places"))
+    fitted, held_out = (
+        torch.from_numpy(part).to(inputs.device)
+        for part in hold_out(len(features), seed_for(settings.seed, client.name, "mixture hold-out"))
+    )
+    is_fitted = torch.zeros(len(features), dtype=torch.bool, device=inputs.device).index_fill(0, fitted, True)
+    expectation_maximisation = StepwiseEM(source_mixture.to(inputs.device), features[fitted])
+    generator = client.generator("mini-batches")
+    for chosen in shuffled_batches(len(features), settings.client_batch, settings.client_steps, generator):
+        batch = chosen.to(inputs.device)
+        if is_fitted[batch].any():
+            expectation_maximisation.update(features[batch][is_fitted[batch]])
+    mixture = expectation_maximisation.finish(features[held_out])
+    metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began}
+    return reply_to(message, client.name, metrics, mixture=to_record(mixture.arrays()))

@@ -1,0 +1,103 @@
+"""A new run directory that goes on from another run's last whole round, with other settings; the old one stays.
+
+A domain joins a simulation that way (`with_joining`): its clients come in the next round.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import tomli_w
+
+from protocol.settings import Scalar, Settings, SettingsError
+from server import checkpoints
+from server.run_directory import PRETRAINED, RunDirectory, stored_run_config, versions
+from server.startup import effective_settings
+
+CARRIED = ("checkpoints", "clients", "uploads", "tensorboard", PRETRAINED, "metrics.jsonl")
+"""What a run needs to go on and to be reported as a whole; summary, report, samples and logs are made anew."""
+
+
+def with_joining(
+    run: Path, domain: str, clients: int, rounds: int, changes: Mapping[str, Scalar] | None = None
+) -> Settings:
+    """The settings of a run in which clients of one more domain join after the last whole round.
+
+    Parameters
+    ----------
+    run
+        Its directory, finished or stopped.
+    domain
+        New to the run.
+    clients
+        How many of it there are.
+    rounds
+        That follow the one in which they join.
+    changes
+        Further run-config keys.
+
+    Raises
+    ------
+    SettingsError, DataError
+        If there is no run or no checkpoint, the domain is known, or earlier ones are still to join.
+    """
+    stored = stored_run_config(run)
+    checkpoint = checkpoints.latest(run / "checkpoints")
+    if stored.get("workload") != "adaptation" or stored.get("strategy") != "dualadapt":
+        raise SettingsError(
+            f"{run}: workload={stored.get('workload')}, strategy={stored.get('strategy')}: a domain joins a run of "
+            "dualadapt alone"
+        )
+    if checkpoint is None or checkpoint.round < 1:
+        raise SettingsError(f"{run}: no round is whole yet; let it go on, with: fmtda simulate --resume {run}")
+    targets = [name.strip() for name in str(stored["targets"]).split(",")]
+    if domain in targets:
+        raise SettingsError(f"--domain {domain}: this run has it already, beside {', '.join(targets)}; name another")
+    joining = [name for name in str(stored.get("joining", "")).split(",") if name]
+    if joining and checkpoint.round < stored["join-round"]:
+        raise SettingsError(
+            f"{run}: {stored['joining']} joins in round {stored['join-round']} only, and {checkpoint.round} are done; "
+            f"let that come first, with: fmtda simulate --resume {run}"
+        )
+    joins_in = checkpoint.round + 1
+    return effective_settings(
+        {
+            **stored,
+            **(changes or {}),
+            "targets": ",".join([*targets, domain]),
+            "joining": ",".join([*joining, *[domain] * clients]),
+            "join-round": joins_in,
+            "rounds": joins_in + rounds,
+        }
+    )
+
+
+def branch(run: Path, settings: Settings) -> None:
+    """Make ``settings.output`` a run directory that has all of `run` up to its last whole round.
+
+    It appears as a whole or not at all; `settings` with ``resume`` then continue it.
+
+    Raises
+    ------
+    SettingsError
+        If the system refuses.
+    """
+    output = Path(settings.output)
+    aside = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        aside.mkdir(parents=True)
+        for name in CARRIED:
+            if (run / name).is_dir():
+                shutil.copytree(run / name, aside / name)
+            elif (run / name).exists():
+                shutil.copy(run / name, aside / name)
+        config = {**settings.run_config(), "resume": False}
+        (aside / "config.toml").write_text(tomli_w.dumps({"settings": config, "versions": versions()}))
+        RunDirectory(aside).cut_back(checkpoints.latest(aside / "checkpoints").round)
+        if output.exists():
+            output.rmdir()  # empty, or it would have been refused
+        aside.rename(output)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise SettingsError(f"output={output}: the run can't be copied there ({error.strerror})") from None

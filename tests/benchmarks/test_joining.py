@@ -1,0 +1,46 @@
+"""The measurement of joining: every cell in small, gone on with where it was left, and told in two tables."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks import joining
+from server.source import WATCHED
+from tests.conftest import BLINK
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_source_examples():
+    """What is tested here does not depend on their number, the seconds do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
+        patch.setitem(WATCHED, "digits", 30)
+        yield
+
+
+def test_cells_of_a_target_are_measured_once_and_tabulated(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(joining, "AFTER", (0, 1, 2, 3))
+    few = {"target-limit": 40, "source-limit": 60, "randomise": "false", "scenery": "false", "targets": "blend,pen"}
+    pairs = [word for key, value in {**BLINK, **few}.items() for word in ("-c", f"{key}={value}")]
+    words = ["joining", "--output", str(tmp_path), "--before", "1", "--only", "pen,start", *pairs]
+    monkeypatch.setattr(sys, "argv", words)
+    joining.main()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results["cells"]) == ["start", "pen-before", "pen-nearest", "pen-global", "pen-without"]
+    assert str(tmp_path) not in json.dumps(results)
+    accuracy = {cell: result["accuracy"] for cell, result in results["cells"].items()}
+    for cell in ("start", "pen-nearest", "pen-global"):
+        assert {"2", "3", "4", "5"} <= set(accuracy[cell])
+        assert set(accuracy[cell]["5"]) == {"blend", "pen"}
+    assert set(accuracy["pen-without"]["5"]) == {"blend"}
+    assert list(results["cells"]["pen-nearest"]["nearest"]) == ["pen/0000"]
+    table = (tmp_path / "table.md").read_text()
+    assert "| pen | the blend of its nearest |" in table and "blend/0000 (1.00)" in table
+    assert "| blend | F_g | - | - | - | - |  |" in table
+
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*.json")}
+    capsys.readouterr()
+    joining.main()
+    assert "cell " not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*.json")} == files

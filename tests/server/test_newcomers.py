@@ -1,0 +1,213 @@
+"""Clients that join a federation under way: asked for a mixture alone, started near their like, heard step by step."""
+
+import json
+
+import pytest
+import torch
+
+from adaptation.mixture import Mixture
+from adaptation.neighbours import blend, nearest
+from protocol.records import from_record, sender
+from server import checkpoints
+from server.app import run
+from server.newcomers import JOIN, Newcomers
+from server.source import WATCHED
+
+NEW = "street/0000"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_source_examples():
+    """What is tested here does not depend on their number, the seconds do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
+        patch.setitem(WATCHED, "digits", 30)
+        yield
+
+
+@pytest.fixture
+def settings(settings_of, tmp_path):
+    few = {"targets": "blend,pen,street", "clients": 2, "target_limit": 40, "source_limit": 60}
+    few |= {"joining": "street", "join_round": 2, "join_rounds": 2, "rounds": 5}
+    return settings_of(**few, randomise=False, scenery=False, output=str(tmp_path / "run"))
+
+
+def timeless(value):
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if "seconds" not in k and k != "down"}
+    return value
+
+
+def result(directory):
+    checkpoint = checkpoints.latest(directory.checkpoints)
+    return [timeless(line) for line in directory.metrics()], {**checkpoint.model, **checkpoint.state}
+
+
+def same(first, second):
+    return first[0] == second[0] and all(torch.equal(first[1][name], second[1][name]) for name in second[1])
+
+
+class Watched:
+    """Everything that went to and fro, by round and kind."""
+
+    def __init__(self, kill_after=None):
+        self.seen, self.kill_after = [], kill_after
+
+    def __call__(self, sent, honest):
+        if self.kill_after is not None and len(self.seen) >= self.kill_after:
+            raise Killed
+        if not honest.has_error():
+            server_round, kind = sent.content["config"]["server-round"], sent.metadata.message_type
+            self.seen.append((server_round, kind, sender(honest.content), sent.content, honest.content))
+        return honest
+
+    def of(self, name, kind=None):
+        return [each for each in self.seen if each[2] == name and kind in (None, each[1])]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def test_a_client_joins_by_its_mixture_alone_and_starts_at_the_blend_of_its_nearest(settings, grid_of, silence):
+    watched = Watched()
+    directory = run(grid_of.simulated(settings.nodes, tamper=watched), settings, silence)
+    lines = directory.metrics()
+
+    # before its round it is asked for nothing but its name
+    assert [kind for server_round, kind, *_ in watched.of(NEW) if server_round < 2] == ["query"]
+    assert all(NEW not in line["clients"] for line in lines[:2])
+    (join,) = watched.of(NEW, JOIN)
+    assert join[0] == 2
+    assert set(join[3]) == {"model", "source_mixture", "config"}
+    assert set(join[4]) == {"client", "metrics", "mixture"}
+
+    # the start is the blend of what the known clients uploaded in the same round
+    uploads = {name: watched.of(name, "train")[1][4] for name in ("blend/0000", "pen/0000")}
+    mixtures = {
+        name: Mixture.from_arrays({key: array.numpy() for key, array in content["mixture"].items()})
+        for name, content in {**uploads, NEW: join[4]}.items()
+    }
+    own = mixtures.pop(NEW)
+    shares = {name: found.weight for name, found in nearest(own, mixtures).items()}
+    expected = blend({name: from_record(uploads[name]["classifier"]) for name in shares}, shares)
+    first_evaluation, first_training = watched.of(NEW, "evaluate")[0], watched.of(NEW, "train")[0]
+    for content in (first_evaluation[3], first_training[3]):
+        assert all(torch.equal(from_record(content["start"])[name], expected[name]) for name in expected)
+    assert (first_evaluation[0], first_training[0]) == (2, 3)
+
+    # it is new for as long as it counts for less, and predicts with its own F_l once it has trained
+    trainings = {server_round: content for server_round, _, _, content, _ in watched.of(NEW, "train")}
+    assert {server_round: "start" in content for server_round, content in trainings.items()} == {
+        3: True,
+        4: True,
+        5: False,
+    }
+    assert ["start" in content for _, _, _, content, _ in watched.of(NEW, "evaluate")] == [True, False, False, False]
+    news = [line.get("newcomers", {}) for line in lines]
+    assert news[:2] == [{}, {}] and news[5] == {}
+    assert [news[r][NEW]["weight"] for r in (2, 3, 4)] == pytest.approx([0, 1 / 3, 2 / 3])
+    assert {name: found["weight"] for name, found in news[2][NEW]["nearest"].items()} == pytest.approx(shares)
+
+    # members are sent what they always were
+    for name in ("blend/0000", "pen/0000"):
+        assert all("start" not in content for _, _, _, content, _ in watched.of(name))
+
+    summary = json.loads((directory.path / "summary.json").read_text())["newcomers"][NEW]
+    assert summary["joined"] == 2
+    assert set(summary["accuracy_after"]) == {"0", "1", "2", "3"}
+    assert set(summary["nearest"]) == {"blend/0000", "pen/0000"}
+    assert any(note.startswith(f"round 2: {NEW} joins; nearest: ") for note in silence.notes)
+
+
+def test_until_it_joins_and_trains_the_others_are_untouched_to_the_bit(settings, grid_of, silence, tmp_path):
+    settings = settings.changed(rounds=2)
+    joined = run(grid_of.simulated(3), settings, silence)
+    alone = settings.changed(targets="blend,pen", joining="", output=str(tmp_path / "alone"))
+    without = run(grid_of.simulated(2), alone, silence)
+    models = [checkpoints.latest(directory.checkpoints).model for directory in (joined, without)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[1])
+    for with_it, without_it in zip(joined.metrics(), without.metrics(), strict=True):
+        for domain in ("blend", "pen"):
+            assert with_it["accuracy"][domain] == without_it["accuracy"][domain]
+
+
+def test_a_run_that_is_killed_around_a_joining_and_resumed_equals_an_unbroken_one(settings, grid_of, silence, tmp_path):
+    settings = settings.changed(rounds=4)
+    unbroken = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "unbroken")), silence)
+    for messages in (14, 12, 5):  # in the round of the joining, and twice in that of the first training
+        with pytest.raises(Killed):
+            run(grid_of.simulated(3, tamper=Watched(messages)), settings, silence)
+        settings = settings.changed(resume=True)
+    resumed = run(grid_of.simulated(3, 900), settings, silence)
+    assert same(result(unbroken), result(resumed))
+
+
+def test_a_late_node_of_a_deployment_joins_without_a_key_and_a_resumed_run_knows_it(
+    settings_of, grid_of, silence, tmp_path
+):
+    few = {"targets": "blend,pen", "clients": 2, "rounds": 3, "target_limit": 40, "source_limit": 60}
+    settings = settings_of(**few, randomise=False, scenery=False, output=str(tmp_path / "run"))
+    node = {"folder": str(tmp_path / "own")}
+    grid = grid_of({1: {"domain": "blend", **node}, 2: {"domain": "pen", **node}})
+
+    def late(sent, honest):
+        if sent.content["config"]["server-round"] == 1:
+            grid.node_configs[7] = {"domain": "street", **node}
+        return honest
+
+    grid.tamper = late
+    directory = run(grid, settings, silence)
+    lines = directory.metrics()
+    assert [sorted(line.get("newcomers", {})) for line in lines] == [[], [], [NEW], [NEW]]
+    assert NEW in lines[3]["clients"]
+    resumed = run(grid, settings.changed(rounds=4, resume=True), silence)  # three nodes, though clients=2
+    assert resumed.metrics()[-1]["newcomers"][NEW]["joined"] == 2
+
+
+def test_starting_at_the_global_classifier_sends_no_start(settings, grid_of, silence):
+    watched = Watched()
+    run(grid_of.simulated(3, tamper=watched), settings.changed(join_start="global", rounds=3), silence)
+    assert watched.of(NEW, "train")
+    assert all("start" not in content for _, _, _, content, _ in watched.of(NEW))
+
+
+def test_a_client_whose_mixture_is_refused_is_asked_again_in_the_next_round(settings, grid_of, silence):
+    def spoil(sent, honest):
+        if sent.metadata.message_type == JOIN and sent.content["config"]["server-round"] == 2:
+            del honest.content["mixture"]
+        return honest
+
+    directory = run(grid_of.simulated(3, tamper=spoil), settings.changed(rounds=3), silence)
+    lines = directory.metrics()
+    assert lines[2]["failures"][0].startswith(f"{NEW}: dropped, holds the records")
+    assert "newcomers" not in lines[2]
+    assert lines[3]["newcomers"][NEW]["joined"] == 3
+
+
+def test_a_strategy_that_knows_no_newcomers_takes_late_clients_at_once(settings, grid_of, silence):
+    settings = settings.changed(strategy="fedavg-self-training", rounds=3)
+    lines = run(grid_of.simulated(3), settings, silence).metrics()
+    assert [NEW in line["clients"] for line in lines[1:]] == [False, True, True]
+    assert lines[2]["clients"][NEW]["up_training"] > 0
+    assert all("newcomers" not in line for line in lines)
+
+
+def test_weights_grow_to_one_over_the_rounds_asked_for(settings):
+    newcomers = Newcomers(settings.changed(join_rounds=3))
+    newcomers.joined = {"pen/0000": 0, NEW: 4}
+    assert [newcomers.weight(NEW, server_round) for server_round in range(4, 10)] == [0, 0.25, 0.5, 0.75, 1, 1]
+    assert {newcomers.weight("pen/0000", server_round) for server_round in range(1, 10)} == {1.0}
+    assert newcomers.weights(5) == {NEW: 0.25}
+
+
+def test_what_is_known_of_clients_comes_back_out_of_a_checkpoint(settings):
+    newcomers, again = Newcomers(settings), Newcomers(settings)
+    newcomers.joined = {"pen/0000": 0, NEW: 4, "a.b/0001": 5}
+    newcomers.trained = {NEW}
+    newcomers.starts = {"a.b/0001": {"0.weight": torch.ones(2, 3), "bias": torch.zeros(2)}}
+    again.restore({**newcomers.state(), "something.else": torch.ones(1)})
+    assert (again.joined, again.trained) == (newcomers.joined, newcomers.trained)
+    assert again.starts.keys() == newcomers.starts.keys()
+    for name, tensor in newcomers.starts["a.b/0001"].items():
+        assert torch.equal(again.starts["a.b/0001"][name], tensor)

@@ -134,7 +134,7 @@ def played(source, client_of):
             message.metadata.__dict__["_message_id"] = str(message.metadata.dst_node_id)
             client = client_of(settings, NODES[message.metadata.dst_node_id])
             replies.append(TRAINERS[settings.strategy](message, client))
-        phase = admit(Answers(replies, dict.fromkeys(NODES, 0)), NODES, _checker(strategy, arrays), timeout=1.0)
+        phase = admit(Answers(replies, dict.fromkeys(NODES, 0)), NODES, _checker(strategy, sent), timeout=1.0)
         assert phase.failures == []
         new, metrics = strategy.aggregate_train(ROUND, list(phase.replies.values()))
         contents = {name: reply.content for name, reply in phase.replies.items()}

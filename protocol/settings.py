@@ -6,6 +6,7 @@ those of the generative models are in `protocol.generative_settings`. A key whos
 the preset or the data defaults to ``auto``.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
@@ -108,9 +109,9 @@ class RunSettings(BaseModel):
             raise SettingsError("\n".join(cls._explain(problem) for problem in error.errors())) from None
 
     @classmethod
+    @abstractmethod
     def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """What ``auto`` means where the data don't decide; may depend on what was given."""
-        raise NotImplementedError
 
     @classmethod
     def auto_clients(cls, targets: int) -> int:

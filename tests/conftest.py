@@ -14,6 +14,7 @@ from domains.registry import family
 from protocol.records import config_record, to_record
 from protocol.settings import Settings
 from protocol.workloads import WORKLOADS
+from server.source import WATCHED
 from server.startup import effective_settings
 
 BLINK = {
@@ -57,6 +58,15 @@ def flower_identity():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("_task_id", "_run_id", "_node_id"):
             patch.setattr(TaskIdentity, name, 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_source_examples():
+    """For W_S and the guard, where what is tested does not depend on their number, and the seconds do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
+        patch.setitem(WATCHED, "digits", 30)
         yield
 
 

@@ -46,10 +46,12 @@ def sentence(run: Run) -> str:
     if run.average is None:
         return f"{adapted} The clients have no labels, so there is no {metric}."
     reached = f" It reached {percent(run.average)} {metric} on average over the targets"
-    if start:
-        gain = mean(run.reached[domain] for domain in start if domain in run.reached) - mean(start.values())
+    if both := [domain for domain in start if domain in run.reached]:
+        before = mean(start[domain] for domain in both)
+        gain = mean(run.reached[domain] for domain in both) - before
+        whose = ", " if len(both) == len(run.reached) else "; those that were measured before too are "
         way = "above" if gain >= 0 else "below"
-        reached += f", {abs(gain):.1f} points {way} the pre-trained network's {percent(mean(start.values()))}"
+        reached += f"{whose}{abs(gain):.1f} points {way} the pre-trained network's {percent(before)}"
     if plain and plain != start:
         reached += f"; the same network without any extra has {percent(mean(plain.values()))}"
     return f"{adapted}{reached}.{newcomers.sentence(run)}"

@@ -6,17 +6,9 @@ import sys
 import pytest
 
 from benchmarks import joining
-from server.source import WATCHED
 from tests.conftest import BLINK
 
-
-@pytest.fixture(autouse=True, scope="module")
-def few_source_examples():
-    """What is tested here does not depend on their number, the seconds do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
-        patch.setitem(WATCHED, "digits", 30)
-        yield
+pytestmark = pytest.mark.usefixtures("few_source_examples")
 
 
 def test_cells_of_a_target_are_measured_once_and_tabulated(tmp_path, monkeypatch, capsys):

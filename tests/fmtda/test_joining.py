@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from in_process_runs import finish
@@ -12,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fmtda.command_line import cli
+from fmtda.report.adaptation import sentence
 from fmtda.report.page import rendered
 from fmtda.report.runs import Run
 from fmtda.run_table import print_run
@@ -52,6 +54,22 @@ def test_the_report_copes_with_a_domain_that_came_late(joined):
     command = Run.read(joined).command
     assert "-c joining=street -c join-round=2" in command
     assert "-c strategy" not in command and "standardise" not in command
+
+
+def test_the_gain_is_told_of_the_domains_that_were_measured_before(joined):
+    run = Run.read(joined)
+    before, reached = run.lines[0]["source_only"], run.reached
+    assert (set(before), set(reached)) == ({"blend", "pen"}, {"blend", "pen", "street"})
+    gain = sum(reached[domain] - before[domain] for domain in before) / 2
+    told = (
+        f"; those that were measured before too are {abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the pre-"
+    )
+    assert told in sentence(run)
+
+    alone = [*run.lines[:-1], {**run.lines[-1], "accuracy": {"street": run.lines[-1]["accuracy"]["street"]}}]
+    only_the_new_one_is_left = sentence(replace(run, lines=alone))
+    assert f"reached {reached['street']:.1f} % accuracy" in only_the_new_one_is_left
+    assert "points" not in only_the_new_one_is_left
 
 
 @pytest.mark.parametrize(

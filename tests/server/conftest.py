@@ -36,3 +36,15 @@ def few_held_out_draws(monkeypatch):
 @pytest.fixture
 def silence():
     return Silence()
+
+
+@pytest.fixture
+def small_run(settings_of, tmp_path):
+    """Settings of three clients of two domains with few examples; keyword arguments change keys."""
+
+    def make(**changes):
+        few = {"targets": "blend,pen", "clients": 3, "rounds": 1, "target_limit": 40, "source_limit": 60}
+        few |= {"randomise": False, "scenery": False, "output": str(tmp_path / "run")}
+        return settings_of(**{**few, **changes})
+
+    return make

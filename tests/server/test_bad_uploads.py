@@ -9,24 +9,15 @@ from adaptation.networks import build
 from protocol.records import LARGEST_VALUE, from_record, sender, to_record
 from server import checkpoints
 from server.app import run
-from server.source import WATCHED
+
+pytestmark = pytest.mark.usefixtures("few_source_examples")
 
 BAD = "pen/0000"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_source_examples():
-    """What is tested here does not depend on their number, the seconds do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
-        patch.setitem(WATCHED, "digits", 30)
-        yield
-
-
 @pytest.fixture
-def settings(settings_of, tmp_path):
-    few = {"targets": "blend,pen", "clients": 3, "rounds": 1, "target_limit": 40, "source_limit": 60}
-    return settings_of(**few, randomise=False, scenery=False, output=str(tmp_path / "run"))
+def settings(small_run):
+    return small_run()
 
 
 def changed(record, name, change):

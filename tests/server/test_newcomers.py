@@ -11,40 +11,22 @@ from protocol.records import from_record, sender
 from server import checkpoints
 from server.app import run
 from server.newcomers import JOIN, Newcomers
-from server.source import WATCHED
+from tests.server.compared import same, without_times
+
+pytestmark = pytest.mark.usefixtures("few_source_examples")
 
 NEW = "street/0000"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_source_examples():
-    """What is tested here does not depend on their number, the seconds do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
-        patch.setitem(WATCHED, "digits", 30)
-        yield
-
-
 @pytest.fixture
-def settings(settings_of, tmp_path):
-    few = {"targets": "blend,pen,street", "clients": 2, "target_limit": 40, "source_limit": 60}
-    few |= {"joining": "street", "join_round": 2, "join_rounds": 2, "rounds": 5}
-    return settings_of(**few, randomise=False, scenery=False, output=str(tmp_path / "run"))
-
-
-def timeless(value):
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if "seconds" not in k and k != "down"}
-    return value
+def settings(small_run):
+    late = {"joining": "street", "join_round": 2, "join_rounds": 2}
+    return small_run(targets="blend,pen,street", clients=2, rounds=5, **late)
 
 
 def result(directory):
     checkpoint = checkpoints.latest(directory.checkpoints)
-    return [timeless(line) for line in directory.metrics()], {**checkpoint.model, **checkpoint.state}
-
-
-def same(first, second):
-    return first[0] == second[0] and all(torch.equal(first[1][name], second[1][name]) for name in second[1])
+    return [without_times(line) for line in directory.metrics()], {**checkpoint.model, **checkpoint.state}
 
 
 class Watched:

@@ -13,8 +13,10 @@ from server.exchange import Answers
 from server.progress import describe
 from server.rounds import NoClientAnswered, RunStopped, admit
 from server.run_directory import read_metrics
-from server.source import WATCHED
 from strategies.registry import STRATEGIES
+from tests.server.compared import same, without_times
+
+pytestmark = pytest.mark.usefixtures("few_source_examples")
 
 NAMES = {9: "blend/0000", 5: "pen/0000", 7: "pen/0001"}
 
@@ -81,43 +83,14 @@ def test_every_failure_is_listed_in_order_of_the_names():
     assert phase.replies == {}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_source_examples():
-    """For W_S and the guard: what is tested here does not depend on their number, the seconds do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
-        patch.setitem(WATCHED, "digits", 30)
-        yield
-
-
 @pytest.fixture
-def settings(settings_of, tmp_path):
-    return settings_of(
-        targets="blend,pen",
-        clients=3,
-        rounds=2,
-        target_limit=40,
-        source_limit=60,
-        randomise=False,
-        scenery=False,
-        output=str(tmp_path / "run"),
-    )
-
-
-def without_times(value):
-    """Metrics without seconds, and without bytes sent, in which the length of the run directory's name is."""
-    if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if "seconds" not in k and k != "down"}
-    return value
+def settings(small_run):
+    return small_run(rounds=2)
 
 
 def result(directory):
     model = checkpoints.latest(directory.checkpoints).model
     return [without_times(line) for line in directory.metrics()], model
-
-
-def same(first, second):
-    return first[0] == second[0] and all(torch.equal(first[1][name], second[1][name]) for name in second[1])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -215,7 +215,7 @@ def fit(features: Tensor, components: int, seed: int, reference_variance: Tensor
     if reference_variance is None:
         reference_variance = features.var(dim=0, correction=0)
     weights, means, variances = _expectation_maximisation(
-        features[fitted], components_for(len(fitted), components), seed, _variance_floor(reference_variance)
+        features[fitted], components_for(len(fitted), components), seed, variance_floor(reference_variance)
     )
     return _with_quantiles(weights, means, variances, features[held_out])
 
@@ -250,7 +250,7 @@ class StepwiseEM:
         self.weights = weights / weights.sum()
         self.means = source_mixture.means[keep].double()
         self.variances = source_mixture.variances[keep].double()
-        self._floor = _variance_floor(source_mixture.overall_variance())
+        self._floor = variance_floor(source_mixture.overall_variance())
         self._updates = 0
         second_moments = self.variances + self.means.square()
         moments = torch.cat([torch.ones_like(self.weights)[:, None], self.means, second_moments], dim=-1)
@@ -356,7 +356,7 @@ def _place_among(quantiles: Tensor, values: Tensor) -> Tensor:
     return (upper - 1 + fraction) / steps
 
 
-def _variance_floor(reference_variance: Tensor) -> float:
+def variance_floor(reference_variance: Tensor) -> float:
     """The smallest variance a component may have (our choice).
 
     One number for all dimensions: a feature silent on the source would else decide every likelihood alone.

@@ -25,6 +25,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from adaptation.component_floor import Components, with_enough_examples
+
 # All values here are our choice: the notes say "a simple GMM" and no more.
 QUANTILES = 33
 EXAMPLES_PER_COMPONENT = 20
@@ -274,6 +276,18 @@ class StepwiseEM:
         self._statistics.lerp_(responsibilities.T @ statistics / len(features), step_size)
         self._updates += 1
         self._maximise()
+
+    @torch.no_grad()
+    def leave_out_small(self, features: Tensor, floor: int) -> None:
+        """Keep the components alone that hold `floor` of these features (N, D) or more; after the last update."""
+        if floor:
+            natural_parameters = _natural_parameters(self.weights, self.means, self.variances)
+            parts = features.split(ROWS_AT_ONCE)
+            counts = sum(
+                (_sufficient_statistics(part) @ natural_parameters.T).softmax(dim=-1).sum(dim=0) for part in parts
+            )
+            components = Components(self.weights, self.means, self.variances)
+            self.weights, self.means, self.variances = with_enough_examples(components, counts, floor)
 
     def finish(self, held_out: Tensor) -> Mixture:
         """The mixture reached, its quantiles over features (N, D) that no update saw (see `hold_out`)."""

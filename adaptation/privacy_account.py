@@ -1,15 +1,15 @@
 """What a client has given away so far: the (epsilon, delta) of all that it has sent, by Google's dp-accounting.
 
-The guarantee is about one training example of a client. Two data sets are neighbours if one of them has a single example
-struck out, an example that counts for nothing in every sum: *zero-out* neighbours, `REPLACE_SPECIAL` in the library. The
-number of examples is the same in both, and so is public. What an observer may conclude from all uploads together then
-differs by a factor of exp(epsilon) at most, but for a probability of delta.
+The guarantee is about one training example of a client. Two data sets are neighbours if one of them has a single
+example struck out, an example that counts for nothing in every sum: *zero-out* neighbours, `REPLACE_SPECIAL` in the
+library. The number of examples is the same in both, and so is public. What an observer may conclude from all uploads
+together then differs by a factor of exp(epsilon) at most, but for a probability of delta.
 
-Steps and rounds are composed as Renyi differential privacy, which holds too where later messages of the server depend on
-earlier uploads. Sources: Mironov, "Renyi differential privacy", CSF 2017; Mironov, Talwar and Zhang, "Renyi differential
-privacy of the sampled Gaussian mechanism", 2019; Canonne, Kamath and Steinke, "The discrete Gaussian for differential
-privacy", NeurIPS 2020, for epsilon at a delta; Kairouz et al., "Practical and private (deep) learning without sampling or
-shuffling", ICML 2021, for zero-out neighbours.
+Steps and rounds are composed as Renyi differential privacy, which holds too where later messages of the server depend
+on earlier uploads. Sources: Mironov, "Renyi differential privacy", CSF 2017; Mironov, Talwar and Zhang, "Renyi
+differential privacy of the sampled Gaussian mechanism", 2019; Canonne, Kamath and Steinke, "The discrete Gaussian for
+differential privacy", NeurIPS 2020, for epsilon at a delta; Kairouz et al., "Practical and private (deep) learning
+without sampling or shuffling", ICML 2021, for zero-out neighbours.
 """
 
 import functools

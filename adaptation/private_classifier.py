@@ -85,7 +85,7 @@ def train_privately(
 
 
 def sampling_rate(examples: int, batch_size: int) -> float:
-    """The probability with which a step takes an example: `batch_size` of them on average, or all where they are few."""
+    """The probability with which a step takes an example: `batch_size` on average, or all where they are few."""
     return min(1.0, batch_size / examples)
 
 

@@ -6,14 +6,14 @@ responsibilities r_k(x) under W_S and d_k = (z - mu_k) / scale its deviation fro
 
     r_k,    r_k clip(d_k),    r_k clip(d_k^2)
 
-are taken, with both vectors cut to a norm of sqrt(D). Divided by sqrt(D), each of the three changes by 1 at most when an
-example is struck out (the r_k are positive and sum to one), so that all together change by sqrt(3): the sensitivity of
-*one* Gaussian mechanism, whose noise is `noise` times that in every entry.
+are taken, with both vectors cut to a norm of sqrt(D). Divided by sqrt(D), each of the three changes by 1 at most when
+an example is struck out (the r_k are positive and sum to one), so that all together change by sqrt(3): the sensitivity
+of *one* Gaussian mechanism, whose noise is `noise` times that in every entry.
 
-The log-likelihoods' quantiles, which `adaptation.mixture` takes from held-out examples, would show single ones. Here two
-noised sums over the held-out examples give the mean and the spread of a bell curve (over the logarithm of how far below
-the mixture's top an example lies), and its quantiles are sent. No example is both fitted and held out, so the one
-mechanism or the other sees it: together they cost as much as one (parallel composition).
+The log-likelihoods' quantiles, which `adaptation.mixture` takes from held-out examples, would show single ones. Here
+two noised sums over the held-out examples give the mean and the spread of a bell curve (over the logarithm of how far
+below the mixture's top an example lies), and its quantiles are sent. No example is both fitted and held out, so the
+one mechanism or the other sees it: together they cost as much as one (parallel composition).
 
 All that follows the noise is computed from noised sums, from W_S and from the number of examples, and costs nothing.
 

@@ -7,9 +7,9 @@ has a random half of its domain's training examples; the other half, of the same
 for its own. `benchmarks.privacy_attacks` says what is tried on the uploads of all rounds.
 
 A cell is one run and the attacks on it: `off`, and four strengths of noise; each once without and, under a name with
-``-floor``, once with a floor on the examples of a component. Cells that are done are not run again; ``--only`` takes some of
-them, so that several processes can share a folder. The folder gets ``results.json``, ``table.md`` and ``privacy.svg``
-after every cell.
+``-floor``, once with a floor on the examples of a component. Cells that are done are not run again; ``--only`` takes
+some of them, so that several processes can share a folder. The folder gets ``results.json``, ``table.md`` and
+``privacy.svg`` after every cell.
 """
 
 import argparse
@@ -139,10 +139,10 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
         lines.append(f"{_head(cell, result)} {' | '.join(shown)} |")
     lines += [
         "",
-        "Reconstruction: components of all clients together, and distances of their means to the nearest training example "
-        "in units of the distance that training examples have from each other.",
+        "Reconstruction: components of all clients together, and distances of their means to the nearest training "
+        "example in units of the distance that training examples have from each other.",
         "",
-        f"| noise | floor | epsilon | components | with fewer than {FLOOR} examples | nearest | median | W_S's median |",
+        f"| noise | floor | epsilon | components | below {FLOOR} examples | nearest | median | W_S's median |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for cell, result in cells.items():
@@ -208,6 +208,7 @@ def main() -> None:
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # a message needs a run to belong to
     output = given.output.absolute()
     config: dict[str, Scalar] = {"rounds": given.rounds, "seed": given.seed, "target-limit": given.members}
+    config["evaluate-every"] = given.rounds  # evaluating takes most of the time
     config |= dict(pair.split("=", 1) for pair in given.config)
     base = str((given.base_dir or output / "bases").absolute())
     wanted = [cell for cell in given.only.split(",") if cell] or CELLS

@@ -1,14 +1,14 @@
 """Attacks on what a client uploads, with nothing but what passes the server, and how far they come.
 
-**Membership inference**: was this example among a client's training examples? Half of the candidates were, half were not,
-drawn at random from the same examples, so that guessing gives an AUC of 0.5. The scores, higher for a member:
+**Membership inference**: was this example among a client's training examples? Half of the candidates were, half were
+not, drawn at random from the same examples, so that guessing gives an AUC of 0.5. The scores, higher for a member:
 
 - `loss`: how much lower F_l's loss (Eq. 5) is than F_g's (Yeom et al. 2018, with F_g as the reference);
 - `entropy`: the same of the entropy of the prediction, which asks for no pseudo-label;
 - `gradient`: how well F_l's way from F_g follows the example's own gradient (in the manner of Nasr et al. 2019);
 - `mixture`: how much likelier the example is under W_T than under W_S;
-- `likelihood ratio`: `loss` of the last round, against its distribution over shadow clients that had the example and over
-  those that had not (LiRA, Carlini et al. 2022; one spread for all examples, as they advise where shadows are few).
+- `likelihood ratio`: `loss` of the last round, against its distribution over shadow clients that had the example and
+  over those that had not (LiRA, Carlini et al. 2022; one spread for all examples, as they advise for few shadows).
 
 The others are added up over all rounds: the server sees each. The attacker knows the method, the settings and the
 domain: it has the candidates, re-estimates BatchNorm statistics on them where clients do on theirs, and trains its

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -189,3 +191,19 @@ def test_evaluation_leaves_where_the_owner_agrees_or_nothing_is_noised(ask):
     assert "correct-mean" in ask("evaluate", {})["metrics"]
     assert "correct-mean" not in ask("evaluate", NOISE)["metrics"]
     assert "correct-global" not in ask("evaluate", {**NOISE, "strategy": "source-only"})["metrics"]
+
+
+@pytest.mark.parametrize("noise", [{}, NOISE], ids=["plain", "noised"])
+def test_the_table_of_what_leaves_is_that_of_real_messages(noise, settings_of, client_of, message_to):
+    page = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text()
+    rows = re.findall(r"^\| (train[a-z, ]*) \| `([a-z/]+)` \| ([0-9x ]+) \| ([0-9,]+) \|$", page, re.MULTILINE)
+    told = {name: (shape, size, messages) for messages, name, shape, size in rows}
+    client = client_of(settings_of(components=10, **noise), train=280)
+    for kind, work in {"train": adaptation.train, "join": joining.join}.items():
+        content = work(message_to(client), client).content
+        sent = {
+            f"{record}/{name}": (" x ".join(map(str, array.shape)), f"{len(array.data):,}")
+            for record in set(content) - {"client", "metrics"}
+            for name, array in content[record].items()
+        }
+        assert sent == {name: row[:2] for name, row in told.items() if kind in row[2].split(", ")}

@@ -9,11 +9,12 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 
+from adaptation.mixture import fit
 from adaptation.privacy_account import Release, epsilon
 from clients import adaptation, joining, local_part, privacy
 from clients.app import app
 from domains.examples import DataError, Examples
-from protocol.records import config_record, from_record
+from protocol.records import config_record, from_record, to_record
 
 NOISE = {"privacy_noise": 1.0, "mixture_noise": 4.0}
 
@@ -199,8 +200,11 @@ def test_the_table_of_what_leaves_is_that_of_real_messages(noise, settings_of, c
     rows = re.findall(r"^\| (train[a-z, ]*) \| `([a-z/]+)` \| ([0-9x ]+) \| ([0-9,]+) \|$", page, re.MULTILINE)
     told = {name: (shape, size, messages) for messages, name, shape, size in rows}
     client = client_of(settings_of(components=10, **noise), train=280)
+    ten_components = fit(torch.rand(400, 128, generator=torch.Generator().manual_seed(0)), 10, 0)
     for kind, work in {"train": adaptation.train, "join": joining.join}.items():
-        content = work(message_to(client), client).content
+        message = message_to(client)
+        message.content["source_mixture"] = to_record(ten_components.arrays())
+        content = work(message, client).content
         sent = {
             f"{record}/{name}": (" x ".join(map(str, array.shape)), f"{len(array.data):,}")
             for record in set(content) - {"client", "metrics"}

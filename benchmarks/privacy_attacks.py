@@ -11,8 +11,8 @@ not, drawn at random from the same examples, so that guessing gives an AUC of 0.
   over those that had not (LiRA, Carlini et al. 2022; one spread for all examples, as they advise for few shadows).
 
 The others are added up over all rounds: the server sees each. The attacker knows the method, the settings and the
-domain: it has the candidates, re-estimates BatchNorm statistics on them where clients do on theirs, and trains its
-shadows on halves of them by the very code of a client.
+domain: it has the candidates, re-estimates BatchNorm statistics on all of them where clients do on theirs, and trains
+its shadows on halves of them by the very code of a client, with these same statistics.
 
 **Reconstruction**: how near does a component's mean lie to a training example's features? Distances are in units of the
 median distance of a training example to its nearest other one; 1 is what a new example of the domain would have.
@@ -38,7 +38,7 @@ from clients import adaptation, privacy
 from clients.identity import Client
 from clients.network import feature_rows, inputs_of, loaded_network, use_own_statistics
 from protocol.records import from_record, sender
-from protocol.seeds import seed_for
+from protocol.seeds import client_name, domain_of, seed_for
 
 FALSE_POSITIVES = 0.01
 """Share of the non-members at which the found members are counted."""
@@ -191,12 +191,12 @@ def _likelihood_ratio(
             taken[i, chosen] = True
             shadow = dataclasses.replace(
                 candidates,
-                name=f"{candidates.name.rsplit('/')[0]}/{9000 + i}",
+                name=client_name(domain_of(candidates.name), 9000 + i),
+                settings=settings.changed(local_batch_norm=False),
                 train=candidates.train.select(chosen),
                 folder=Path(folder) / str(i),
             )
-            own = loaded_network(seen.model, settings).requires_grad_(False).eval()
-            classifier, *_ = learn(own, seen.source_mixture, shadow)
+            classifier, *_ = learn(network, seen.source_mixture, shadow)
             with torch.no_grad():
                 found[i] = _loss_fall(classifier(features), global_logits, weights, settings.discrepancy_weight)
     ratio = torch.zeros(count)

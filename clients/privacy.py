@@ -8,6 +8,7 @@ before.
 
 import copy
 import json
+import math
 import os
 from collections.abc import Mapping
 
@@ -30,6 +31,9 @@ from protocol.settings import Settings
 DECLARED = ("num-examples", "seconds", "epsilon")
 """The metrics that leave a client in a run with privacy: docs/privacy.md says what each tells."""
 
+PROTECTED = ("dualadapt", "source-only")
+"""The strategies of which nothing leaves a client without noise: source-only uploads nothing."""
+
 RELEASED = "released.json"
 """In the client's folder: what each message of the run has given away."""
 
@@ -47,6 +51,11 @@ def check(client: Client) -> None:
         raise DataError(
             f"{client.name}: epsilon-limit={client.epsilon_limit:g} in its node config, but this run adds no noise; "
             "set privacy-noise and mixture-noise"
+        )
+    if settings.private and settings.strategy not in PROTECTED:
+        raise DataError(
+            f"{client.name}: strategy={settings.strategy} uploads what no noise is added to; "
+            f"allowed with privacy-noise are {', '.join(PROTECTED)}"
         )
     fitted = len(hold_out(examples, seed=0)[0])
     if isinstance(settings, Settings) and settings.mixture_floor > fitted:
@@ -150,7 +159,7 @@ def _account(client: Client, release: Release) -> float:
     Raises
     ------
     DataError
-        If it is more than the client's owner allows; then nothing is written down.
+        If it has no bound, or is more than the client's owner allows; then nothing is written down.
     """
     file = client.folder / RELEASED
     earlier = json.loads(file.read_text()) if file.exists() else []
@@ -159,6 +168,11 @@ def _account(client: Client, release: Release) -> float:
     entries = [*earlier, {"round": client.round, **release._asdict()}]
     releases = [Release(*(entry[field] for field in Release._fields)) for entry in entries]
     spent = epsilon(releases, client.settings.privacy_delta)
+    if not math.isfinite(spent):
+        raise DataError(
+            f"{client.name}: privacy-noise={release.noise:g}, mixture-noise={release.mixture_noise:g} would give away "
+            "all there is; set both above 0"
+        )
     if client.epsilon_limit is not None and spent > client.epsilon_limit:
         raise DataError(
             f"{client.name}: epsilon would be {spent:.3g}, epsilon-limit={client.epsilon_limit:g} in its node config"

@@ -143,12 +143,21 @@ def test_a_floor_leaves_components_with_enough_examples_alone(settings_of, clien
         ({"mixture_floor": 20}, 24, "mixture-floor=20 needs as many"),
         (NOISE, 9, "needs at least 10"),
         ({**NOISE, "privacy_delta": 0.05}, 24, "privacy-delta=0.05 must be below 1/24"),
+        ({**NOISE, "strategy": "fed-mcd"}, 24, "strategy=fed-mcd uploads what no noise is added to"),
     ],
 )
-def test_a_client_too_small_for_what_is_promised_says_so(changes, examples, said, settings_of, client_of):
+def test_a_client_that_cant_keep_what_is_promised_says_so(changes, examples, said, settings_of, client_of):
     with pytest.raises(DataError, match="pen/0000.*") as caught:
         privacy.check(client_of(settings_of(**changes), train=examples))
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bare", ["privacy_noise", "mixture_noise"])
+def test_half_of_the_noise_is_none_and_refused_before_anything_is_sent(bare, noised, client_of, message_to):
+    client = client_of(noised(**{bare: 0.0}))
+    with pytest.raises(DataError, match="pen/0000: .*set both above 0"):
+        adaptation.train(message_to(client), client)
+    assert not client.folder.exists()
 
 
 def test_an_owner_with_a_limit_takes_no_part_in_a_run_without_noise(settings_of, client_of):

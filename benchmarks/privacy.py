@@ -162,7 +162,7 @@ def _head(cell: str, result: dict[str, Any]) -> str:
 
 def picture(cells: dict[str, dict[str, Any]]) -> Figure:
     """Average accuracy and the AUC of each attack against epsilon; what has no noise stands at the right."""
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(6.4, 6.0), sharex=True, layout="constrained")
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7.4, 6.0), sharex=True, layout="constrained")
     spent = [result["epsilon"] for result in cells.values() if result["epsilon"] is not None]
     without = 4 * max(spent, default=1.0)
 
@@ -181,14 +181,15 @@ def picture(cells: dict[str, dict[str, Any]]) -> Figure:
     below.axhline(0.5, color=REFERENCE_LINE, linestyle=(0, (1, 3)))
     above.set_ylabel("average accuracy in percent")
     below.set_ylabel("AUC of membership inference")
-    below.set_xlabel("epsilon at delta 1e-5, of one example")
+    deltas = ", ".join(sorted({f"{result['delta']:g}" for result in cells.values()}))
+    below.set_xlabel(f"epsilon of one example, at delta {deltas}")
     below.set_xscale("log")
     ticks = sorted({round(each, 1) for each in spent})
     below.set_xticks([*ticks, without], [*(f"{tick:g}" for tick in ticks), "no noise"])
     below.minorticks_off()
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=SMALL)
+        axes.legend(frameon=False, fontsize=SMALL, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

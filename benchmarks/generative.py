@@ -68,7 +68,7 @@ def main() -> None:
     for name, model, arm, seed in _asked(arguments):
         run = arguments.runs / name
         words = [model, *ARMS[arm].options, "--seed", str(seed), *settings_words(arguments.config)]
-        run_to_the_end(run, words)
+        run_to_the_end(run, words, _resources(arguments, arm))
         settings = read_settings(stored_run_config(run))
         if records.get(name, {}).get("settings") == shown(settings.run_config()):
             print(f"{name}: measured already", flush=True)
@@ -148,6 +148,12 @@ def _asked(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]
                 yield _name(model, arm, seed), model, arm, seed
 
 
+def _resources(arguments: argparse.Namespace, arm: str) -> list[str]:
+    """What Ray reserves for a client; pooled training has none."""
+    shared = arguments.client_gpus and "--local" not in ARMS[arm].options
+    return ["--client-gpus", f"{arguments.client_gpus:g}"] if shared else []
+
+
 def _name(model: str, arm: str | None, seed: int) -> str:
     return f"{model}-{arm}-seed-{seed}"
 
@@ -177,6 +183,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=2000, help="of a run, for distance, confidence and classes")
     parser.add_argument("--sampler-samples", type=int, default=500, help="of each sampler of DDPM")
     parser.add_argument("--ddim-steps", type=int, default=50, help="of the short sampler of DDPM")
+    parser.add_argument("--client-gpus", type=float, default=0.0, help="GPU (a fraction will do) for a client")
     parser.add_argument("-c", dest="config", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     arguments = parser.parse_args()
     arguments.runs = arguments.runs.expanduser().absolute()

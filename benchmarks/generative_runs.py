@@ -10,7 +10,7 @@ from typing import Any
 from server.run_directory import read_metrics
 
 
-def run_to_the_end(run: Path, words: list[str]) -> None:
+def run_to_the_end(run: Path, words: list[str], resources: list[str] | None = None) -> None:
     """Make the run that ``fmtda generate WORDS`` makes, or go on with it; one that is done is left alone.
 
     Parameters
@@ -19,6 +19,8 @@ def run_to_the_end(run: Path, words: list[str]) -> None:
         Its directory, absolute.
     words : list of str
         The model and the options, without places.
+    resources : list of str, optional
+        Options that say what Ray reserves for a client; they are no part of a run's settings.
 
     Raises
     ------
@@ -29,6 +31,7 @@ def run_to_the_end(run: Path, words: list[str]) -> None:
         return
     begun = (run / "config.toml").exists()
     options = ["generate", "--resume", str(run)] if begun else ["generate", *words, "--output", str(run)]
+    options += resources or []
     print(f"{run.name}: {'goes on' if begun else 'begins'}", flush=True)
     run.parent.mkdir(parents=True, exist_ok=True)
     status = subprocess.run([sys.executable, "-m", "fmtda", *options]).returncode

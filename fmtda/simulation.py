@@ -5,6 +5,7 @@
 """
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -57,7 +58,7 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
     init_args: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not os.environ.get("RAY_ADDRESS"):
         # Without "local", Ray would join whatever cluster was last started on this machine.
-        init_args |= {"address": "local", "num_cpus": os.cpu_count()}
+        init_args |= {"address": "local", "num_cpus": cores_for(settings.nodes, client_cpus)}
     run_simulation(
         server_app=server_app,
         client_app=client_app,
@@ -67,6 +68,11 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
             "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus},
         },
     )
+
+
+def cores_for(clients: int, client_cpus: float) -> int:
+    """What Ray may use: Flower fills it with actors, and more of them than clients would only take time and memory."""
+    return max(1, min(os.cpu_count() or 1, math.ceil(clients * client_cpus)))
 
 
 def _log_flower_to(folder: Path) -> None:

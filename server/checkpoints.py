@@ -21,6 +21,10 @@ DIGESTS = {"model": "sha256", "state": "state_sha256"}
 """The files of a checkpoint, the second only where there is a state, and under which name the manifest checks them."""
 
 
+MAKE_ROOM = "make room or give the folder back its rights"
+"""What to do where the system refuses to write."""
+
+
 class CheckpointError(OSError):
     """A checkpoint that can't be written; the message names the folder and the cause."""
 
@@ -90,7 +94,9 @@ def write(
             # Renamed first, so that a kill during the removal can't leave half a checkpoint under its name.
             shutil.rmtree(old.rename(folder / f".removing-{old.name}"), ignore_errors=True)
     except OSError as error:
-        raise CheckpointError(f"can't write the checkpoint of round {server_round} to {folder}: {error}") from error
+        raise CheckpointError(
+            f"can't write the checkpoint of round {server_round} to {folder}: {error}; {MAKE_ROOM}"
+        ) from error
 
 
 def latest(folder: Path) -> Checkpoint | None:

@@ -57,12 +57,12 @@ def read_illustration(run: Path) -> Illustration | None:
     """What the run directory holds; None where nobody agreed to show anything."""
     try:
         with safe_open(run / FILE, "numpy") as file:
-            domains = json.loads(file.metadata()["domains"])
-            arrays: dict[str, dict[str, np.ndarray]] = {domain: {} for domain in domains}
+            about = json.loads(file.metadata()["illustration"])
+            arrays: dict[str, dict[str, np.ndarray]] = {domain: {} for domain in about["domains"]}
             for key in file.keys():
                 domain, name = key.rsplit("/", 1)
                 arrays[domain][name] = file.get_tensor(key)
-            return Illustration(arrays, tuple(json.loads(file.metadata()["clients"])))
+            return Illustration(arrays, tuple(about["clients"]))
     except (OSError, SafetensorError, KeyError, TypeError):
         return None
 
@@ -110,9 +110,9 @@ def illustrate(
         for domain, of_domain in shown.items()
         for key, parts in of_domain.items()
     }
-    metadata = {"domains": json.dumps(list(shown)), "clients": json.dumps(list(phase.replies))}
+    about = {"domains": list(shown), "clients": list(phase.replies)}
     aside = file.with_name(f".{FILE}.writing")
-    save_file(save, aside, metadata)
+    save_file(save, aside, {"illustration": json.dumps(about)})  # one entry: of several, the library shuffles the order
     aside.rename(file)
 
 

@@ -93,8 +93,7 @@ class Federation:
             self.tracker.log(line)
         except OSError as error:
             raise RunStopped(
-                f"can't write the metrics of round {line['round']} to {self.run.path}: {error}; "
-                "make room or give the folder back its rights"
+                f"can't write the metrics of round {line['round']} to {self.run.path}: {error}; {checkpoints.MAKE_ROOM}"
             ) from error
 
     def train(self, strategy: Strategy, arrays: ArrayRecord, first_round: int) -> ArrayRecord:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from adaptation.mixture import Mixture
 from protocol.records import from_record
-from server.checkpoints import CheckpointError
+from server.checkpoints import MAKE_ROOM, CheckpointError
 
 FILE = "uploaded.safetensors"
 """In a folder of the client's name, laid out as on the client: ``classifier.*``, ``mixture.*``."""
@@ -74,4 +74,4 @@ def _write(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
         aside.rename(file)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"can't write {file}: {error}") from error
+        raise CheckpointError(f"can't write the uploads to {file}: {error}; {MAKE_ROOM}") from error

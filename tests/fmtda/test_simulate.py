@@ -11,8 +11,17 @@ import pytest
 from real_runs import arrays, command, metrics, simulate
 
 from domains.street_scenes import CLASSES
+from fmtda import simulation
 
 TARGETS = ["blend", "fonts", "pen", "street"]
+
+
+@pytest.mark.parametrize(
+    ("clients", "client_cpus", "cores"), [(4, 1, 4), (400, 1, 16), (3, 0.5, 2), (1, 0.25, 1), (2, 8, 16)]
+)
+def test_ray_gets_no_more_cores_than_the_clients_want(clients, client_cpus, cores, monkeypatch):
+    monkeypatch.setattr(simulation.os, "cpu_count", lambda: 16)
+    assert simulation.cores_for(clients, client_cpus) == cores
 
 
 def test_ends_with_a_table_a_summary_and_the_path(finished):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from safetensors import safe_open
 
 from clients.app import app as client_app
 from protocol.illustrations import PICTURES, POINTS
@@ -45,6 +46,14 @@ def test_a_simulation_shows_features_and_pictures_of_every_domain(strategy, sett
         assert ((arrays["confidence-after"] > 0) & (arrays["confidence-after"] <= 1)).all()
         unchanged = (arrays["features-before"] == arrays["features-after"]).all()
         assert unchanged == (strategy == "source-only")
+
+
+def test_equal_runs_write_equal_files(settings, grid_of, silence, tmp_path):
+    files = [run(grid_of.simulated(2), settings.changed(output=str(tmp_path / name)), silence) for name in "ab"]
+    first, second = ((directory.path / FILE).read_bytes() for directory in files)
+    assert first == second
+    with safe_open(files[0].path / FILE, "numpy") as file:
+        assert len(file.metadata()) == 1  # the library writes several entries in any order
 
 
 def test_a_deployment_shows_nothing_of_anybody_by_default(settings, grid_of, silence, tmp_path):

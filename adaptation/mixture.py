@@ -25,6 +25,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from adaptation.component_floor import Components, with_enough_examples
+
 # All values here are our choice: the notes say "a simple GMM" and no more.
 QUANTILES = 33
 EXAMPLES_PER_COMPONENT = 20
@@ -215,7 +217,7 @@ def fit(features: Tensor, components: int, seed: int, reference_variance: Tensor
     if reference_variance is None:
         reference_variance = features.var(dim=0, correction=0)
     weights, means, variances = _expectation_maximisation(
-        features[fitted], components_for(len(fitted), components), seed, _variance_floor(reference_variance)
+        features[fitted], components_for(len(fitted), components), seed, variance_floor(reference_variance)
     )
     return _with_quantiles(weights, means, variances, features[held_out])
 
@@ -250,7 +252,7 @@ class StepwiseEM:
         self.weights = weights / weights.sum()
         self.means = source_mixture.means[keep].double()
         self.variances = source_mixture.variances[keep].double()
-        self._floor = _variance_floor(source_mixture.overall_variance())
+        self._floor = variance_floor(source_mixture.overall_variance())
         self._updates = 0
         second_moments = self.variances + self.means.square()
         moments = torch.cat([torch.ones_like(self.weights)[:, None], self.means, second_moments], dim=-1)
@@ -274,6 +276,18 @@ class StepwiseEM:
         self._statistics.lerp_(responsibilities.T @ statistics / len(features), step_size)
         self._updates += 1
         self._maximise()
+
+    @torch.no_grad()
+    def leave_out_small(self, features: Tensor, floor: int) -> None:
+        """Keep the components alone that hold `floor` of these features (N, D) or more; after the last update."""
+        if floor:
+            natural_parameters = _natural_parameters(self.weights, self.means, self.variances)
+            parts = features.split(ROWS_AT_ONCE)
+            counts = sum(
+                (_sufficient_statistics(part) @ natural_parameters.T).softmax(dim=-1).sum(dim=0) for part in parts
+            )
+            components = Components(self.weights, self.means, self.variances)
+            self.weights, self.means, self.variances = with_enough_examples(components, counts, floor)
 
     def finish(self, held_out: Tensor) -> Mixture:
         """The mixture reached, its quantiles over features (N, D) that no update saw (see `hold_out`)."""
@@ -356,7 +370,7 @@ def _place_among(quantiles: Tensor, values: Tensor) -> Tensor:
     return (upper - 1 + fraction) / steps
 
 
-def _variance_floor(reference_variance: Tensor) -> float:
+def variance_floor(reference_variance: Tensor) -> float:
     """The smallest variance a component may have (our choice).
 
     One number for all dimensions: a feature silent on the source would else decide every likelihood alone.

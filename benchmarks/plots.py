@@ -74,7 +74,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
             continue
         figure = picture(results, methods)
         written.append(folder / f"{name}.svg")
-        _save(figure, written[-1])
+        save(figure, written[-1])
     return written
 
 
@@ -263,7 +263,7 @@ def _label(method: Mapping[str, Any]) -> str:
     return method["name"] + (f" {DAGGER}" if method["breaks_privacy"] else "")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Equal figures give equal files: no date, no random ids."""
     with matplotlib.rc_context({"svg.hashsalt": "fmtda"}):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

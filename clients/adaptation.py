@@ -19,7 +19,7 @@ from adaptation.losses import local_classifier_loss
 from adaptation.mixture import Mixture, StepwiseEM, hold_out
 from adaptation.networks import Network
 from adaptation.self_training import adapt_head_and_scales, adapt_network_unless_collapsed
-from clients import local_part
+from clients import local_part, privacy
 from clients.evaluation import count
 from clients.identity import Client
 from clients.network import feature_rows, inputs_of, received_network, use_own_statistics
@@ -36,12 +36,13 @@ State = Mapping[str, Tensor]
 
 
 def train(message: Message, client: Client) -> Message:
-    """Fit F_l and W_T to the client's unlabelled examples, and upload these two."""
+    """Fit F_l and W_T to the client's unlabelled examples, and upload these two; under noise where the run has any."""
     began = time.perf_counter()
     network = received_network(message, client)
     source_mixture = Mixture.from_arrays({n: a.numpy() for n, a in message.content["source_mixture"].items()})
-    classifier, mixture, losses = learn(network, source_mixture, client, sent_start(message))
-    metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began, **losses}
+    learnt = privacy.learn if client.settings.private else learn
+    classifier, mixture, told = learnt(network, source_mixture, client, sent_start(message))
+    metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began, **told}
     return reply_to(
         message,
         client.name,
@@ -62,12 +63,7 @@ def learn(
     inputs = inputs_of(client, client.train)
     use_own_statistics(network, inputs, client)
     classifier, mixture, losses = _adapt(client, network, inputs, source_mixture.to(inputs.device), start)
-    mixture_tensors = {name: torch.from_numpy(array) for name, array in mixture.arrays().items()}
-    local_part.write(
-        client.folder,
-        local_part.UPLOADED,
-        local_part.prefixed("classifier", classifier.state_dict()) | local_part.prefixed("mixture", mixture_tensors),
-    )
+    local_part.write_uploaded(client.folder, classifier, mixture)
     return classifier, mixture, losses
 
 
@@ -109,6 +105,7 @@ def _adapt(
             expectation_maximisation.update(z_fitted)
         sums["cross-entropy"] += loss.cross_entropy.item() / settings.client_steps
         sums["discrepancy"] += loss.discrepancy.item() / settings.client_steps
+    expectation_maximisation.leave_out_small(features[fitted], settings.mixture_floor)
     mixture = expectation_maximisation.finish(features[held_out])
     counts = torch.histc(source_weights.cpu(), TYPICALITY_BINS, 0, 1).int().tolist()
     return (

@@ -12,9 +12,10 @@ from clients import (
     illustration,
     joining,
     mcd,
+    privacy,
     self_training,
 )
-from clients.identity import identify
+from clients.identity import Client, identify
 from protocol.generative_settings import GenerativeSettings
 from protocol.records import reply_to
 from protocol.runtime import set_threads
@@ -49,7 +50,8 @@ def introduce(message: Message, context: Context) -> Message:
 def join(message: Message, context: Context) -> Message:
     """Upload a mixture alone, to join a federation under way."""
     set_threads(CLIENT_THREADS)
-    return joining.join(message, identify(message, context))
+    client = _participant(message, context)
+    return privacy.withheld(joining.join(message, client), client)
 
 
 @app.query("illustrate")
@@ -63,24 +65,33 @@ def illustrate(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train as the run's workload and strategy want it."""
     set_threads(CLIENT_THREADS)
-    client = identify(message, context)
+    client = _participant(message, context)
     if isinstance(client.settings, GenerativeSettings):
         return generative.train(message, client)
-    return TRAINERS[client.settings.strategy](message, client)
+    return privacy.withheld(TRAINERS[client.settings.strategy](message, client), client)
 
 
 @app.train("personalise")
 def personalise(message: Message, context: Context) -> Message:
     """Train and keep the client's own copy of the network, at the end of a run."""
     set_threads(CLIENT_THREADS)
-    return adaptation.personalise_copy(message, identify(message, context))
+    client = _participant(message, context)
+    return privacy.withheld_evaluation(adaptation.personalise_copy(message, client), client)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Report how good the model is on the client's test examples, as far as that can be told."""
     set_threads(CLIENT_THREADS)
-    client = identify(message, context)
+    client = _participant(message, context)
     if isinstance(client.settings, GenerativeSettings):
         return generative.evaluate(message, client)
-    return EVALUATORS.get(client.settings.strategy, evaluation.evaluate)(message, client)
+    reply = EVALUATORS.get(client.settings.strategy, evaluation.evaluate)(message, client)
+    return privacy.withheld_evaluation(reply, client)
+
+
+def _participant(message: Message, context: Context) -> Client:
+    """Who is asked, if the run keeps what it and the client's owner promise."""
+    client = identify(message, context)
+    privacy.check(client)
+    return client

@@ -2,13 +2,17 @@
 
 import functools
 import hashlib
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import Context, Message
 
+from adaptation.noise import Uniforms, seeded_uniforms, system_uniforms
 from domains.examples import DataError, Examples
 from domains.family import DataSpec
 from domains.partition import held_out_share, limited_split, split_labels
@@ -36,6 +40,12 @@ class Client:
         The client's own examples. Labels serve evaluation only.
     shares_examples
         Whether its owner agreed to show a few test examples in the report of the run.
+    shares_evaluation
+        Whether its owner lets the numbers of its evaluation leave in a run with privacy.
+    epsilon_limit
+        What its owner lets the uploads of a run give away at most, None for no limit.
+    simulated
+        Whether all its data lies on the machine of whoever runs the federation.
     """
 
     name: str
@@ -45,10 +55,17 @@ class Client:
     train: Examples
     test: Examples
     shares_examples: bool = False
+    shares_evaluation: bool = False
+    epsilon_limit: float | None = None
+    simulated: bool = False
 
     def generator(self, purpose: str) -> torch.Generator:
-        """The client's own random numbers for this round and purpose."""
+        """The client's own random numbers for this round and purpose; whoever knows the run's seed knows them too."""
         return generator_for(self.settings.seed, self.name, self.round, purpose)
+
+    def secret_uniforms(self, purpose: str) -> Uniforms:
+        """What noise is made of: nobody can compute it on a real client; a simulation with equal seeds is the same."""
+        return seeded_uniforms(self.generator(purpose)) if self.simulated else system_uniforms
 
 
 def identify(message: Message, context: Context) -> Client:
@@ -56,8 +73,9 @@ def identify(message: Message, context: Context) -> Client:
 
     In deployment the node config says what the node holds: ``domain``, ``data-dir``, ``folder`` and, where a
     domain is split by hand, ``share`` and ``shares``. In simulation Flower's partition number stands for that.
-    ``share-examples=true`` in the node config lets the report of the run show a few test examples; in simulation, where
-    all data is on one machine, it always may.
+    ``share-examples=true`` in the node config lets the report of the run show a few test examples, and
+    ``share-evaluation=true`` lets a run with privacy have the numbers of the evaluation; in simulation, where all data
+    is on one machine, both always may. ``epsilon-limit`` is what the uploads of a run may give away at most.
 
     Raises
     ------
@@ -73,22 +91,39 @@ def identify(message: Message, context: Context) -> Client:
             raise DataError(f"share={node['share']}: this node's config allows 0 to {shares - 1} (shares={shares})")
         data_dir = str(node.get("data-dir", ""))
         folder = Path(str(node.get("folder", Path.home() / ".fmtda" / "client"))) / run_folder(settings.output) / name
-        shares_examples = node.get("share-examples", False)
-        if not isinstance(shares_examples, bool):
-            raise DataError(f"share-examples={shares_examples}: expected true or false, without quotes")
+        own = {
+            "shares_examples": _agreed(node, "share-examples"),
+            "shares_evaluation": _agreed(node, "share-evaluation"),
+            "epsilon_limit": _epsilon_limit(node),
+        }
     elif "partition-id" in node:
         names = settings.simulated_names(int(node["num-partitions"]))
         name = names[int(node["partition-id"])]
         shares = sum(domain_of(other) == domain_of(name) for other in names)
         data_dir = settings.data_dir
         folder = Path(settings.output) / "clients" / name
-        shares_examples = True
+        own = {"shares_examples": True, "shares_evaluation": True, "simulated": True}
     else:
         raise DataError(
             'this node doesn\'t know its data: start it with --node-config \'domain="svhn" data-dir="/data"\''
         )
     train, test = load_share(settings, name, shares, data_dir)
-    return Client(name, settings, server_round, folder, train, test, shares_examples)
+    return Client(name, settings, server_round, folder, train, test, **own)
+
+
+def _agreed(node: Mapping[str, Any], key: str) -> bool:
+    """What the owner says in the node config to something that nobody may take for granted."""
+    agreed = node.get(key, False)
+    if not isinstance(agreed, bool):
+        raise DataError(f"{key}={agreed}: expected true or false, without quotes")
+    return agreed
+
+
+def _epsilon_limit(node: Mapping[str, Any]) -> float | None:
+    limit = node.get("epsilon-limit")
+    if limit is not None and (isinstance(limit, bool | str) or not 0 < limit < math.inf):
+        raise DataError(f"epsilon-limit={limit}: expected a number above 0, without quotes")
+    return limit
 
 
 def run_folder(output: str) -> str:

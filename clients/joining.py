@@ -11,6 +11,8 @@ from flwr.app import Message
 
 from adaptation.batches import shuffled_batches
 from adaptation.mixture import Mixture, StepwiseEM, hold_out
+from adaptation.networks import Network
+from clients import privacy
 from clients.identity import Client
 from clients.network import feature_rows, inputs_of, received_network, use_own_statistics
 from protocol.records import reply_to, to_record
@@ -27,6 +29,17 @@ def join(message: Message, client: Client) -> Message:
     settings = client.settings
     network = received_network(message, client)
     source_mixture = Mixture.from_arrays({n: a.numpy() for n, a in message.content["source_mixture"].items()})
+    if settings.private:
+        mixture, told = privacy.fit_mixture(network, source_mixture, client)
+    else:
+        mixture, told = _follow(network, source_mixture, client), {}
+    metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began, **told}
+    return reply_to(message, client.name, metrics, mixture=to_record(mixture.arrays()))
+
+
+def _follow(network: Network, source_mixture: Mixture, client: Client) -> Mixture:
+    """The mixture's stepwise EM over the mini-batches that training would take."""
+    settings = client.settings
     inputs = inputs_of(client, client.train)
     use_own_statistics(network, inputs, client)
     features = feature_rows(network, inputs, settings, client.generator("places"))
@@ -41,6 +54,5 @@ def join(message: Message, client: Client) -> Message:
         batch = chosen.to(inputs.device)
         if is_fitted[batch].any():
             expectation_maximisation.update(features[batch][is_fitted[batch]])
-    mixture = expectation_maximisation.finish(features[held_out])
-    metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began}
-    return reply_to(message, client.name, metrics, mixture=to_record(mixture.arrays()))
+    expectation_maximisation.leave_out_small(features[fitted], settings.mixture_floor)
+    return expectation_maximisation.finish(features[held_out])

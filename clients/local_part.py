@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from adaptation.mixture import Mixture
+
 UPLOADED = "uploaded.safetensors"
 """F_l and W_T as the client last sent them."""
 
@@ -28,6 +30,12 @@ def write(folder: Path, file: str, tensors: Mapping[str, torch.Tensor]) -> None:
     aside = folder / f".{file}.{os.getpid()}"
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside)
     aside.rename(folder / file)
+
+
+def write_uploaded(folder: Path, classifier: torch.nn.Module, mixture: Mixture) -> None:
+    """Keep F_l and W_T as they are sent."""
+    mixture_tensors = {name: torch.from_numpy(array) for name, array in mixture.arrays().items()}
+    write(folder, UPLOADED, prefixed("classifier", classifier.state_dict()) | prefixed("mixture", mixture_tensors))
 
 
 def read(folder: Path, file: str) -> dict[str, torch.Tensor] | None:

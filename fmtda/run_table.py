@@ -33,6 +33,7 @@ def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
         console.print(table)
     _print_newcomers(console, summary)
     _print_label_free(console, summary)
+    _print_privacy(console, summary)
     _print_costs(console, summary, path)
 
 
@@ -68,6 +69,19 @@ def _print_label_free(console: Console, summary: dict[str, Any]) -> None:
     for domain, known in unlabelled.items():
         table.add_row(domain, *("-" if key not in known else f"{known[key]:.3g}" for key in LABEL_FREE))
     console.print(table)
+
+
+def _print_privacy(console: Console, summary: dict[str, Any]) -> None:
+    """What the uploads of the client that sent most have given away."""
+    spent = summary.get("privacy", {}).get("epsilon", {})
+    if spent:
+        name = max(spent, key=spent.__getitem__)
+        console.print(
+            f"privacy: the uploads of a client give away epsilon {spent[name]:.3g} of an example at most ({name}), "
+            f"at delta {summary['privacy']['delta']:g}; what that covers: docs/privacy.md",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def print_generated(console: Console, summary: dict[str, Any], path: Path) -> None:

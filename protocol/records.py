@@ -129,8 +129,9 @@ def check_records(content: RecordDict, *array_records: str) -> None:
     for key, value in content["metrics"].items():
         if not np.isfinite(value).all():
             raise BadReply(f"metric {key} is not finite")
-    if isinstance(seconds := content["metrics"].get("seconds", 0.0), list):
-        raise BadReply(f"metric seconds holds {len(seconds)} numbers, expected one")
+    for key in ("seconds", "epsilon"):
+        if isinstance(value := content["metrics"].get(key, 0.0), list):
+            raise BadReply(f"metric {key} holds {len(value)} numbers, expected one")
 
 
 def check_arrays(record: ArrayRecord, layout: Layout, unbounded: Collection[str] = ()) -> None:

@@ -153,6 +153,11 @@ class RunSettings(BaseModel):
         return ()
 
     @property
+    def private(self) -> bool:
+        """Whether what clients upload comes with a guarantee of differential privacy; never of a generative model."""
+        return False
+
+    @property
     def nodes(self) -> int:
         """How many clients a simulation has, those that join late among them."""
         return self.clients + len(self.late_domains)
@@ -286,6 +291,19 @@ class Settings(RunSettings):
     )
     confidence: float = Field(0.9, ge=0, lt=1, description="pseudo-labels count above this probability")
 
+    # Privacy of what a client uploads, see docs/privacy.md
+    privacy_noise: float = Field(
+        0.0, ge=0, description="noise multiplier of DP-SGD on F_l; 0: no noise (needs mixture-noise too)"
+    )
+    privacy_clip: float = Field(1.0, gt=0, description="largest norm of an example's gradient in DP-SGD")
+    mixture_noise: float = Field(
+        0.0, ge=0, description="noise multiplier of the statistics of W_T, once a round; 0: no noise"
+    )
+    privacy_delta: float = Field(1e-5, gt=0, lt=1, description="delta for which a client's epsilon is accounted")
+    mixture_floor: int = Field(
+        0, ge=0, description="examples that a component of an uploaded W_T holds at least; 0: any number"
+    )
+
     # Peers
     local_steps: int = Field(ge=1, description="peers: gradient steps of a client a round")
     local_batch: int = Field(ge=2, description="peers: examples in one of them")
@@ -295,6 +313,11 @@ class Settings(RunSettings):
     def late_domains(self) -> tuple[str, ...]:
         """The comma list `joining` as names."""
         return _names(self.joining)
+
+    @property
+    def private(self) -> bool:
+        """Whether noise is added to all that the clients upload."""
+        return self.privacy_noise > 0 or self.mixture_noise > 0
 
     @classmethod
     def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:

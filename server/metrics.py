@@ -157,6 +157,9 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
     iou = {}
     if metric == MEAN_IOU:
         iou["class_iou"] = {d: class_iou(c, settings.class_names) for d, c in lines[-1]["confusion"].items()}
+    private = {}
+    if settings.private:
+        private["privacy"] = {"delta": settings.privacy_delta, "epsilon": epsilon_by_client(lines)}
     return {
         "workload": settings.workload,
         "strategy": settings.strategy,
@@ -175,6 +178,7 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
         "confusion": lines[-1]["confusion"],
         "label_free": next((line["label_free"] for line in reversed(lines) if line.get("label_free")), {}),
         **iou,
+        **private,
         "source_only": start["source_only"],
         "plain_source_only": start["plain_source_only"],
         "uplink_bytes_per_client_round": mean(c["up"] for line in whole for c in line["clients"].values()),
@@ -187,6 +191,17 @@ def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: flo
         "wall_seconds": wall_seconds,
         "failures": sum(len(line["failures"]) for line in lines),
     }
+
+
+def epsilon_by_client(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What each client said last of what its uploads have given away, out of all lines of metrics.jsonl."""
+    found = {
+        name: client["train"]["epsilon"]
+        for line in lines
+        for name, client in line["clients"].items()
+        if "epsilon" in client["train"]
+    }
+    return dict(sorted(found.items()))
 
 
 def mean(values: Any) -> float | None:

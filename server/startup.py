@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from adaptation.networks import NETWORKS, build
+from adaptation.privacy_account import EXTRA, is_installed
 from domains.examples import DataError
 from domains.family import Family
 from domains.partition import limited_split, split_labels
@@ -112,6 +113,34 @@ def _check_adaptation(settings: Settings) -> None:
     if settings.personalise and settings.strategy != "dualadapt":
         raise SettingsError(
             f"personalise=True: strategy={settings.strategy} has no part of a client's own; use dualadapt"
+        )
+    if settings.private or settings.mixture_floor:
+        _check_privacy(settings)
+
+
+def _check_privacy(settings: Settings) -> None:
+    """Refuse noise that would leave a part of the uploads bare, or that nobody could account for."""
+    given = f"mixture-floor={settings.mixture_floor}"
+    if settings.private:
+        given = f"privacy-noise={settings.privacy_noise:g}, mixture-noise={settings.mixture_noise:g}"
+        if not (settings.privacy_noise and settings.mixture_noise):
+            raise SettingsError(
+                f"{given}: one of F_l and W_T would leave the clients without noise, and epsilon be infinite; "
+                "set both above 0, or both to 0"
+            )
+        if not is_installed():
+            raise SettingsError(
+                f"{given}: epsilon is accounted by dp-accounting, which is not installed here; "
+                f"pip install -e '.[{EXTRA}]', on the clients too"
+            )
+    if settings.strategy != "dualadapt":
+        raise SettingsError(
+            f"{given}: of what strategy={settings.strategy} uploads nothing is protected; use dualadapt"
+        )
+    if family(settings.data).segmentation:
+        raise SettingsError(
+            f"{given}: a picture of data={settings.data} counts as many examples as it has places, so nothing would be "
+            "promised of a picture; use data with one class an input"
         )
 
 

@@ -132,3 +132,29 @@ def test_a_client_below_the_minimum_is_refused_by_name(settings):
 def test_more_clients_than_examples_are_refused(settings):
     with pytest.raises(DataError, match="too few for 101 clients"):
         found(settings, domain="pen", share=0, shares=101)
+
+
+def test_noise_can_be_computed_again_in_a_simulation_and_never_on_a_real_node(settings, tmp_path):
+    node = {"domain": "blend", "share": 0, "shares": 3, "folder": str(tmp_path / "node")}
+    in_simulation, deployed = simulated(settings, 0), found(settings, **node)
+    assert in_simulation.simulated and not deployed.simulated
+    assert torch.equal(*(in_simulation.secret_uniforms("noise")(20) for _ in range(2)))
+    assert not torch.equal(*(deployed.secret_uniforms("noise")(20) for _ in range(2)))
+    assert not torch.equal(in_simulation.secret_uniforms("noise")(20), deployed.secret_uniforms("noise")(20))
+
+
+def test_an_owner_agrees_to_nothing_unasked(settings, tmp_path):
+    client = found(settings, domain="pen", folder=str(tmp_path))
+    assert (client.shares_examples, client.shares_evaluation, client.epsilon_limit) == (False, False, None)
+    said = {"share_examples": True, "share_evaluation": True, "epsilon_limit": 3}
+    client = found(settings, domain="pen", folder=str(tmp_path), **said)
+    assert (client.shares_examples, client.shares_evaluation, client.epsilon_limit) == (True, True, 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("share-examples", "true"), ("share-evaluation", 1), ("epsilon-limit", "3"), ("epsilon-limit", 0.0)],
+)
+def test_what_an_owner_says_must_be_clear(settings, tmp_path, key, value):
+    with pytest.raises(DataError, match=f"{key}={value}: expected"):
+        found(settings, domain="pen", folder=str(tmp_path), **{key: value})

@@ -243,8 +243,9 @@ def test_arrays_that_are_no_arrays_are_refused():
     assert refusal(check_records, reply, "classifier").endswith("expected ArrayRecord")
 
 
-def test_seconds_must_be_one_number():
-    assert "metric seconds" in refusal(check_records, content(metrics=MetricRecord({"seconds": [1.0, 2.0]})))
+@pytest.mark.parametrize("key", ["seconds", "epsilon"])
+def test_what_is_added_up_or_told_as_it_is_must_be_one_number(key):
+    assert f"metric {key}" in refusal(check_records, content(metrics=MetricRecord({key: [1.0, 2.0]})))
 
 
 @pytest.mark.parametrize(

@@ -151,3 +151,22 @@ def test_changed_keeps_the_rest_and_validates():
     assert given.changed(client_steps=9).run_config() == {**given.run_config(), "client-steps": 9}
     with pytest.raises(SettingsError, match="rounds=0"):
         given.changed(rounds=0)
+
+
+def test_a_run_is_private_where_anything_is_noised_and_not_by_default():
+    assert not settings().private and not settings(mixture_floor=20).private
+    assert settings(privacy_noise=1.0).private and settings(mixture_noise=4.0).private
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("privacy-noise", -1.0),
+        ("privacy-clip", 0.0),
+        ("mixture-noise", -0.1),
+        ("privacy-delta", 1.0),
+        ("mixture-floor", -1),
+    ],
+)
+def test_what_promises_no_privacy_is_refused(key, value):
+    assert refusal(key, value).startswith(f"{key}={value}: ")

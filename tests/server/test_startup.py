@@ -37,6 +37,11 @@ def test_the_defaults_are_good_for_every_family(data):
         ({"joining": "pen", "join-round": 9}, ["join-round=9", "rounds=3"]),
         ({"network": "resnet-1000"}, ["network=resnet-1000", "small-cnn, mcd-digits, m3sda-digits"]),
         ({"randomise": False}, ["scenery", "set randomise=true, or scenery=false"]),
+        ({"privacy-noise": 1.0}, ["privacy-noise=1, mixture-noise=0", "set both above 0"]),
+        ({"mixture-noise": 1.0}, ["privacy-noise=0, mixture-noise=1", "set both above 0"]),
+        ({"privacy-noise": 1.0, "mixture-noise": 4.0, "strategy": "fed-mcd"}, ["strategy=fed-mcd", "use dualadapt"]),
+        ({"mixture-floor": 9, "strategy": "adabn"}, ["mixture-floor=9", "strategy=adabn", "use dualadapt"]),
+        ({"mixture-floor": 9, "data": "streets"}, ["mixture-floor=9", "data=streets", "a picture"]),
         ({"rounds": -1}, ["rounds=-1", "greater than or equal to 1"]),
         ({"epochs": 3}, ["epochs: no such key", "rounds"]),
     ],
@@ -46,6 +51,13 @@ def test_bad_settings_are_refused_with_what_is_allowed(config, said):
     message = refusal(effective_settings, config)
     for part in said:
         assert part in message
+
+
+def test_noise_without_the_package_that_accounts_for_it_is_refused(monkeypatch):
+    monkeypatch.setattr("server.startup.is_installed", lambda: False)
+    message = refusal(effective_settings, {"privacy-noise": 1.0, "mixture-noise": 4.0})
+    assert "pip install -e '.[privacy]'" in message
+    effective_settings({"mixture-floor": 9})
 
 
 def test_cuda_without_a_gpu_is_refused(monkeypatch):

@@ -5,17 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
-
-from fmtda.command_line import cli
-
-
-def refused(*options: object) -> str:
-    """What `fmtda simulate` says to bad input."""
-    result = CliRunner().invoke(cli, ["simulate", *map(str, options)])
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.stderr.split())
+from invoked import invoke, refused
 
 
 @pytest.mark.parametrize(
@@ -46,7 +36,7 @@ def refused(*options: object) -> str:
     ],
 )
 def test_bad_settings_are_named_with_what_is_allowed(options, named, tmp_path):
-    message = refused(*options, "--output", tmp_path / "run")
+    message = refused("simulate", *options, "--output", tmp_path / "run")
     assert message.startswith("fmtda: error:")
     for text in named:
         assert text in message
@@ -60,30 +50,30 @@ def test_a_truncated_data_file_is_named(tmp_path):
     (raw / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
     (raw / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"\x00\x00\x08\x01" + (60000).to_bytes(4, "big")))
     options = ("--data", "digit-five", "--data-dir", tmp_path / "data", "--source", "mnist", "--targets", "fonts")
-    message = refused(*options, "--clients", 1, "--output", tmp_path / "run")
+    message = refused("simulate", *options, "--clients", 1, "--output", tmp_path / "run")
     assert "train-images-idx3-ubyte.gz" in message
     assert not (tmp_path / "run").exists()
 
 
 def test_an_output_folder_that_is_a_file_or_not_empty_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "this is a file" in refused("--output", tmp_path / "file")
-    assert "not empty" in refused("--output", tmp_path)
-    assert "file" in refused("--output", tmp_path / "file" / "below")
+    assert "this is a file" in refused("simulate", "--output", tmp_path / "file")
+    assert "not empty" in refused("simulate", "--output", tmp_path)
+    assert "file" in refused("simulate", "--output", tmp_path / "file" / "below")
 
 
 def test_a_run_of_another_configuration_is_not_resumed(finished):
     run, _ = finished
-    assert "seed=7" in refused("--resume", run, "--seed", 7)
-    assert "rounds=1" in refused("--resume", run, "--rounds", 1)
+    assert "seed=7" in refused("simulate", "--resume", run, "--seed", 7)
+    assert "rounds=1" in refused("simulate", "--resume", run, "--rounds", 1)
 
 
 def test_a_resumed_run_stays_in_its_folder(tmp_path):
-    assert "leave --output out" in refused("--resume", tmp_path, "--output", tmp_path / "elsewhere")
+    assert "leave --output out" in refused("simulate", "--resume", tmp_path, "--output", tmp_path / "elsewhere")
 
 
 def test_a_folder_without_a_run_is_not_resumed(tmp_path):
-    assert "no run here" in refused("--resume", tmp_path)
+    assert "no run here" in refused("simulate", "--resume", tmp_path)
 
 
 def test_a_wrong_option_ends_with_status_2_and_no_traceback():
@@ -94,5 +84,5 @@ def test_a_wrong_option_ends_with_status_2_and_no_traceback():
 
 
 def test_help_teaches_with_examples():
-    result = CliRunner().invoke(cli, ["simulate", "--help"])
+    result = invoke("simulate", "--help")
     assert "fmtda simulate --preset paper" in " ".join(result.output.split())

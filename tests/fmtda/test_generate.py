@@ -8,23 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invoked import invoke, refused
 from PIL import Image
 from real_runs import TINY
-from typer.testing import CliRunner
-
-from fmtda.command_line import cli
-
-
-def invoke(*words: object):
-    return CliRunner().invoke(cli, list(map(str, words)))
-
-
-def refused(*words: object) -> str:
-    result = invoke(*words)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    assert result.stderr.startswith("fmtda: error: ")
-    return " ".join(result.stderr.split())
 
 
 def test_ends_with_a_table_a_summary_and_samples(generated):

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from invoked import invoke, refused
 from real_runs import TINY
-from typer.testing import CliRunner
 
-from fmtda.command_line import cli
 from fmtda.report.page import rendered
 from fmtda.report.runs import Run
 from protocol.illustrations import PICTURES
@@ -18,17 +17,6 @@ from server.illustration import FILE, read_illustration
 
 ROOT = Path(__file__).parents[2]
 DOMAINS = ["blend", "fonts", "pen", "street"]
-
-
-def invoke(*words: object):
-    return CliRunner().invoke(cli, list(map(str, words)))
-
-
-def refused(*words: object) -> str:
-    result = invoke(*words)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.stderr.split())
 
 
 def figures_in(page: str) -> list[dict]:

@@ -13,6 +13,7 @@ from domains.family import DataSpec
 from domains.image_folders import ImageFolders
 from domains.image_listing import pictures_of
 from protocol.settings import Settings
+from tests.domains.refusals import refused
 
 CLASSES = ("cat", "dog")
 PACS_COUNTS = {"art_painting": 2048, "cartoon": 2344, "photo": 1670, "sketch": 3929}
@@ -199,12 +200,6 @@ def test_pictures_are_decoded_once_and_again_when_one_is_replaced(family, tmp_pa
 
 
 # --- what is refused ---
-
-
-def refused(call, match):
-    with pytest.raises(DataError, match=match) as error:
-        call()
-    assert "\n" not in str(error.value)
 
 
 def test_a_missing_folder_is_refused_with_the_layout(family, tmp_path):

@@ -14,6 +14,7 @@ from domains.label_ids import CAMVID, CITYSCAPES, lookup_table
 from domains.scene_folders import SceneFolders
 from domains.scene_layouts import layout_of
 from protocol.settings import Settings
+from tests.domains.refusals import refused
 
 CAMVID_CLASSES, CITY_CLASSES = tuple(CAMVID.values()), tuple(CITYSCAPES.values())
 CAMVID_COUNTS = {"0016E5": (305, 91), "0006R0": (101, 30), "0001TP": (124, 37), "Seq05VD": (171, 51)}
@@ -286,12 +287,6 @@ def test_scenes_are_decoded_once_and_again_when_a_map_is_replaced(family, tmp_pa
 
 
 # --- what is refused ---
-
-
-def refused(call, match):
-    with pytest.raises(DataError, match=match) as error:
-        call()
-    assert "\n" not in str(error.value)
 
 
 def test_a_missing_folder_is_refused_with_the_layouts(family, tmp_path):

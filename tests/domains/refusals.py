@@ -1,0 +1,12 @@
+"""How tests of the readers ask for a refusal."""
+
+import pytest
+
+from domains.examples import DataError
+
+
+def refused(call, match):
+    """Assert that a call is refused in one line that says what it should."""
+    with pytest.raises(DataError, match=match) as error:
+        call()
+    assert "\n" not in str(error.value)

@@ -14,7 +14,6 @@ domain, so that its weight in Eq. 6 is 1 everywhere. What is reported is the acc
 clients alone, against a run in which the same clients are honest.
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Callable
@@ -24,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import Message
-from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
-from benchmarks.in_process import InProcessGrid, Tamper
+from benchmarks.command_line import command_line, refusals
+from benchmarks.in_process import InProcessGrid, Tamper, belong_to_a_run
 from benchmarks.provenance import provenance
 from protocol.records import from_record, sender, to_record
 from protocol.seeds import client_names, generator_for
@@ -113,21 +112,20 @@ def measured(settings: Settings, attack: str | None, bad: set[str]) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-c", "--config", action="append", default=[], metavar="KEY=VALUE", help="any run-config key")
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: one for this run")
     parser.add_argument("--output", type=Path, help="where the JSON result goes too")
     given = parser.parse_args()
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # a message needs a run to belong to
-    with tempfile.TemporaryDirectory() as folder:
-        config = {"rounds": given.rounds, "seed": given.seed, "base-dir": str(given.base_dir or folder)}
-        config |= dict(pair.split("=", 1) for pair in given.config)
-        results = [row for clients in FEDERATIONS for row in _federation(clients, config)]
+    belong_to_a_run()
+    config = {"rounds": given.rounds, "seed": given.seed, **given.config}
+    with tempfile.TemporaryDirectory() as folder, refusals():
+        config_here = {"base-dir": str(given.base_dir or folder), **config}
+        results = [row for clients in FEDERATIONS for row in _federation(clients, config_here)]
     report = {
         "command": "python -m benchmarks.bad_clients",
-        "config": {"rounds": given.rounds, "seed": given.seed, **dict(pair.split("=", 1) for pair in given.config)},
+        "config": config,
         "results": results,
         **provenance(),
     }

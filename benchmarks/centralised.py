@@ -11,9 +11,7 @@ labels, `pretrain-steps` steps. Nothing here uses Flower. The keys are those of 
 metrics.jsonl (a line a tenth of the steps in place of a round) and summary.json have the form of a federated run's.
 """
 
-import argparse
 import copy
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +24,7 @@ from adaptation.collapse import collapsed, health
 from adaptation.domain_adversarial import DANN, reversal_weight
 from adaptation.mcd import MCD
 from adaptation.networks import Network
+from benchmarks.command_line import command_line, refusals
 from benchmarks.pooled_targets import PooledTargets
 from clients.evaluation import count
 from clients.identity import Client
@@ -33,7 +32,7 @@ from domains.examples import DataError
 from protocol.records import to_record
 from protocol.runtime import choose_device, set_threads
 from protocol.seeds import client_name, generator_for
-from protocol.settings import Scalar, Settings, SettingsError
+from protocol.settings import Settings
 from server.adaptation import new_network
 from server.metrics import METRIC_NAMES, accuracy_by_domain, confusion_by_domain, metric_of, summarise
 from server.pretraining import pretrain, pretrained
@@ -51,8 +50,6 @@ LOOKS = 10
 
 WATCHED = 256
 """Examples of each target that the collapse guard looks at, at most (our choice): no more than of the source."""
-
-BAD_INPUT = 2
 
 Step = Callable[[tuple[Tensor, Tensor], Tensor, float], object]
 """One step on a labelled source batch and a target batch, at this share of all steps."""
@@ -213,40 +210,20 @@ ADAPTATIONS = {"mcd": mcd, "dann": dann}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.centralised",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line(__doc__, "python -m benchmarks.centralised")
     parser.add_argument("method", choices=METHODS)
     parser.add_argument("--output", type=Path, required=True, help="folder of the run, new or empty")
-    parser.add_argument("-c", "--config", action="append", default=[], metavar="KEY=VALUE", help="any run-config key")
     given = parser.parse_args(arguments)
-    try:
-        settings = effective_settings({**_pairs(given.config), "output": str(given.output.expanduser().absolute())})
+    with refusals():
+        settings = effective_settings({**given.config, "output": str(given.output.expanduser().absolute())})
         check_source(settings)
         check_simulation(settings)
         refuse_unusable_output(Path(settings.output))
         set_threads(settings.server_threads)
         summary = Reference(given.method, settings, Lines(metric_of(settings))).run()
-    except (SettingsError, DataError) as error:
-        sys.exit(_refused(error))
     reached, metric = summary["average_accuracy"], METRIC_NAMES[summary["metric"]]
     average = "no labels" if reached is None else f"average {metric} {reached:.1f} %"
     print(f"{given.method}: {average}, in {settings.output}")
-
-
-def _pairs(texts: list[str]) -> dict[str, Scalar]:
-    for text in texts:
-        if not text.partition("=")[1]:
-            raise SettingsError(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
-    return {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in texts)}
-
-
-def _refused(problem: Exception) -> int:
-    for line in str(problem).splitlines():
-        print(f"fmtda: error: {line}", file=sys.stderr)
-    return BAD_INPUT
 
 
 def _global_accuracy(accuracy: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -14,11 +14,9 @@ A target's labels are used nowhere here. The value with the best hold-out is nam
 targets can be fooled by a collapse; where hold-outs are level (half a percent), view information decides.
 """
 
-import argparse
 import copy
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,15 +29,16 @@ from adaptation.batches import forward_slices
 from adaptation.criteria import mean_entropy, prediction_information, soft_neighbourhood_density, view_information
 from adaptation.inputs import Inputs
 from adaptation.networks import Network
+from benchmarks.command_line import command_line, refusals
 from benchmarks.pooled_targets import PooledTargets
 from benchmarks.provenance import provenance
 from clients.adaptation import localise
 from clients.identity import Client
 from clients.network import inputs_of, use_own_statistics
-from domains.examples import DataError, Examples
+from domains.examples import Examples
 from protocol.runtime import choose_device, set_threads
 from protocol.seeds import client_name, generator_for
-from protocol.settings import Scalar, Settings, SettingsError
+from protocol.settings import Scalar, Settings
 from server.adaptation import new_network
 from server.metrics import MEAN_IOU, mean_iou, metric_of
 from server.pretraining import pretrained
@@ -58,8 +57,6 @@ JUDGED_ROWS = 4000
 
 LEVEL = 0.5
 """Percent of the hold-out below which two values are level (our choice)."""
-
-BAD_INPUT = 2
 
 
 def judge(settings: Settings) -> dict[str, Any]:
@@ -130,25 +127,17 @@ def chosen(tried: dict[str, dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.choose", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__, "python -m benchmarks.choose")
     parser.add_argument("key", help="run-config key to choose a value for")
     parser.add_argument("values", help="comma list of values to try")
-    parser.add_argument("-c", "--config", action="append", default=[], metavar="KEY=VALUE", help="any run-config key")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     given = parser.parse_args(arguments)
-    try:
-        config = dict(_pair(text) for text in given.config)
-        tried = {value: _tried({**config, given.key: value}) for value in given.values.split(",")}
-    except (SettingsError, DataError) as error:
-        for line in str(error).splitlines():
-            print(f"fmtda: error: {line}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+    with refusals():
+        tried = {value: _tried({**given.config, given.key: value}) for value in given.values.split(",")}
     print(table(given.key, tried))
     print(f"chosen without a target's label: {given.key}={chosen(tried)}")
     if given.output:
-        shown = {key: "DIR" if key.endswith("-dir") else value for key, value in config.items()}
+        shown = {key: "DIR" if key.endswith("-dir") else value for key, value in given.config.items()}
         report = {"key": given.key, "config": shown, "chosen": chosen(tried), "tried": tried, **provenance()}
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_text(json.dumps(report, indent=1) + "\n")
@@ -188,13 +177,6 @@ def _probabilities(network: Network, inputs: Tensor) -> Tensor:
 def _mean(by_domain: dict[str, dict[str, float]]) -> dict[str, float]:
     names = next(iter(by_domain.values()))
     return {name: statistics.mean(found[name] for found in by_domain.values()) for name in names}
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise SettingsError(f"-c {text}: expected KEY=VALUE, as in -c data=streets")
-    return key.strip(), value.strip()
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 from flwr.app import Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from adaptation.mixture import fit
+from benchmarks.in_process import belong_to_a_run
 from clients import app
 from protocol.records import config_record, to_record
 from protocol.settings import Settings
@@ -62,7 +62,7 @@ def main() -> None:
 
 def message(settings: Settings) -> float:
     """Seconds that the client's train function takes for one message."""
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # a message needs a run to belong to
+    belong_to_a_run()
     network = new_network(settings, torch.device("cpu"))
     source_mixture = fit(torch.rand(2000, network.feature_size, generator=torch.Generator().manual_seed(0)), 10, seed=0)
     content = RecordDict(

@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import command_line
 from benchmarks.generative_runs import run_to_the_end, settings_words, shown, training_seconds
 from benchmarks.provenance import provenance
-from fmtda.given import pairs
 from protocol.workloads import read_settings
 from server.run_directory import stored_run_config
 
@@ -48,8 +48,7 @@ def main() -> None:
         for model in arguments.models.split(","):
             for arm in arguments.arms.split(","):
                 name = f"{model}-{arm}-seed-{seed}"
-                config = {**COMMON, **MODELS[model], **pairs(arguments.config)}
-                options = settings_words(f"{key}={value}" for key, value in config.items())
+                options = settings_words({**COMMON, **MODELS[model], **arguments.config})
                 words = [model, *ARMS[arm], "--data", arguments.data, "--seed", str(seed), *options]
                 place = ["--data-dir", str(arguments.data_dir)] if arguments.data_dir else []
                 run_to_the_end(arguments.runs / name, [*words, *place])
@@ -93,13 +92,12 @@ def table(records: dict[str, dict[str, Any]]) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--data", choices=("fragments", "qm9", "zinc250k"), default="fragments")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of each")
-    parser.add_argument("-c", dest="config", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     parser.add_argument("--output", type=Path, required=True, help="folder of results.json and table.md")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
     arguments = parser.parse_args()

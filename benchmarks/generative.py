@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import command_line
 from benchmarks.generative_measures import Judged, bits_per_dimension, opened, sampled, samplers, write_grid
 from benchmarks.generative_runs import run_to_the_end, settings_words, shown, training_seconds
 from benchmarks.provenance import provenance
@@ -174,7 +175,7 @@ def _arguments() -> argparse.Namespace:
 
         return names
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of results.json, table.md and the grids")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
     parser.add_argument("--models", type=names_of(MODELS), default=list(MODELS))
@@ -184,7 +185,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sampler-samples", type=int, default=500, help="of each sampler of DDPM")
     parser.add_argument("--ddim-steps", type=int, default=50, help="of the short sampler of DDPM")
     parser.add_argument("--client-gpus", type=float, default=0.0, help="GPU (a fraction will do) for a client")
-    parser.add_argument("-c", dest="config", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     arguments = parser.parse_args()
     arguments.runs = arguments.runs.expanduser().absolute()
     return arguments

@@ -3,7 +3,7 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,9 @@ def run_to_the_end(run: Path, words: list[str], resources: list[str] | None = No
         sys.exit(f"{run.name}: fmtda {shlex.join(options)} ended with {status}")
 
 
-def settings_words(pairs: Iterable[str]) -> list[str]:
-    """``-c`` before each KEY=VALUE."""
-    return [word for pair in pairs for word in ("-c", pair)]
+def settings_words(config: Mapping[str, Any]) -> list[str]:
+    """``-c KEY=VALUE`` for each setting, for another command line."""
+    return [word for key, value in config.items() for word in ("-c", f"{key}={value}")]
 
 
 def shown(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 from flwr.app import Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.in_process import belong_to_a_run
 from benchmarks.provenance import provenance
 from clients import generative
 from clients.identity import Client, load_share
@@ -37,8 +37,7 @@ from server.startup import effective_settings
 
 def main() -> None:
     arguments = _arguments()
-    for name in ("_task_id", "_run_id", "_node_id"):  # Flower's messages ask in which run they are made
-        setattr(TaskIdentity, name, 1)
+    belong_to_a_run()
     torch.set_num_threads(arguments.threads)
     result = {"command": "python -m benchmarks.generative_throughput", **provenance(), "threads": arguments.threads}
     for name in arguments.models.split(","):

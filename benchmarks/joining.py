@@ -20,7 +20,6 @@ Cells that are done are not run again, one that was cut short goes on from its l
 of them, so that two processes can share a folder. The folder gets ``results.json`` and ``table.md`` after every cell.
 """
 
-import argparse
 import json
 import shutil
 import time
@@ -28,10 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr.supercore.task_identity import TaskIdentity
-
 from benchmarks.cells import write_whole
-from benchmarks.in_process import InProcessGrid
+from benchmarks.command_line import command_line, refusals
+from benchmarks.in_process import InProcessGrid, belong_to_a_run
 from benchmarks.provenance import provenance
 from protocol.settings import Scalar, Settings
 from server.app import run
@@ -198,7 +196,7 @@ def _shown(value: float | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder; one that is there is gone on with")
     parser.add_argument("--data", default="digits", help="family of domains")
     parser.add_argument("--data-dir", type=Path, help="folder with the data files")
@@ -206,26 +204,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", metavar="WORDS", help="comma list of targets and of the word start")
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: OUTPUT/bases")
-    parser.add_argument("-c", "--config", action="append", default=[], metavar="KEY=VALUE", help="any run-config key")
     given = parser.parse_args()
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # a message needs a run to belong to
+    belong_to_a_run()
     output = given.output.absolute()
     config: dict[str, Scalar] = {"data": given.data, "seed": given.seed, "rounds": given.before}
-    config |= dict(pair.split("=", 1) for pair in given.config)
+    config |= given.config
     places = {"base-dir": str((given.base_dir or output / "bases").absolute())}
     places |= {"data-dir": str(given.data_dir.absolute())} if given.data_dir else {}
     plan = Plan(output, {**config, **places}, given.before)
-    output.mkdir(parents=True, exist_ok=True)
-    write_whole(output / ".gitignore", NOT_FOR_GIT)
     words = [word for word in given.only.split(",") if word]
-    for cell in plan.cells:
-        wanted = not words or cell in words or cell.rpartition("-")[0] in words
-        if wanted and plan.result(cell) is None:
-            print(f"cell {cell}", flush=True)
-            plan.measure(cell)
-        results = collect(plan, config)
-        write_whole(output / "results.json", json.dumps(results, indent=1) + "\n")
-        write_whole(output / "table.md", table(results))
+    with refusals():
+        cells = plan.cells
+        output.mkdir(parents=True, exist_ok=True)
+        write_whole(output / ".gitignore", NOT_FOR_GIT)
+        for cell in cells:
+            wanted = not words or cell in words or cell.rpartition("-")[0] in words
+            if wanted and plan.result(cell) is None:
+                print(f"cell {cell}", flush=True)
+                plan.measure(cell)
+            results = collect(plan, config)
+            write_whole(output / "results.json", json.dumps(results, indent=1) + "\n")
+            write_whole(output / "table.md", table(results))
     print(table(results))
 
 

@@ -29,10 +29,11 @@ from matplotlib import pyplot
 from torch import Tensor
 
 from adaptation.batches import shuffled_batches
+from benchmarks.command_line import command_line, refusals
+from benchmarks.generative_runs import settings_words
 from benchmarks.molecule_likelihood import likelihood, order_dependence, reconstructed
 from benchmarks.provenance import provenance
 from domains.registry import family, spec_of
-from fmtda.given import pairs
 from generative.model import GenerativeModel
 from generative.molecule_drawing import draw_grid
 from generative.molecule_quality import assess, distances, draw_properties, half_against_half, properties
@@ -248,18 +249,17 @@ def draw_curve(curve: list[dict[str, Any]], temperature: float, file: Path) -> N
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("model", choices=MODELS)
-    parser.add_argument("-c", dest="config", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.7, 0.85, 1.0, 1.15])
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    config = pairs(arguments.config)
-    arguments.settings = effective_settings({"workload": arguments.model, **config})
-    told = [arguments.model, *(word for key, value in config.items() for word in ("-c", f"{key}={value}"))]
+    with refusals():
+        arguments.settings = effective_settings({"workload": arguments.model, **arguments.config})
+    told = [arguments.model, *settings_words(arguments.config)]
     told = ["data-dir=DIR" if word.startswith("data-dir=") else word for word in told]
     for name in ("steps", "threads", "samples"):
         told += [f"--{name}", str(getattr(arguments, name))]

@@ -12,7 +12,6 @@ some of them, so that several processes can share a folder. The folder gets ``re
 ``privacy.svg`` after every cell.
 """
 
-import argparse
 import dataclasses
 import json
 import tempfile
@@ -22,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.supercore.task_identity import TaskIdentity
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from benchmarks.cells import write_whole
-from benchmarks.in_process import InProcessGrid
+from benchmarks.command_line import command_line, refusals
+from benchmarks.in_process import InProcessGrid, belong_to_a_run
 from benchmarks.plots import LINES, REFERENCE_LINE, SMALL, save
 from benchmarks.privacy_attacks import Observer, membership, reconstruction
 from benchmarks.provenance import provenance
@@ -194,7 +193,7 @@ def picture(cells: dict[str, dict[str, Any]]) -> Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder; one that is there is gone on with")
     parser.add_argument("--only", default="", metavar="CELLS", help=f"comma list of {', '.join(CELLS)}")
     parser.add_argument("--members", type=int, default=500, help="training examples of a client")
@@ -204,13 +203,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: OUTPUT/bases")
-    parser.add_argument("-c", "--config", action="append", default=[], metavar="KEY=VALUE", help="any run-config key")
     given = parser.parse_args()
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # a message needs a run to belong to
+    belong_to_a_run()
     output = given.output.absolute()
     config: dict[str, Scalar] = {"rounds": given.rounds, "seed": given.seed, "target-limit": given.members}
     config["evaluate-every"] = given.rounds  # evaluating takes most of the time
-    config |= dict(pair.split("=", 1) for pair in given.config)
+    config |= given.config
     base = str((given.base_dir or output / "bases").absolute())
     wanted = [cell for cell in given.only.split(",") if cell] or CELLS
     if unknown := sorted(set(wanted) - set(CELLS)):
@@ -221,7 +219,8 @@ def main() -> None:
         file = output / "cells" / f"{cell}.json"
         if not file.exists():
             print(f"cell {cell}", flush=True)
-            result = measured(cell, {**config, "base-dir": base}, given.shadows)
+            with refusals():
+                result = measured(cell, {**config, "base-dir": base}, given.shadows)
             write_whole(file, json.dumps({**result, **provenance()}, indent=1) + "\n")
         cells = {
             each: json.loads((output / "cells" / f"{each}.json").read_text())

@@ -23,13 +23,24 @@ def open_console() -> Console:
 
 def pairs(texts: list[str]) -> dict[str, Scalar]:
     """What ``-c KEY=VALUE`` gave."""
-    given: dict[str, Scalar] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            refuse(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
-        given[key.strip()] = value.strip()
-    return given
+    try:
+        return dict(map(pair, texts))
+    except SettingsError as error:
+        refuse(error)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Key and value of one ``-c``.
+
+    Raises
+    ------
+    SettingsError
+        Without a key, or without an equals sign.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise SettingsError(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
+    return key.strip(), value.strip()
 
 
 def checked_settings(given: dict[str, Scalar], resume: Path | None, command: str) -> RunSettings:

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 import typer
 
 from fmtda.given import open_console
+from fmtda.ray_cluster import cluster_address, knock
 
 State = Literal["ok", "note", "broken"]
 
@@ -28,9 +29,6 @@ LEAST_FREE_GB = 2.0
 """In a folder that runs or prepared data are written to (our choice)."""
 
 PORTS = {8000: "a deployment's SuperLink", 9094: "a deployment's first SuperNode", 39091: "Flower's local SuperLink"}
-
-SECONDS_TO_CONNECT = 5.0
-"""To a Ray cluster that RAY_ADDRESS names."""
 
 GIGABYTE = 10**9
 
@@ -171,11 +169,9 @@ def _cores_and_gpu() -> Iterator[Finding]:
 def _ray() -> Finding:
     """Start Ray with one core, have it compute something, and stop it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = os.environ.get("RAY_ADDRESS", "")
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    address = cluster_address()
     try:
-        if host and port.isdecimal():  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
+        knock(address)
         warnings.filterwarnings("ignore", category=FutureWarning)
         ray = importlib.import_module("ray")
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **({} if address else {"num_cpus": 1}))

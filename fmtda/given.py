@@ -8,6 +8,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
+from fmtda.ray_cluster import cluster_address, knock
 from protocol.settings import RunSettings, Scalar, SettingsError
 from protocol.workloads import settings_class
 
@@ -88,8 +89,15 @@ def checked_settings(given: dict[str, Scalar], resume: Path | None, command: str
 
 
 def check_resources(settings: RunSettings, client_cpus: float, client_gpus: float) -> None:
-    """Refuse a client that this machine can't hold; a Ray cluster is asked by Ray itself."""
-    if os.environ.get("RAY_ADDRESS"):
+    """Refuse a client that this machine can't hold, and a Ray cluster that isn't there; its size is for Ray to know."""
+    if address := cluster_address():
+        try:
+            knock(address)
+        except OSError as error:
+            refuse(
+                f"RAY_ADDRESS={address}: nobody answers there ({error.strerror or error}); start the cluster with "
+                "ray start --head, or unset RAY_ADDRESS to simulate on this machine alone"
+            )
         return
     import torch
 

@@ -12,17 +12,20 @@ import threading
 import warnings
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fmtda.given import INTERRUPTED
+from fmtda.ray_cluster import cluster_address
 from protocol.settings import RunSettings
 from server.app import run
 from server.progress import Progress
 from server.run_directory import FLOWER_LOG, make_folder
 
 SECONDS_TO_STOP_RAY = 3.0
-INTERRUPTED = 130
+FAILED = 1
 
 
 def simulate(settings: RunSettings, progress: Progress, client_cpus: float, client_gpus: float) -> None:
@@ -40,6 +43,11 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
     Raises
     ------
     Whatever the ServerApp raises.
+
+    Notes
+    -----
+    Where Ray can't be started, or is lost, the whole process ends with a line that says why: Flower's thread of the
+    ServerApp can't be stopped, and would wait for replies that never come.
     """
     _log_flower_to(Path(settings.output))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
@@ -56,18 +64,24 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
 
     _stop_at_once_on_signal(settings, progress)
     init_args: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not os.environ.get("RAY_ADDRESS"):
+    if not cluster_address():
         # Without "local", Ray would join whatever cluster was last started on this machine.
         init_args |= {"address": "local", "num_cpus": cores_for(settings.nodes, client_cpus)}
-    run_simulation(
-        server_app=server_app,
-        client_app=client_app,
-        num_supernodes=settings.nodes,
-        backend_config={
-            "init_args": init_args,
-            "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus},
-        },
-    )
+    try:
+        run_simulation(
+            server_app=server_app,
+            client_app=client_app,
+            num_supernodes=settings.nodes,
+            backend_config={
+                "init_args": init_args,
+                "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus},
+            },
+        )
+    except RuntimeError as error:
+        if type(error) is not RuntimeError or error.__cause__ is None:
+            raise  # the ServerApp's own
+        reason = str(_first_cause(error)).partition("\n")[0]
+        _end_process(settings, progress, f"stopped: Ray failed: {reason} (more in {FLOWER_LOG})", FAILED)
 
 
 def cores_for(clients: int, client_cpus: float) -> int:
@@ -91,18 +105,29 @@ def _stop_at_once_on_signal(settings: RunSettings, progress: Progress) -> None:
     """End the process within seconds of Ctrl-C or SIGTERM: Flower itself would wait for replies."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # Ray gets a moment to end its processes; it ends them itself too once this one is gone.
-        watchdog = threading.Timer(SECONDS_TO_STOP_RAY, os._exit, [INTERRUPTED])
-        watchdog.daemon = True
-        watchdog.start()
-        begun = (Path(settings.output) / "config.toml").exists()
-        hint = f"continue with: {settings.resume_command}" if begun else "nothing was trained yet"
-        progress.note(f"interrupted; {hint}")
-        progress.close()
-        import ray
-
-        ray.shutdown()
-        os._exit(INTERRUPTED)
+        _end_process(settings, progress, "interrupted", INTERRUPTED)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+
+
+def _end_process(settings: RunSettings, progress: Progress, why: str, status: int) -> NoReturn:
+    """End at once, whatever other threads are doing, with a line that says how to go on."""
+    # Ray gets a moment to end its processes; it ends them itself too once this one is gone.
+    watchdog = threading.Timer(SECONDS_TO_STOP_RAY, os._exit, [status])
+    watchdog.daemon = True
+    watchdog.start()
+    begun = (Path(settings.output) / "config.toml").exists()
+    hint = f"continue with: {settings.resume_command}" if begun else "nothing was trained yet"
+    progress.note(f"{why}; {hint}")
+    progress.close()
+    import ray
+
+    ray.shutdown()
+    os._exit(status)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

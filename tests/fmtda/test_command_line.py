@@ -43,6 +43,14 @@ def test_bad_settings_are_named_with_what_is_allowed(options, named, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_ray_cluster_that_isnt_there_is_named(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    message = refused("simulate", "--output", tmp_path / "run")
+    assert f"RAY_ADDRESS={address}: nobody answers there" in message and "ray start --head" in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_truncated_data_file_is_named(tmp_path):
     raw = tmp_path / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)

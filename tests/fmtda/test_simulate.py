@@ -96,6 +96,23 @@ def test_ctrl_c_ends_within_seconds_and_says_how_to_resume(tmp_path):
     assert not alive
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sockets as POSIX has them")
+def test_where_ray_cant_start_the_run_ends_with_the_reason(tmp_path):
+    too_long_for_a_socket = tmp_path / ("x" * 110)
+    too_long_for_a_socket.mkdir()
+    done = subprocess.run(
+        command("--output", tmp_path / "run"),
+        env={**os.environ, "RAY_TMPDIR": str(too_long_for_a_socket)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "Ray failed" in done.stdout and "AF_UNIX path length" in done.stdout
+    assert f"fmtda simulate --resume {tmp_path / 'run'}" in done.stdout.replace("\n", "")
+    assert "Traceback" in (tmp_path / "run" / "flower.log").read_text() and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("strategy", ["source-only", "adabn", "fedavg-self-training", "fed-mcd", "fed-dann"])
 def test_the_other_strategies_run(strategy, finished, tmp_path):
     simulate("--strategy", strategy, "--rounds", 1, "--output", tmp_path / "run")

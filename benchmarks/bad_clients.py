@@ -119,7 +119,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where the JSON result goes too")
     given = parser.parse_args()
     belong_to_a_run()
-    config = {"rounds": given.rounds, "seed": given.seed, **given.config}
+    config = {"rounds": given.rounds, "seed": given.seed}
+    config |= {"evaluate-every": given.rounds, **given.config}  # evaluating takes most of the time
     with tempfile.TemporaryDirectory() as folder, refusals():
         config_here = {"base-dir": str(given.base_dir or folder), **config}
         results = [row for clients in FEDERATIONS for row in _federation(clients, config_here)]

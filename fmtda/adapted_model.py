@@ -5,7 +5,6 @@ It is what ``fmtda predict`` and ``fmtda export`` use, and a notebook: ``fmtda.A
 Shapes: B examples, C classes; pictures (B, 3, H, W); for segmentation a class a pixel, (B, C, H, W).
 """
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,27 +16,31 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adaptation.augmentations import AUGMENTATIONS
-from adaptation.batch_norm import batch_norm_state, load_batch_norm_state
-from adaptation.mcd import TwoHeads
 from adaptation.mixture import Mixture
 from adaptation.network import Network
-from clients import local_part
-from clients.network import loaded_network
 from domains.registry import family
+from fmtda.client_parts import (
+    LOCAL_FILES,
+    adaptation_settings,
+    client_named,
+    client_parts,
+    network_of,
+    server_network,
+)
 from protocol.runtime import choose_device
 from protocol.seeds import domain_of
 from protocol.settings import Settings, SettingsError
 from protocol.workloads import read_settings
-from server import checkpoints, uploads
 from server.metrics import decisive_head
-from server.run_directory import RunDirectory, stored_run_config
-from strategies.fed_dann import DISCRIMINATOR
 
 LOOKS_LIKE_FROM = 1 / 32
 """Typicality from which a picture looks like the domain (our choice): above the first step of its 33 quantiles."""
 
 PATHS = ("data-dir", "base-dir", "output", "resume")
 """Keys of a run that belong to the machine it ran on, left out of a saved model."""
+
+
+_MIXTURE_FIELDS = ("weights", "means", "variances", "quantiles")
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class AdaptedModel(nn.Module):
             return cls._from_file(path, device)
         settings = adaptation_settings(path, device)
         own_folder = Path(local).expanduser().absolute() if local is not None else None
-        client = _client(path, settings, domain, own_folder)
+        client = client_named(path, settings, domain, own_folder)
         folder = own_folder or path / "clients" / client
         if own_folder is not None and not any((folder / name).exists() for name in LOCAL_FILES):
             raise SettingsError(
@@ -142,7 +145,7 @@ class AdaptedModel(nn.Module):
                 f"are {path / 'clients'}/DOMAIN/SHARE"
             )
         network = server_network(path, settings)
-        networks, mixture, parts = _parts(settings, client, network, folder, path)
+        networks, mixture, parts = client_parts(settings, client, network, folder, path)
         return cls(settings, client, networks, mixture, parts)
 
     @property
@@ -247,7 +250,7 @@ class AdaptedModel(nn.Module):
         for head in about["heads"]:
             prefix = f"{head}_network."
             own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-            networks[head] = _network(settings, own)
+            networks[head] = network_of(settings, own)
         mixture = Mixture(**fields).to(choose_device(device)) if fields else None
         return cls(settings, about["client"], networks, mixture, about["parts"])
 
@@ -276,149 +279,6 @@ class AdaptedModel(nn.Module):
         if "personal" in self.networks:
             by_head["personal"] = self.networks["personal"](prepared).softmax(dim=1)
         return by_head
-
-
-LOCAL_FILES = (local_part.LOCALISED, local_part.UPLOADED, local_part.PERSONAL)
-
-_MIXTURE_FIELDS = ("weights", "means", "variances", "quantiles")
-
-
-def adaptation_settings(run: Path, device: str = "auto") -> Settings:
-    """The settings of a run of domain adaptation, on a device of this machine.
-
-    Raises
-    ------
-    SettingsError
-        If there is no run, or one that adapts nothing.
-    """
-    settings = read_settings({**stored_run_config(run), "device": device})
-    if not isinstance(settings, Settings):
-        raise SettingsError(
-            f"{run}: workload={settings.workload} classifies nothing; name a run of fmtda simulate, or draw from this "
-            "one with fmtda sample"
-        )
-    return settings
-
-
-def server_network(run: Path, settings: Settings) -> Network:
-    """G and F_g of a run's last whole round, as the clients get them to predict.
-
-    Raises
-    ------
-    SettingsError
-        If no round is whole yet.
-    """
-    checkpoint = checkpoints.latest(RunDirectory(run).checkpoints)
-    if checkpoint is None:
-        raise SettingsError(
-            f"{run}: no whole checkpoint here yet; let it finish a round with: fmtda simulate --resume {run}"
-        )
-    predicts = {name: tensor for name, tensor in checkpoint.model.items() if not name.startswith(DISCRIMINATOR)}
-    return _network(settings, predicts)
-
-
-def clients_of(run: Path, settings: Settings) -> list[str]:
-    """The clients that a run has something of, sorted by name; those it was asked to have, where it has nothing."""
-    folders = {
-        file.parent.relative_to(run / "clients").as_posix() for file in (run / "clients").glob("*/*/*.safetensors")
-    }
-    names = {*uploads.senders(RunDirectory(run).uploads), *folders}
-    return sorted(names or settings.simulated_names(settings.nodes))
-
-
-def named_clients(run: Path, settings: Settings, domain: str | None) -> list[str]:
-    """The clients that a domain's or a client's name means; all of them for None.
-
-    Raises
-    ------
-    SettingsError
-        If it means none; the message lists the domains.
-    """
-    names = clients_of(run, settings)
-    chosen = [name for name in names if domain in (None, name, domain_of(name))]
-    if not chosen:
-        domains = ", ".join(sorted({domain_of(name) for name in names}))
-        raise SettingsError(
-            f"domain={domain}: this run adapted to no such domain; allowed are {domains}, and one client's name such "
-            f"as {names[0]}"
-        )
-    return chosen
-
-
-def differs_by_domain(settings: Settings) -> bool:
-    """Whether a strategy's clients predict with something of their own."""
-    return settings.strategy in ("dualadapt", "adabn")
-
-
-def _client(run: Path, settings: Settings, domain: str | None, own_folder: Path | None) -> str:
-    if own_folder is not None:
-        share = own_folder.name if own_folder.name.isdecimal() else "0000"
-        named = f"{own_folder.parent.name}/{share}" if own_folder.name.isdecimal() else f"{own_folder.name}/{share}"
-        if domain is None:
-            return named
-        return domain if "/" in domain else f"{domain}/{share}"
-    if not differs_by_domain(settings) and domain is None:
-        return ""
-    clients = named_clients(run, settings, domain)
-    if domain is None and len({domain_of(name) for name in clients}) > 1:
-        domains = ", ".join(sorted({domain_of(name) for name in clients}))
-        raise SettingsError(f"no domain named; this run adapted to {domains}")
-    return clients[0]
-
-
-def _parts(
-    settings: Settings, client: str, network: Network, folder: Path, run: Path
-) -> tuple[dict[str, Network], Mixture | None, str]:
-    """The networks by head, W_T, and what of the client was there."""
-    if not differs_by_domain(settings):
-        return {"global": network}, None, f"the global model; strategy={settings.strategy} keeps nothing on a client"
-    localised = local_part.read(folder, local_part.LOCALISED)
-    uploaded = local_part.read(folder, local_part.UPLOADED)
-    personal = local_part.read(folder, local_part.PERSONAL)
-    if uploaded is None:
-        uploaded = uploads.read(RunDirectory(run).uploads / client / uploads.FILE)
-    device = choose_device(settings.device)
-    networks, parts = {"global": network}, ""
-    try:
-        if localised is not None:
-            own = local_part.group("batch-norm", localised)
-            server = batch_norm_state(network.feature_extractor)
-            statistics = {name: t for name, t in own.items() if name.endswith(("running_mean", "running_var"))}
-            if settings.strategy == "dualadapt":
-                networks["local"] = _local(network, local_part.group("classifier", localised))
-                load_batch_norm_state(networks["local"].feature_extractor, own)
-            load_batch_norm_state(network.feature_extractor, {**server, **statistics})
-            parts = f"F_g{' and F_l' if 'local' in networks else ''} with the BatchNorm statistics of {client}"
-        elif uploaded is not None:
-            networks["local"] = _local(network, local_part.group("classifier", uploaded))
-            parts = (
-                f"F_g, and F_l as {client} last uploaded it, with the server's BatchNorm statistics: the client's own "
-                "part is not here; name its folder with --local"
-            )
-        else:
-            parts = f"F_g alone: nothing of {client} is here; name its folder with --local"
-        if personal is not None:
-            networks["personal"] = _network(settings, personal)
-            parts = f"the personalised network of {client}; beside it {parts}"
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise SettingsError(
-            f"{folder}: doesn't fit the run in {run} ({str(error).splitlines()[0]}); is it another run's client?"
-        ) from None
-    fields = local_part.group("mixture", uploaded or {})
-    return networks, Mixture(**fields).to(device) if fields else None, parts
-
-
-def _network(settings: Settings, state: Mapping[str, Tensor]) -> Network:
-    extended = {"fed-mcd": lambda network: TwoHeads(network, copy.deepcopy(network.classifier))}
-    add = extended.get(settings.strategy, lambda network: network)
-    return loaded_network(state, settings, add).requires_grad_(False).eval()
-
-
-def _local(network: Network, classifier: Mapping[str, Tensor]) -> Network:
-    """A copy of G and F_g with other weights of the classifier."""
-    local = copy.deepcopy(network)
-    local.classifier.load_state_dict(classifier)
-    return local
 
 
 def _share_equal(network: Network, local: Network) -> None:

@@ -16,7 +16,8 @@ from adaptation.mixture import Mixture
 from clients import adaptation
 from clients.identity import Client
 from domains.examples import DataError, Examples
-from fmtda.adapted_model import AdaptedModel, adaptation_settings, server_network
+from fmtda.adapted_model import AdaptedModel
+from fmtda.client_parts import adaptation_settings, server_network
 from fmtda.pictures import found, read_all
 from protocol.seeds import client_name
 from protocol.settings import Settings, SettingsError

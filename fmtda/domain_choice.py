@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fmtda.adapted_model import AdaptedModel, adaptation_settings, differs_by_domain, named_clients
+from fmtda.adapted_model import AdaptedModel
+from fmtda.client_parts import adaptation_settings, differs_by_domain, named_clients
 from protocol.settings import SettingsError
 
 LOOKED_AT = 64

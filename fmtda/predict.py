@@ -100,7 +100,8 @@ def _model(
     run: Path, domain: str | None, local: Path | None, files: list[Path], device: str
 ) -> tuple["AdaptedModel", str]:
     """The model, and how it was chosen where it was."""
-    from fmtda.adapted_model import AdaptedModel, adaptation_settings
+    from fmtda.adapted_model import AdaptedModel
+    from fmtda.client_parts import adaptation_settings
     from fmtda.domain_choice import choose, spread
     from fmtda.pictures import decoder, read_all
 

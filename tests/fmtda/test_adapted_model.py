@@ -10,7 +10,7 @@ from in_process_runs import finish
 import fmtda
 from domains.family import DataSpec
 from domains.registry import family
-from fmtda.adapted_model import clients_of
+from fmtda.client_parts import clients_of
 from fmtda.domain_choice import choose, spread
 from protocol.settings import SettingsError
 

@@ -124,8 +124,10 @@ class Plan:
         write_whole(self.output / "cells" / f"{cell}.json", json.dumps(result, indent=1) + "\n")
 
     def _go_on(self, cell: str, earlier: str, settings: Settings) -> None:
-        """Begin a cell as the copy of another."""
+        """Begin a cell as the copy of another, which is run again where only its figures were kept."""
         if not (self.folder(cell) / "config.toml").exists():
+            if not (self.folder(earlier) / "summary.json").exists():
+                self.measure(earlier)
             branch(self.folder(earlier), settings.changed(output=str(self.folder(cell))))
 
     def _finish(self, cell: str, settings: Settings, stages: list[tuple[int, int]]) -> None:

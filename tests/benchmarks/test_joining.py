@@ -1,6 +1,7 @@
 """The measurement of joining: every cell in small, gone on with where it was left, and told in two tables."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -36,3 +37,9 @@ def test_cells_of_a_target_are_measured_once_and_tabulated(tmp_path, monkeypatch
     joining.main()
     assert "cell " not in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*.json")} == files
+
+    shutil.rmtree(tmp_path / "runs")  # as where the folder came out of git
+    (tmp_path / "cells" / "pen-without.json").unlink()
+    joining.main()
+    again = json.loads((tmp_path / "results.json").read_text())["cells"]
+    assert {cell: result["accuracy"] for cell, result in again.items()} == accuracy

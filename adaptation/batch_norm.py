@@ -7,6 +7,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from adaptation.batches import forward_slices
 from adaptation.inputs import Inputs
 
+STATISTICS = ("running_mean", "running_var")
+
 
 @torch.no_grad()
 def reestimate(feature_extractor: nn.Module, inputs: Inputs | Tensor, client_weight: float) -> None:
@@ -83,11 +85,23 @@ def load_batch_norm_state(module: nn.Module, state: dict[str, Tensor]) -> None:
         own[name].copy_(state[name])
 
 
+def load_batch_norm_statistics(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Set the running statistics of what `batch_norm_state` returned, and leave scales and shifts as they are.
+
+    Raises
+    ------
+    ValueError
+        As `load_batch_norm_state`.
+    """
+    statistics = {name: value for name, value in state.items() if name.endswith(STATISTICS)}
+    load_batch_norm_state(module, {**batch_norm_state(module), **statistics})
+
+
 def _batch_norm_names(module: nn.Module) -> list[str]:
     """State dict names of statistics, scales and shifts, in the module's order."""
     return [
         f"{prefix}.{part}" if prefix else part
         for prefix, layer in module.named_modules()
         if isinstance(layer, _BatchNorm)
-        for part in ("weight", "bias", "running_mean", "running_var")
+        for part in ("weight", "bias", *STATISTICS)
     ]

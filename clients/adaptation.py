@@ -12,7 +12,7 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from adaptation.batch_norm import batch_norm_state, load_batch_norm_state
+from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics
 from adaptation.batches import shuffled_batches
 from adaptation.inputs import Inputs
 from adaptation.losses import local_classifier_loss
@@ -188,8 +188,8 @@ def personalise(network: Network, client: Client) -> tuple[Network, dict[str, fl
 def predicting_networks(message: Message, client: Client) -> dict[str, Network]:
     """What this client predicts with at the end of a run, by head: the mean of the heads' probabilities counts.
 
-    Its own copy where it was personalised, else G and F_g with its statistics and G and F_l as `localise` last left
-    them, or only the latter where these alone decide.
+    Its own copy where it was personalised, else G and F_g with the client's statistics and G and F_l, both as it last
+    evaluated them, or only the latter where these alone decide.
     """
     network = received_network(message, client)
     personal = local_part.read(client.folder, local_part.PERSONAL)
@@ -200,10 +200,13 @@ def predicting_networks(message: Message, client: Client) -> dict[str, Network]:
     localised = local_part.read(client.folder, local_part.LOCALISED)
     if localised is not None:
         local.classifier.load_state_dict(local_part.group("classifier", localised))
-        load_batch_norm_state(local.feature_extractor, local_part.group("batch-norm", localised))
+        own = local_part.group("batch-norm", localised)
+        load_batch_norm_state(local.feature_extractor, own)
+        load_batch_norm_statistics(network.feature_extractor, own)
+    else:
+        use_own_statistics(network, inputs_of(client, client.train), client)
     if client.settings.inference == "local":
         return {"local": local}
-    use_own_statistics(network, inputs_of(client, client.train), client)
     return {"global": network, "local": local}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from adaptation.batch_norm import batch_norm_state, load_batch_norm_state
+from adaptation.batch_norm import load_batch_norm_state, load_batch_norm_statistics
 from adaptation.mcd import TwoHeads
 from adaptation.mixture import Mixture
 from adaptation.network import Network
@@ -160,12 +160,10 @@ def client_parts(
     try:
         if localised is not None:
             own = local_part.group("batch-norm", localised)
-            server = batch_norm_state(network.feature_extractor)
-            statistics = {name: t for name, t in own.items() if name.endswith(("running_mean", "running_var"))}
             if settings.strategy == "dualadapt":
                 networks["local"] = _local(network, local_part.group("classifier", localised))
                 load_batch_norm_state(networks["local"].feature_extractor, own)
-            load_batch_norm_state(network.feature_extractor, {**server, **statistics})
+            load_batch_norm_statistics(network.feature_extractor, own)
             parts = f"F_g{' and F_l' if 'local' in networks else ''} with the BatchNorm statistics of {client}"
         elif uploaded is not None:
             networks["local"] = _local(network, local_part.group("classifier", uploaded))

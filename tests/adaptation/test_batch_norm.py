@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, reestimate
+from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics, reestimate
 from adaptation.networks import build
 
 
@@ -89,6 +89,16 @@ def test_the_state_brings_a_fresh_network_to_the_same_outputs():
     assert not torch.allclose(fresh(inputs), network(inputs))
     load_batch_norm_state(fresh, state)
     assert torch.equal(fresh(inputs), network(inputs))
+
+
+def test_the_statistics_alone_leave_scales_and_shifts():
+    network = feature_extractor()
+    own = {name: value + 1 for name, value in batch_norm_state(network).items()}
+    before = batch_norm_state(network)
+    load_batch_norm_statistics(network, own)
+    after = batch_norm_state(network)
+    for name, value in after.items():
+        assert torch.equal(value, (own if "running" in name else before)[name])
 
 
 def test_the_state_is_a_copy():

@@ -342,6 +342,21 @@ def test_rounding_alone_never_moves_the_local_classifier(cached, settings_of, cl
         assert torch.equal(received[f"classifier.{name}"], sent[f"classifier.{name}"])
 
 
+def test_the_statistics_it_evaluated_with_are_those_it_would_choose_anew(
+    settings_of, client_of, message_to, monkeypatch
+):
+    monkeypatch.setattr("adaptation.self_training.SHARES", (1.0,))  # random weights may choose none
+    client = client_of(settings_of())
+    message = message_to(client, "evaluate")
+    adaptation.evaluate(message, client)
+    kept = adaptation.predicting_networks(message, client)["global"].state_dict()
+    (client.folder / local_part.LOCALISED).unlink()
+    anew = adaptation.predicting_networks(message, client)["global"].state_dict()
+    received = received_network(message, client).state_dict()
+    assert all(torch.equal(value, anew[name]) for name, value in kept.items())
+    assert not torch.equal(received["feature_extractor.2.running_mean"], kept["feature_extractor.2.running_mean"])
+
+
 def test_at_the_end_a_client_predicts_with_its_own_copy_or_with_what_localise_left(settings_of, client_of, message_to):
     client = client_of(settings_of(personalise=True))
     message = message_to(client, "evaluate")

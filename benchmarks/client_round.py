@@ -1,6 +1,6 @@
 """What caching a client's features is worth: one training message with the cache on and off.
 
-    python benchmarks/client_round.py --examples 400 --steps 200 --output benchmarks/results/client_round.json
+    python -m benchmarks.client_round --examples 400 --steps 200 --output benchmarks/results/client_round.json
 
 Preset `paper`, default network, one thread, as in a simulated or real client: the ClientApp's own train function gets
 a real message. Both variants take turns; the medians are compared.
@@ -49,7 +49,7 @@ def main() -> None:
             seconds["cached"].append(message(settings))
             seconds["recomputed"].append(message(settings.changed(cache_features=False)))
     result = {
-        "command": f"python benchmarks/client_round.py --examples {arguments.examples} --steps {arguments.steps}",
+        "command": f"python -m benchmarks.client_round --examples {arguments.examples} --steps {arguments.steps}",
         "versions": versions(),
         "median_seconds": {name: statistics.median(values) for name, values in seconds.items()},
         "seconds": seconds,

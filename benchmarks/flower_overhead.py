@@ -1,6 +1,6 @@
 """What a federation of many clients costs beside Flower itself: the same messages with clients that do nothing.
 
-    python benchmarks/flower_overhead.py --clients 400 --rounds 3 --output benchmarks/results/flower_overhead.json
+    python -m benchmarks.flower_overhead --clients 400 --rounds 3 --output benchmarks/results/flower_overhead.json
 
 Two simulations, each in a process of its own, start-up included in both:
 
@@ -37,7 +37,7 @@ def main() -> None:
     from server.run_directory import versions
 
     result = {
-        "command": f"python benchmarks/flower_overhead.py --clients {arguments.clients} --rounds {arguments.rounds}",
+        "command": f"python -m benchmarks.flower_overhead --clients {arguments.clients} --rounds {arguments.rounds}",
         "cores": os.cpu_count(),
         "versions": versions(),
         "fmtda": ours,
@@ -61,7 +61,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _in_a_process(arguments: argparse.Namespace, part: str, **options: int) -> dict:
-    command = [sys.executable, __file__, "--part", part]
+    command = [sys.executable, "-m", "benchmarks.flower_overhead", "--part", part]
     command += ["--clients", str(arguments.clients), "--rounds", str(arguments.rounds)]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]

@@ -103,6 +103,7 @@ def _fmtda(arguments: argparse.Namespace) -> dict:
         # A round has one training and one evaluation message.
         "down_values": one["down"] // 2 // 4,
         "up_values": one["up"] // 4,
+        "failures": sum(len(line["failures"]) for line in lines),
         "average_accuracy": float(np.mean([heads["mean"] for heads in rounds[-1]["accuracy"].values()])),
     }
 

@@ -31,9 +31,8 @@ def train(message: Message, client: Client) -> Message:
     """
     began = time.perf_counter()
     settings: GenerativeSettings = client.settings
-    model = received_model(message, client)
+    model, moments = received_model(message, client)
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.local_learning_rate, fused=True)
-    _, moments = parted(from_record(message.content["model"]))
     restore_moments(optimiser, model, moments)
     examples = MODELS[settings.workload].kind.examples(client.train.inputs, settings)
     generator = client.generator("generative training")
@@ -59,15 +58,15 @@ def evaluate(message: Message, client: Client) -> Message:
     examples = MODELS[settings.workload].kind.examples(client.test.inputs, settings)
     metrics = {"num-examples": len(examples)}
     if len(examples):
-        model = received_model(message, client)
+        model, _ = received_model(message, client)
         metrics["loss"] = held_out_loss(model, examples, generator_for(settings.seed, client.name, "held-out loss"))
     return reply_to(message, client.name, {**metrics, "seconds": time.perf_counter() - began})
 
 
-def received_model(message: Message, client: Client) -> GenerativeModel:
-    """The global model as the message brought it, on the client's device."""
+def received_model(message: Message, client: Client) -> tuple[GenerativeModel, dict[str, torch.Tensor]]:
+    """The global model as the message brought it, on the client's device, and Adam's moments where they came along."""
     settings = client.settings
     model = build(settings.workload, settings, seed=0)
-    weights, _ = parted(from_record(message.content["model"]))
+    weights, moments = parted(from_record(message.content["model"]))
     model.load_state_dict(weights)
-    return model.to(choose_device(settings.device))
+    return model.to(choose_device(settings.device)), moments

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 SMALL = ("-c", "pretrain-steps=30", "-c", "plain-steps=10", "-c", "server-steps=4", "-c", "client-steps=6")
 SMALL += ("-c", "self-train-steps=4", "-c", "personalise-steps=4", "-c", "local-steps=4", "-c", "server-threads=1")
+SMALL += ("-c", "source-limit=500", "-c", "target-limit=200")
 
 
 def command(*options: object) -> list[str]:

@@ -11,9 +11,11 @@ send, in every round, instead of what they learned:
 
 Each passes every check of an upload, and comes with a mixture that claims every example as typical for the client's
 domain, so that its weight in Eq. 6 is 1 everywhere. What is reported is the accuracy by domain over the honest
-clients alone, against a run in which the same clients are honest.
+clients alone, against a run in which the same clients are honest. The file is written after every row, and rows that it
+holds are not measured again, so that seeds can be added over several sittings.
 """
 
+import itertools
 import json
 import tempfile
 from collections.abc import Callable
@@ -25,12 +27,13 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
+from benchmarks.cells import write_whole
 from benchmarks.command_line import command_line, refusals
 from benchmarks.in_process import InProcessGrid, Tamper, belong_to_a_run
 from benchmarks.provenance import provenance
 from protocol.records import from_record, sender, to_record
 from protocol.seeds import client_names, generator_for
-from protocol.settings import Settings
+from protocol.settings import Settings, SettingsError
 from server.app import run
 from server.metrics import accuracy_by_domain, mean
 from server.progress import Lines
@@ -41,6 +44,9 @@ FEDERATIONS = {5: 1, 10: 2}
 
 SHARES = (0.0, 0.2)
 """Values of `robust-share`: the paper's plain mean, and the default preset's."""
+
+HONEST = "none"
+"""In place of an attack: the bad clients send what they learned."""
 
 CERTAIN = 50.0
 """Logit of the constant classifier's one class."""
@@ -114,54 +120,72 @@ def measured(settings: Settings, attack: str | None, bad: set[str]) -> dict[str,
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of each row")
+    parser.add_argument(
+        "--clients",
+        type=int,
+        nargs="+",
+        choices=tuple(FEDERATIONS),
+        default=tuple(FEDERATIONS),
+        help="federations of so many",
+    )
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: one for this run")
-    parser.add_argument("--output", type=Path, help="where the JSON result goes too")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file; one that is there is gone on with")
     given = parser.parse_args()
     belong_to_a_run()
-    config = {"rounds": given.rounds, "seed": given.seed}
-    config |= {"evaluate-every": given.rounds, **given.config}  # evaluating takes most of the time
+    config = {"rounds": given.rounds, "evaluate-every": given.rounds, **given.config}  # evaluating takes longest
     with tempfile.TemporaryDirectory() as folder, refusals():
-        config_here = {"base-dir": str(given.base_dir or folder), **config}
-        results = [row for clients in FEDERATIONS for row in _federation(clients, config_here)]
-    report = {
-        "command": "python -m benchmarks.bad_clients",
-        "config": config,
-        "results": results,
-        **provenance(),
-    }
-    print(table(results))
-    if given.output:
-        given.output.write_text(json.dumps(report, indent=1) + "\n")
+        rows = _rows(given.output, config)
+        place = {"base-dir": str(given.base_dir or folder)}
+        for seed, clients, share in itertools.product(range(given.seeds), given.clients, SHARES):
+            settings = effective_settings({**config, **place, "seed": seed, "clients": clients, "robust-share": share})
+            bad = set(client_names(settings.target_domains, clients)[-FEDERATIONS[clients] :])
+            for attack in (HONEST, *ATTACKS):
+                row = {"seed": seed, "clients": clients, "bad": len(bad), "robust_share": share, "attack": attack}
+                if any(row.items() <= done.items() for done in rows):
+                    continue
+                rows.append({**row, **measured(settings, None if attack == HONEST else attack, bad)})
+                print(json.dumps(rows[-1]), flush=True)
+                report = {"command": "python -m benchmarks.bad_clients", "config": config, "results": rows}
+                write_whole(given.output, json.dumps({**report, **provenance()}, indent=1) + "\n")
+    print(table(rows))
 
 
-def _federation(clients: int, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """All attacks on a federation of so many clients, with either mean."""
-    rows = []
-    for share in SHARES:
-        settings = effective_settings({**config, "clients": clients, "robust-share": share})
-        bad = set(client_names(settings.target_domains, clients)[-FEDERATIONS[clients] :])
-        for attack in (None, *ATTACKS):
-            row = {"clients": clients, "bad": len(bad), "robust_share": share, "attack": attack or "none"}
-            rows.append({**row, **measured(settings, attack, bad)})
-            unharmed = next(r for r in rows if r["robust_share"] == share and r["attack"] == "none")
-            rows[-1]["largest_fall"] = max(
-                unharmed["accuracy"][domain] - value for domain, value in rows[-1]["accuracy"].items()
-            )
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+def _rows(output: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured before with the same run config."""
+    if not output.exists():
+        return []
+    report = json.loads(output.read_text())
+    if report["config"] != config:
+        raise SettingsError(
+            f"{output} was measured with {report['config']}, not with {config}; take these settings or another --output"
+        )
+    return report["results"]
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """What was measured, as Markdown."""
-    domains = list(results[0]["accuracy"])
-    lines = [f"| bad | robust-share | attack | {' | '.join(domains)} | average | largest fall |"]
-    lines.append("|---" * 3 + "|---:" * (len(domains) + 2) + "|")
-    for row in results:
-        figures = [*(row["accuracy"][domain] for domain in domains), row["average"], row["largest_fall"]]
+def table(rows: list[dict[str, Any]]) -> str:
+    """What was measured, as Markdown: means over the seeds, and how far a domain fell below the same run unharmed."""
+    domains = list(rows[0]["accuracy"])
+    lines = [f"| bad | robust-share | attack | seeds | {' | '.join(domains)} | average | largest fall | of one seed |"]
+    lines.append("|---" * 3 + "|---:" * (len(domains) + 4) + "|")
+    kinds = dict.fromkeys((row["clients"], row["robust_share"], row["attack"]) for row in rows)
+    for clients, share, attack in sorted(kinds, key=lambda kind: kind[:2]):
+        same = [row for row in rows if (row["clients"], row["robust_share"], row["attack"]) == (clients, share, attack)]
+        falls = [falls_of(row, rows) for row in same]
+        means = [mean(row["accuracy"][domain] for row in same) for domain in domains]
+        largest = max(mean(fall[domain] for fall in falls) for domain in domains)
+        worst = max(max(fall.values()) for fall in falls)
+        figures = [*means, mean(row["average"] for row in same), largest, worst]
         shown = " | ".join(f"{figure:.1f}" for figure in figures)
-        lines.append(f"| {row['bad']} of {row['clients']} | {row['robust_share']} | {row['attack']} | {shown} |")
+        lines.append(f"| {same[0]['bad']} of {clients} | {share} | {attack} | {len(same)} | {shown} |")
     return "\n".join(lines)
+
+
+def falls_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, float]:
+    """By domain, how many points a row is below that of the same seed in which everybody is honest."""
+    alike = {key: row[key] for key in ("seed", "clients", "robust_share")} | {"attack": HONEST}
+    unharmed = next(other for other in rows if alike.items() <= other.items())
+    return {domain: unharmed["accuracy"][domain] - value for domain, value in row["accuracy"].items()}
 
 
 if __name__ == "__main__":

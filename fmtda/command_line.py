@@ -1,6 +1,7 @@
 """The command line: ``fmtda simulate`` and what belongs to it."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -25,11 +26,22 @@ cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fmtda {version('fmtda')}, Flower {version('flwr')}, torch {version('torch')}")
+        raise typer.Exit
+
+
 @cli.callback()
-def fmtda() -> None:
+def fmtda(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and exit.")
+    ] = False,
+) -> None:
     """Federated multi-target domain adaptation on Flower: one labelled source, many unlabelled clients.
 
     Begin with:

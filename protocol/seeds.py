@@ -4,11 +4,16 @@ A draw depends on the root seed and on words such as the client's name, the roun
 Flower's node ids, which are random, nor on partition numbers, which a deployment lacks.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_for(root: int, *words: str | int) -> int:
@@ -26,6 +31,8 @@ def seed_for(root: int, *words: str | int) -> int:
 
 def generator_for(root: int, *words: str | int) -> torch.Generator:
     """A CPU generator of its own for one client, round and purpose."""
+    import torch  # seconds to import, and the command line only needs the names
+
     return torch.Generator().manual_seed(seed_for(root, *words))
 
 

@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from invoked import invoke, refused
@@ -94,3 +95,18 @@ def test_a_wrong_option_ends_with_status_2_and_no_traceback():
 def test_help_teaches_with_examples():
     result = invoke("simulate", "--help")
     assert "fmtda simulate --preset paper" in " ".join(result.output.split())
+
+
+def test_help_answers_without_importing_torch():
+    program = (
+        "import sys; import fmtda.command_line; print(sorted({'torch', 'flwr', 'sklearn', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_version_tells_what_a_bug_report_needs():
+    shown = invoke("--version")
+    assert shown.exit_code == 0
+    for name in ("fmtda", "flwr", "torch"):
+        assert version(name) in shown.stdout

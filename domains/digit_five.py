@@ -11,7 +11,7 @@ from domains.cache import cached, fingerprint
 from domains.examples import DataError, Examples
 from domains.family import DataSpec, Family, Part
 
-# Raised whenever a change here, in digit_files.py or in rendered.py changes a picture.
+# Raised whenever a change here, in digit_files or in rendered.py changes a picture.
 RECIPE_VERSION = 3
 
 DOWNLOADABLE = ("mnist", "usps", "svhn")

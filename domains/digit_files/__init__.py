@@ -1,0 +1,68 @@
+"""Finds, checks and reads MNIST, USPS, SVHN and MNIST-M in the layouts of their official distributions.
+
+One file a data set. Copies may be partial or repacked: what counts is that a file is whole in itself, not its checksum.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from domains.digit_files import mnist, mnist_m, svhn, usps
+from domains.digit_files.layout import Layout
+from domains.examples import DataError, Examples
+from domains.family import Part
+
+LAYOUTS: dict[str, Layout] = {
+    "mnist": mnist.LAYOUT,
+    "usps": usps.LAYOUT,
+    "svhn": svhn.LAYOUT,
+    "mnist-m": mnist_m.LAYOUT,
+}
+
+
+def check(domain: str, data_dir: Path) -> None:
+    """Look at the headers and sizes of a domain's files.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, of another format, or truncated. Damage deep inside a compressed file shows only
+        in `read`.
+    """
+    parts: tuple[Part, ...] = ("train", "test")
+    for part in parts:
+        LAYOUTS[domain].check(located(domain, part, data_dir))
+
+
+def read(domain: str, part: Part, files: Sequence[Path]) -> Examples:
+    """What the files that `located` has found hold, as uint8 (N, 3, 32, 32).
+
+    Raises
+    ------
+    DataError
+        If a file is damaged.
+    """
+    LAYOUTS[domain].check(files)
+    return LAYOUTS[domain].read(files, part)
+
+
+def located(domain: str, part: Part, data_dir: Path) -> list[Path]:
+    """The files of one part of a domain.
+
+    Raises
+    ------
+    DataError
+        If one is missing; the message says which, and where it may lie.
+    """
+    layout = LAYOUTS[domain]
+    found = []
+    for alternatives in layout.names[part]:
+        places = (data_dir / folder / name for folder in layout.folders for name in alternatives)
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
+            folders = ", ".join(str(data_dir / folder) for folder in layout.folders)
+            raise DataError(
+                f"domain {domain!r} has no file {' or '.join(alternatives)} in any of {folders}; "
+                "copy it there or give another --data-dir"
+            )
+        found.append(file)
+    return found

@@ -1,0 +1,104 @@
+"""MNIST-M: Ganin's archive of pictures, or what it unpacks to."""
+
+import io
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from domains.digit_files.layout import Layout, digits
+from domains.digit_files.reading import head, reading, tail
+from domains.examples import DataError, Examples
+from domains.family import Part
+
+
+def _check(files: Sequence[Path]) -> None:
+    (file,) = files
+    if file.suffix == ".txt":
+        listed = _listed(file)
+        folder = _picture_folder(file)
+        there = {path.name for path in folder.glob("*")}
+        missing = sorted(listed.keys() - there)
+        if missing:
+            raise DataError(
+                f"{file} lists {len(listed)} pictures, but {len(missing)} of them are not in {folder}, "
+                f"{missing[0]} for one; unpack the archive anew"
+            )
+        return
+    with reading(file):
+        if head(file, 2) != b"\x1f\x8b":
+            raise ValueError("it is no gzip file")
+        # gzip ends with the length of its content, which is a multiple of 512 for a whole tar archive.
+        length = int.from_bytes(tail(file, 4), "little")
+        if length == 0 or length % 512:
+            raise ValueError("it stops before its end")
+
+
+def _read(files: Sequence[Path], part: Part) -> Examples:
+    (file,) = files
+    if file.suffix != ".txt":
+        return _read_archive(file, part)
+    listed = _listed(file)
+    folder = _picture_folder(file)
+    pictures = {name: _picture(folder / name, (folder / name).read_bytes()) for name in listed}
+    return _gathered(listed, pictures, file)
+
+
+def _read_archive(file: Path, part: Part) -> Examples:
+    listed, pictures = {}, {}
+    with reading(file), tarfile.open(file, "r|gz") as archive:
+        for member in archive:
+            path = Path(member.name)
+            if path.name == f"mnist_m_{part}_labels.txt":
+                listed = _parsed(archive.extractfile(member).read().decode())
+            elif path.parent.name == f"mnist_m_{part}" and path.suffix == ".png":
+                pictures[path.name] = _picture(path, archive.extractfile(member).read())
+    return _gathered(listed, pictures, file)
+
+
+def _gathered(listed: dict[str, int], pictures: dict[str, np.ndarray], file: Path) -> Examples:
+    names = sorted(listed)
+    missing = [name for name in names if name not in pictures]
+    if missing or not names:
+        raise DataError(
+            f"{file} lists {len(names)} pictures for this part and holds {len(names) - len(missing)} of them; "
+            "get it anew"
+        )
+    stacked = torch.from_numpy(np.stack([pictures[name] for name in names])).permute(0, 3, 1, 2)
+    return digits(stacked, np.array([listed[name] for name in names]), file)
+
+
+def _picture(path: Path, content: bytes) -> np.ndarray:
+    with reading(path):
+        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        if pixels.shape != (32, 32, 3):
+            raise ValueError(f"it has {pixels.shape[1]}x{pixels.shape[0]} pixels, not 32x32")
+        return pixels
+
+
+def _listed(file: Path) -> dict[str, int]:
+    with reading(file):
+        return _parsed(file.read_text())
+
+
+def _parsed(text: str) -> dict[str, int]:
+    """Lines like "00000005.png 2": label by picture."""
+    return {name: int(label) for name, label in (line.split() for line in text.splitlines() if line)}
+
+
+def _picture_folder(label_file: Path) -> Path:
+    return label_file.with_name(label_file.name.removesuffix("_labels.txt"))
+
+
+LAYOUT = Layout(
+    folders=("mnist_m", "MNIST-M/mnist_m", "MNIST-M", "."),
+    names={
+        "train": (("mnist_m_train_labels.txt", "mnist_m.tar.gz"),),
+        "test": (("mnist_m_test_labels.txt", "mnist_m.tar.gz"),),
+    },
+    check=_check,
+    read=_read,
+)

@@ -1,28 +1,17 @@
-"""Street scenes as flat shapes before a camera: road, houses, trees, cars and people, placed at random.
+"""Street scenes: road, houses, trees, cars and people before a camera, placed at random.
 
-What they are made of is said here, how that looks in `domains.street_looks`. The street runs along z, away from the
-camera, x is to the right and y up, all in metres; pictures are in pixels, from the upper left corner.
+What they are made of is said here, as `domains.street_shapes`, how that looks in `domains.street_looks`. Lengths are in
+metres.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-CLASSES = ("road", "sidewalk", "building", "vegetation", "sky", "car", "person", "pole")
-MATERIALS = {
-    "road": ("asphalt", "marking", "shadow"),
-    "sidewalk": ("paving", "kerb"),
-    "building": ("wall", "window", "shop", "roof"),
-    "vegetation": ("grass", "leaves", "trunk"),
-    "sky": ("cloud",),
-    "car": ("paint", "glass", "tyre", "tail light", "headlight"),
-    "person": ("coat", "trousers", "skin"),
-    "pole": ("post", "sign", "lamp"),
-}
-CLASS_OF = {material: label for label, name in enumerate(CLASSES) for material in MATERIALS[name]}
+from domains.street_shapes import Camera, Shape, alongside, blob, ellipse, post, strip, upright
 
 HEIGHT, WIDTH = 64, 96
 FARTHEST = 110.0
@@ -31,7 +20,6 @@ STOREY = 3.0
 WINDOWS_UP_TO = 45.0
 SIDES = (-1, 1)
 
-Point = tuple[float, float]
 Range = tuple[float, float]
 
 
@@ -55,68 +43,6 @@ class Layout:
     horizon: Range
     bend: Range
     storeys: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole that looks along a street, which may bend.
-
-    Attributes
-    ----------
-    height : float
-        In metres above the road.
-    focal : float
-        Focal length in pixels.
-    column, horizon : float
-        Vanishing point in pixels.
-    bend : float
-        As in `Layout`.
-    """
-
-    height: float
-    focal: float
-    column: float
-    horizon: float
-    bend: float
-
-    def project(self, x: float, y: float, z: float) -> Point:
-        """Column and row of a point at a distance z > 0."""
-        return (
-            self.column + self.focal * (x / z + self.bend * z),
-            self.horizon + self.focal * (self.height - y) / z,
-        )
-
-    def distance(self, row: np.ndarray) -> np.ndarray:
-        """Distance in metres of the ground seen in these rows; infinite at the horizon and above."""
-        below = np.maximum(row - self.horizon, 1e-9)
-        return np.where(row > self.horizon, self.focal * self.height / below, np.inf)
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A flat thing of one material.
-
-    Attributes
-    ----------
-    outline : sequence of (float, float)
-        Corners in pixels, column and row; of an ellipse the upper left and lower right corner of its box.
-    material : str
-        One of `MATERIALS`.
-    tone : float
-        0 to 1, which of the material's colours it has.
-    depth : float or None
-        Distance in metres; None on the ground and in the sky, where the row tells it.
-    shade : float
-        Factor of its brightness: 1 faces the light.
-    ellipse : bool
-    """
-
-    outline: Sequence[Point]
-    material: str
-    tone: float
-    depth: float | None = None
-    shade: float = 1.0
-    ellipse: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,15 +88,12 @@ def draw_scene(layout: Layout, rng: np.random.Generator) -> Scene:
     return Scene(camera, (*flat, *sorted(solid, key=lambda shape: -shape.depth)))
 
 
-# --- sky and ground ---
-
-
 def _clouds(camera: Camera, rng: np.random.Generator) -> Iterator[Shape]:
     for _ in range(rng.integers(0, 4)):
         column, row, tone = rng.uniform(0, WIDTH), rng.uniform(0, 0.8 * camera.horizon), rng.random()
         for _ in range(4):
             across, down = rng.uniform(5, 12), rng.uniform(1.5, 3.5)
-            yield _ellipse(column + rng.normal(0, 6), row + rng.normal(0, 1), across, down, "cloud", tone, None)
+            yield ellipse(column + rng.normal(0, 6), row + rng.normal(0, 1), across, down, "cloud", tone, None)
 
 
 def _ground(camera: Camera, street: _Street, rng: np.random.Generator) -> Iterator[Shape]:
@@ -179,17 +102,17 @@ def _ground(camera: Camera, street: _Street, rng: np.random.Generator) -> Iterat
     # The nearest strip lies below the picture's lower edge.
     nearest = 0.8 * camera.focal * camera.height / (HEIGHT - camera.horizon)
     everywhere = np.geomspace(nearest, FARTHEST, 16)
-    yield _strip(camera, -street.sidewalk, street.sidewalk, everywhere, "paving", rng.random())
-    yield _strip(camera, -street.road - 0.2, street.road + 0.2, everywhere, "kerb", rng.random())
-    yield _strip(camera, -street.road, street.road, everywhere, "asphalt", rng.random())
+    yield strip(camera, -street.sidewalk, street.sidewalk, everywhere, "paving", rng.random())
+    yield strip(camera, -street.road - 0.2, street.road + 0.2, everywhere, "kerb", rng.random())
+    yield strip(camera, -street.road, street.road, everywhere, "asphalt", rng.random())
 
     for start in np.arange(nearest - rng.uniform(0, 6), 60, 6):
         dash = np.linspace(max(start, nearest), max(start, nearest) + 3, 4)
-        yield _strip(camera, -0.08, 0.08, dash, "marking", 0.5)
+        yield strip(camera, -0.08, 0.08, dash, "marking", 0.5)
     if rng.random() < 0.3:  # a zebra crossing
         crossing = np.array([0.0, 2.5]) + rng.uniform(8, 20)
         for x in np.arange(-street.road + 0.4, street.road - 0.4, 1.0):
-            yield _strip(camera, x, x + 0.5, crossing, "marking", 0.5)
+            yield strip(camera, x, x + 0.5, crossing, "marking", 0.5)
 
 
 def _skyline(camera: Camera, rng: np.random.Generator) -> Iterator[Shape]:
@@ -197,12 +120,9 @@ def _skyline(camera: Camera, rng: np.random.Generator) -> Iterator[Shape]:
     for x in np.arange(-140, 140, 9.0):
         z = FARTHEST * rng.uniform(0.9, 1.0)
         if rng.random() < 0.3:
-            yield _upright(camera, x, z, 12, 0, rng.uniform(6, 16), "wall", rng.random())
+            yield upright(camera, x, z, 12, 0, rng.uniform(6, 16), "wall", rng.random())
         else:
-            yield from _blob(camera, x, rng.uniform(2, 4), z, 6, "leaves", rng.random())
-
-
-# --- along the street ---
+            yield from blob(camera, x, rng.uniform(2, 4), z, 6, "leaves", rng.random())
 
 
 def _houses(camera: Camera, street: _Street, layout: Layout, side: int, rng: np.random.Generator) -> Iterator[Shape]:
@@ -228,22 +148,22 @@ def _house(
     floors = np.arange(STOREY if shop else 0, height - STOREY + 0.5, STOREY)
     for z in np.arange(far - 3, near - 0.1, -3.0):
         middle = z + 1.5
-        yield _alongside(camera, x, z, z + 3, 0, height, "wall", tone, middle, 0.85)
+        yield alongside(camera, x, z, z + 3, 0, height, "wall", tone, middle, 0.85)
         if z > WINDOWS_UP_TO:
             continue
         if shop:
-            yield _alongside(camera, x, z + 0.3, z + 2.7, 0.4, 2.5, "shop", rng.random(), middle)
+            yield alongside(camera, x, z + 0.3, z + 2.7, 0.4, 2.5, "shop", rng.random(), middle)
         for floor in floors:
             ends = (middle - pane / 2, middle + pane / 2)
-            yield _alongside(camera, x, *ends, floor + 0.9, floor + 2.3, "window", _alike(glass, rng), middle, 0.85)
+            yield alongside(camera, x, *ends, floor + 0.9, floor + 2.3, "window", _alike(glass, rng), middle, 0.85)
 
     width = 9.0
-    yield _upright(camera, x + side * width / 2, near, width, 0, height, "wall", tone)
+    yield upright(camera, x + side * width / 2, near, width, 0, height, "wall", tone)
     if near < WINDOWS_UP_TO:
         for across in (1.8, 4.5, 7.2):
             for floor in floors:
                 beside = x + side * across
-                yield _upright(camera, beside, near, pane, floor + 0.9, floor + 2.3, "window", _alike(glass, rng))
+                yield upright(camera, beside, near, pane, floor + 0.9, floor + 2.3, "window", _alike(glass, rng))
     if height < 3 * STOREY:
         eaves = [camera.project(x + side * across, height, near) for across in (-0.4, width)]
         ridge = camera.project(x + side * width / 2, height + 2.5, near)
@@ -256,16 +176,16 @@ def _house(
 
 def _hedge(camera: Camera, x: float, near: float, far: float, side: int, rng: np.random.Generator) -> Iterator[Shape]:
     height, tone = rng.uniform(0.8, 2.0), rng.random()
-    yield _alongside(camera, x, near, far, 0, height, "leaves", tone, far, 0.8)
-    yield _upright(camera, x + side * 4, near, 8, 0, height, "leaves", tone)
+    yield alongside(camera, x, near, far, 0, height, "leaves", tone, far, 0.8)
+    yield upright(camera, x + side * 4, near, 8, 0, height, "leaves", tone)
 
 
 def _trees(camera: Camera, street: _Street, side: int, rng: np.random.Generator) -> Iterator[Shape]:
     for z in _places(rng.integers(2, 8), 7, 60, 4, rng):
         x = side * (street.sidewalk + rng.uniform(-0.8, 2.0))
         crown, radius = rng.uniform(2.8, 4.5), rng.uniform(1.2, 2.2)
-        yield _upright(camera, x, z, 0.35, 0, crown, "trunk", rng.random())
-        yield from _blob(camera, x, crown + 0.6 * radius, z, radius, "leaves", rng.random(), rng)
+        yield upright(camera, x, z, 0.35, 0, crown, "trunk", rng.random())
+        yield from blob(camera, x, crown + 0.6 * radius, z, radius, "leaves", rng.random(), rng)
 
 
 def _posts(camera: Camera, street: _Street, side: int, rng: np.random.Generator) -> Iterator[Shape]:
@@ -273,20 +193,17 @@ def _posts(camera: Camera, street: _Street, side: int, rng: np.random.Generator)
     x = side * (street.road + 0.5)
     for z in np.arange(rng.uniform(6, 20), 45, rng.uniform(14, 22)):
         tone, tall = rng.random(), rng.uniform(5, 6.5)
-        yield _post(camera, x, z, 0, tall, tone)
-        yield _upright(camera, x - side * 0.7, z, 1.4, tall - 0.1, tall + 0.05, "post", tone)
-        yield _upright(camera, x - side * 1.4, z, 0.7, tall - 0.1, tall + 0.25, "lamp", rng.random())
+        yield post(camera, x, z, 0, tall, tone)
+        yield upright(camera, x - side * 0.7, z, 1.4, tall - 0.1, tall + 0.05, "post", tone)
+        yield upright(camera, x - side * 1.4, z, 0.7, tall - 0.1, tall + 0.25, "lamp", rng.random())
     for z in _places(rng.integers(0, 4), 5, 25, 4, rng):
         tone, top, size = rng.random(), rng.uniform(2.2, 2.8), rng.uniform(0.7, 1.0)
-        yield _post(camera, x, z, 0, top, rng.random())
+        yield post(camera, x, z, 0, top, rng.random())
         if rng.random() < 0.5:
             (column, row), across = camera.project(x, top, z), camera.focal * size / 2 / z
-            yield _ellipse(column, row, across, across, "sign", tone, z)
+            yield ellipse(column, row, across, across, "sign", tone, z)
         else:
-            yield _upright(camera, x, z, size, top - size / 2, top + size / 2, "sign", tone)
-
-
-# --- traffic ---
+            yield upright(camera, x, z, size, top - size / 2, top + size / 2, "sign", tone)
 
 
 def _cars(camera: Camera, street: _Street, rng: np.random.Generator) -> Iterator[Shape]:
@@ -301,26 +218,26 @@ def _car(camera: Camera, x: float, z: float, oncoming: bool, rng: np.random.Gene
     tone, length, width = rng.random(), rng.uniform(3.8, 4.8), rng.uniform(1.7, 1.9)
     belt, top = rng.uniform(0.85, 1.0), rng.uniform(1.4, 1.8)
     far, half = z + length, width / 2
-    yield _strip(camera, x - half - 0.1, x + half + 0.1, np.array([z - 0.2, far]), "shadow", 0.5)
+    yield strip(camera, x - half - 0.1, x + half + 0.1, np.array([z - 0.2, far]), "shadow", 0.5)
 
     yield _lid(camera, x, z, far, width, belt, tone, far)
     flank = x - half if x > 0 else x + half
     roof = flank + 0.15 * (1 if x > 0 else -1)
     panes = ((flank, belt, z + 0.3), (roof, top, z + 0.8), (roof, top, far - 1), (flank, belt, far - 0.5))
     yield Shape([camera.project(*corner) for corner in panes], "glass", 0.2, far)
-    yield _alongside(camera, flank, z, far, 0.3, belt, "paint", tone, far, 0.75)
+    yield alongside(camera, flank, z, far, 0.3, belt, "paint", tone, far, 0.75)
     for wheel in (z + 0.7, far - 0.8):
-        yield _alongside(camera, flank, wheel - 0.3, wheel + 0.3, 0, 0.6, "tyre", 0.5, far)
+        yield alongside(camera, flank, wheel - 0.3, wheel + 0.3, 0, 0.6, "tyre", 0.5, far)
 
     yield _lid(camera, x, z + 0.4, far - 1, width - 0.4, top, tone, z)
     cabin = [(-half, belt), (-half + 0.2, top), (half - 0.2, top), (half, belt)]
     yield Shape([camera.project(x + across, y, z + 0.4) for across, y in cabin], "paint", tone, z, 0.95)
     window = [(-half + 0.15, belt), (-half + 0.3, top - 0.1), (half - 0.3, top - 0.1), (half - 0.15, belt)]
     yield Shape([camera.project(x + across, y, z + 0.4) for across, y in window], "glass", 0.8, z)
-    yield _upright(camera, x, z, width, 0.3, belt, "paint", tone)
+    yield upright(camera, x, z, width, 0.3, belt, "paint", tone)
     for across in (-half + 0.2, half - 0.2):
-        yield _upright(camera, x + across, z, 0.25, 0, 0.3, "tyre", 0.5)
-        yield _upright(camera, x + across, z, 0.3, 0.6, 0.8, "headlight" if oncoming else "tail light", 0.5)
+        yield upright(camera, x + across, z, 0.25, 0, 0.3, "tyre", 0.5)
+        yield upright(camera, x + across, z, 0.3, 0.6, 0.8, "headlight" if oncoming else "tail light", 0.5)
 
 
 def _lid(
@@ -350,74 +267,7 @@ def _person(camera: Camera, x: float, z: float, rng: np.random.Generator) -> Ite
     body = ((-0.17, 0.95 * hip), (0.17, 0.95 * hip), (0.27, neck), (-0.27, neck))
     yield Shape([camera.project(x + across, y, z) for across, y in body], "coat", coat, z)
     (column, row), radius = camera.project(x, 0.92 * tall, z), camera.focal * 0.13 / z
-    yield _ellipse(column, row, radius, 1.2 * radius, "skin", rng.random(), z)
-
-
-# --- shapes ---
-
-
-def _strip(camera: Camera, left: float, right: float, along: np.ndarray, material: str, tone: float) -> Shape:
-    """On the ground, from `left` to `right`, at the distances `along`."""
-    there = [camera.project(left, 0, z) for z in along]
-    back = [camera.project(right, 0, z) for z in along[::-1]]
-    return Shape(there + back, material, tone)
-
-
-def _alongside(
-    camera: Camera,
-    x: float,
-    near: float,
-    far: float,
-    low: float,
-    high: float,
-    material: str,
-    tone: float,
-    depth: float,
-    shade: float = 1.0,
-) -> Shape:
-    """A rectangle that runs along the street."""
-    corners = ((low, near), (high, near), (high, far), (low, far))
-    return Shape([camera.project(x, y, z) for y, z in corners], material, tone, depth, shade)
-
-
-def _upright(
-    camera: Camera, x: float, z: float, width: float, low: float, high: float, material: str, tone: float
-) -> Shape:
-    """A rectangle that faces the camera, with its middle at x."""
-    corners = ((-width / 2, low), (-width / 2, high), (width / 2, high), (width / 2, low))
-    return Shape([camera.project(x + across, y, z) for across, y in corners], material, tone, z)
-
-
-def _post(camera: Camera, x: float, z: float, low: float, high: float, tone: float) -> Shape:
-    """A pole, never thinner than a pixel."""
-    return _upright(camera, x, z, max(0.16, z / camera.focal), low, high, "post", tone)
-
-
-def _ellipse(
-    column: float, row: float, across: float, down: float, material: str, tone: float, depth: float | None
-) -> Shape:
-    """By its centre and half axes in pixels."""
-    box = ((column - across, row - down), (column + across, row + down))
-    return Shape(box, material, tone, depth, ellipse=True)
-
-
-def _blob(
-    camera: Camera,
-    x: float,
-    y: float,
-    z: float,
-    radius: float,
-    material: str,
-    tone: float,
-    rng: np.random.Generator | None = None,
-) -> Iterator[Shape]:
-    """Something round; with a generator, of seven smaller ones, darker below."""
-    centres = np.zeros((1, 2)) if rng is None else rng.uniform(-0.7, 0.7, (7, 2))
-    for right, up in centres[np.argsort(centres[:, 1])]:
-        column, row = camera.project(x + radius * right, y + radius * up, z)
-        size = camera.focal * radius / z * (1.0 if rng is None else rng.uniform(0.5, 0.8))
-        box = ((column - size, row - size), (column + size, row + size))
-        yield Shape(box, material, tone, z, 1 + 0.25 * up, ellipse=True)
+    yield ellipse(column, row, radius, 1.2 * radius, "skin", rng.random(), z)
 
 
 def _places(count: int, nearest: float, farthest: float, apart: float, rng: np.random.Generator) -> list[float]:

@@ -11,9 +11,10 @@ from domains.cache import cached
 from domains.examples import Examples
 from domains.family import DataSpec, Family, Part
 from domains.street_looks import LOOKS, render
-from domains.street_scenes import CLASSES, HEIGHT, WIDTH, Layout, draw_scene
+from domains.street_scenes import HEIGHT, WIDTH, Layout, draw_scene
+from domains.street_shapes import CLASSES
 
-# Raised whenever a change here, in street_scenes.py or in street_looks.py changes a picture or a label.
+# Raised whenever a change here, in street_scenes.py, street_shapes.py or street_looks.py changes a picture or a label.
 RECIPE_VERSION = 1
 
 COUNTS: dict[Part, int] = {"train": 200, "test": 100}

@@ -10,7 +10,8 @@ from domains import streets
 from domains.examples import DataError
 from domains.family import DataSpec
 from domains.street_looks import LOOKS, Look, render
-from domains.street_scenes import CLASS_OF, CLASSES, HEIGHT, WIDTH, Camera, Scene, Shape, draw_scene
+from domains.street_scenes import HEIGHT, WIDTH, Scene, draw_scene
+from domains.street_shapes import CLASS_OF, CLASSES, Camera, Shape
 from domains.streets import COUNTS, LAYOUTS, Streets
 
 SOME = {"train": 24, "test": 8}

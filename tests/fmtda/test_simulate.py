@@ -10,7 +10,7 @@ import psutil
 import pytest
 from real_runs import arrays, command, metrics, simulate
 
-from domains.street_scenes import CLASSES
+from domains.street_shapes import CLASSES
 from fmtda import simulation
 
 TARGETS = ["blend", "fonts", "pen", "street"]

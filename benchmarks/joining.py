@@ -14,7 +14,8 @@ Default preset, the whole run driver with real messages in one process. A cell i
 - `start`: everybody from the start;
 - `TARGET-before`: the others' rounds before the joining, from which the three below go on;
 - `TARGET-nearest`, `TARGET-global`: it joins, starting at the blend of its nearest, or at F_g;
-- `TARGET-without`: it does not.
+- `TARGET-bare`: the round of the joining alone, in which it learns nothing by itself: what the blend brings, and F_g;
+- `TARGET-without`: it does not join.
 
 Cells that are done are not run again, one that was cut short goes on from its last whole round; ``--only`` takes some
 of them, so that two processes can share a folder. The folder gets ``results.json`` and ``table.md`` after every cell.
@@ -74,7 +75,7 @@ class Plan:
     @property
     def cells(self) -> list[str]:
         """In the order in which they are run."""
-        kinds = ("before", "nearest", "global", "without")
+        kinds = ("before", "nearest", "global", "bare", "without")
         return ["start", *(f"{target}-{kind}" for target in self.targets for kind in kinds)]
 
     def round_after(self, rounds: int) -> int:
@@ -101,10 +102,12 @@ class Plan:
             settings = effective_settings({**self.config, "targets": others, "rounds": self.before})
             self._go_on(cell, f"{target}-before", settings)
             self._finish(cell, settings, [(self.round_after(AFTER[-1]), NEVER)])
-        elif kind in ("nearest", "global"):
-            settings = with_joining(self.folder(f"{target}-before"), target, 1, 0, {"join-start": kind})
+        elif kind in ("nearest", "global", "bare"):
+            change = {"self-train": False} if kind == "bare" else {"join-start": kind}
+            settings = with_joining(self.folder(f"{target}-before"), target, 1, 0, change)
             self._go_on(cell, f"{target}-before", settings)
-            self._finish(cell, settings, [(self.round_after(2), 1), (self.round_after(AFTER[-1]), NEVER)])
+            longer = [(self.round_after(2), 1), (self.round_after(AFTER[-1]), NEVER)]
+            self._finish(cell, settings, [(self.round_after(0), 1)] if kind == "bare" else longer)
         else:
             stages = [(self.before, NEVER), (self.round_after(2), 1), (self.round_after(AFTER[-1]), NEVER)]
             self._finish(cell, effective_settings(self.config), stages)
@@ -120,6 +123,8 @@ class Plan:
                         if news["weight"] == 0},
             "failures": sum(len(line["failures"]) for line in lines),
         }  # fmt: skip
+        if kind == "bare":
+            result["heads"] = lines[-1]["accuracy"][target]
         (self.output / "cells").mkdir(parents=True, exist_ok=True)
         write_whole(self.output / "cells" / f"{cell}.json", json.dumps(result, indent=1) + "\n")
 
@@ -190,6 +195,12 @@ def table(results: dict[str, Any]) -> str:
         if means[0] is not None and means[2] is not None:
             fall = max(without - with_it for with_it, without in zip(columns[0], columns[2], strict=True))
         lines.append(f"| {target} | {' | '.join(map(_shown, [*means, fall]))} |")
+    lines += ["", "What it starts with: in the round of the joining, before it learns anything by itself.", ""]
+    lines += ["| joins | F_g | the blend of its nearest | mean of the two |", "|---|---:|---:|---:|"]
+    for target in targets:
+        heads = cells.get(f"{target}-bare", {}).get("heads", {})
+        figures = [heads.get(head) for head in ("global", "local", "mean")]
+        lines.append(f"| {target} | {' | '.join(map(_shown, figures))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ def test_cells_of_a_target_are_measured_once_and_tabulated(tmp_path, monkeypatch
     monkeypatch.setattr(sys, "argv", words)
     joining.main()
     results = json.loads((tmp_path / "results.json").read_text())
-    assert list(results["cells"]) == ["start", "pen-before", "pen-nearest", "pen-global", "pen-without"]
+    assert list(results["cells"]) == [*("start", "pen-before", "pen-nearest", "pen-global", "pen-bare", "pen-without")]
     assert str(tmp_path) not in json.dumps(results)
     accuracy = {cell: result["accuracy"] for cell, result in results["cells"].items()}
     for cell in ("start", "pen-nearest", "pen-global"):
@@ -31,6 +31,11 @@ def test_cells_of_a_target_are_measured_once_and_tabulated(tmp_path, monkeypatch
     table = (tmp_path / "table.md").read_text()
     assert "| pen | the blend of its nearest |" in table and "blend/0000 (1.00)" in table
     assert "| blend | F_g | - | - | - | - |  |" in table
+    assert set(accuracy["pen-bare"]) >= {"2"} and max(accuracy["pen-bare"], key=int) == "2"
+    heads = results["cells"]["pen-bare"]["heads"]
+    assert heads["mean"] == accuracy["pen-bare"]["2"]["pen"]
+    assert f"| pen | {heads['global']:.1f} | {heads['local']:.1f} | {heads['mean']:.1f} |" in table
+    assert "| blend | - | - | - |" in table
 
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*.json")}
     capsys.readouterr()

@@ -132,6 +132,9 @@ def main() -> None:
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: one for this run")
     parser.add_argument("--output", type=Path, required=True, help="JSON file; one that is there is gone on with")
     given = parser.parse_args()
+    if given.seeds < 1:
+        parser.error(f"--seeds {given.seeds}: at least 1 is needed")
+    given.output.parent.mkdir(parents=True, exist_ok=True)
     belong_to_a_run()
     config = {"rounds": given.rounds, "evaluate-every": given.rounds, **given.config}  # evaluating takes longest
     with tempfile.TemporaryDirectory() as folder, refusals():

@@ -12,7 +12,7 @@ joined.
 Default preset, the whole run driver with real messages in one process. A cell is one run:
 
 - `start`: everybody from the start;
-- `TARGET-before`: the others' rounds before the joining, from which the three below go on;
+- `TARGET-before`: the others' rounds before the joining, from which the ones below go on;
 - `TARGET-nearest`, `TARGET-global`: it joins, starting at the blend of its nearest, or at F_g;
 - `TARGET-bare`: the round of the joining alone, in which it learns nothing by itself: what the blend brings, and F_g;
 - `TARGET-without`: it does not join.

@@ -47,7 +47,7 @@ def test_falls_are_against_the_same_seed_and_the_table_has_their_mean_and_the_wo
 def test_rows_that_the_file_holds_are_not_measured_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bad_clients, "SHARES", (0.2,))
     monkeypatch.setattr(bad_clients, "ATTACKS", {"constant": ATTACKS["constant"]})
-    output = tmp_path / "bad.json"
+    output = tmp_path / "new folder" / "bad.json"
     few = {"target-limit": 40, "source-limit": 60, "randomise": "false", "scenery": "false", "targets": "blend,pen"}
     pairs = [word for key, value in {**BLINK, **few}.items() for word in ("-c", f"{key}={value}")]
     words = ["bad_clients", "--output", str(output), "--rounds", "1", "--clients", "5", *pairs]

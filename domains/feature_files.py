@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat, whosmat
-from scipy.io.matlab import MatReadError
 
+from domains.damage import reading
 from domains.examples import DataError
 
 FEATURES = ("features", "fts", "feas")
@@ -98,7 +95,7 @@ def header(file: Path) -> Header:
     DataError
         If the file is damaged, is of MATLAB 7.3, or its arrays are not (N, D) with N labels.
     """
-    with _reading(file):
+    with reading(file):
         shapes = _npz_shapes(file) if file.suffix == ".npz" else {name: shape for name, shape, _ in whosmat(file)}
     features = next((name for name in FEATURES if name in shapes), None)
     labels = next((name for name in LABELS if name in shapes), None)
@@ -200,31 +197,8 @@ def _npz_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _array(file: Path, name: str) -> np.ndarray:
-    with _reading(file):
+    with reading(file):
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as content:
                 return content[name]
         return loadmat(file, variable_names=(name,))[name]
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Whatever a damaged file makes its reader raise becomes one line with the file's name."""
-    try:
-        yield
-    except NotImplementedError as error:
-        raise DataError(
-            f"{file} is a MATLAB 7.3 file, which is not read; save it with MATLAB's option -v7, or as .npz"
-        ) from error
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        zlib.error,
-        zipfile.BadZipFile,
-        MatReadError,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file} is damaged or truncated ({reason}); get it anew") from error

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from domains.damage import reading
+from domains.digit_files.ends import tail
 from domains.digit_files.layout import Layout, digits
-from domains.digit_files.reading import reading, tail
 from domains.examples import DataError, Examples
 from domains.family import Part
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from domains.damage import reading
+from domains.digit_files.ends import head, tail
 from domains.digit_files.layout import Layout, digits
-from domains.digit_files.reading import head, reading, tail
 from domains.examples import DataError, Examples
 from domains.family import Part
 

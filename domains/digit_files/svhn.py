@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from scipy.io import loadmat, whosmat
 
+from domains.damage import reading
 from domains.digit_files.layout import Layout, digits
-from domains.digit_files.reading import reading
 from domains.examples import Examples
 from domains.family import Part
 

@@ -9,8 +9,9 @@ import torch
 from sklearn.datasets import load_svmlight_file
 from torch.nn import functional
 
+from domains.damage import reading
+from domains.digit_files.ends import head, tail
 from domains.digit_files.layout import Layout, digits
-from domains.digit_files.reading import head, reading, tail
 from domains.examples import Examples
 from domains.family import Part
 

@@ -1,8 +1,8 @@
 """Reading a file that may be damaged: one error, which names the file, for whatever its reader raises."""
 
-import io
 import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,30 +20,19 @@ def reading(file: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (  # SciPy raises NotImplementedError for MATLAB 7.3 files
-        NotImplementedError,
+    except NotImplementedError as error:  # SciPy's word for it
+        raise DataError(f"{file} is a MATLAB 7.3 file, which is not read; save it with MATLAB's option -v7") from error
+    except (
         OSError,
         EOFError,
         ValueError,
-        KeyError,
+        LookupError,
         TypeError,
         struct.error,
         zlib.error,
         tarfile.TarError,
+        zipfile.BadZipFile,
         MatReadError,
     ) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{file} is damaged or truncated ({reason}); get it anew") from error
-
-
-def head(file: Path, count: int) -> bytes:
-    """The first bytes."""
-    with file.open("rb") as stream:
-        return stream.read(count)
-
-
-def tail(file: Path, count: int) -> bytes:
-    """The last bytes."""
-    with file.open("rb") as stream:
-        stream.seek(-count, io.SEEK_END)
-        return stream.read()

@@ -21,7 +21,9 @@ def reading(file: Path) -> Iterator[None]:
     except DataError:
         raise
     except NotImplementedError as error:  # SciPy's word for it
-        raise DataError(f"{file} is a MATLAB 7.3 file, which is not read; save it with MATLAB's option -v7") from error
+        raise DataError(
+            f"{file} is a MATLAB 7.3 file, which is not read; save it with MATLAB's option -v7, or as .npz"
+        ) from error
     except (
         OSError,
         EOFError,

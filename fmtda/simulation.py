@@ -10,10 +10,12 @@ import os
 import signal
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import psutil
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -58,9 +60,16 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
 
     server_app = ServerApp()
 
+    app_error: BaseException | None = None
+
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        run(grid, settings, progress)
+        nonlocal app_error
+        try:
+            run(grid, settings, progress)
+        except BaseException as error:
+            app_error = error
+            raise
 
     _stop_at_once_on_signal(settings, progress)
     init_args: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -78,8 +87,8 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
             },
         )
     except RuntimeError as error:
-        if type(error) is not RuntimeError or error.__cause__ is None:
-            raise  # the ServerApp's own
+        if error is app_error:
+            raise
         reason = str(_first_cause(error)).partition("\n")[0]
         _end_process(settings, progress, f"stopped: Ray failed: {reason} (more in {FLOWER_LOG})", FAILED)
 
@@ -113,8 +122,15 @@ def _stop_at_once_on_signal(settings: RunSettings, progress: Progress) -> None:
 
 def _end_process(settings: RunSettings, progress: Progress, why: str, status: int) -> NoReturn:
     """End at once, whatever other threads are doing, with a line that says how to go on."""
-    # Ray gets a moment to end its processes; it ends them itself too once this one is gone.
-    watchdog = threading.Timer(SECONDS_TO_STOP_RAY, os._exit, [status])
+    ray_processes = psutil.Process().children(recursive=True)  # its agents have been seen to outlive it by ten seconds
+
+    def leave() -> None:
+        for process in ray_processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        os._exit(status)
+
+    watchdog = threading.Timer(SECONDS_TO_STOP_RAY, leave)
     watchdog.daemon = True
     watchdog.start()
     begun = (Path(settings.output) / "config.toml").exists()
@@ -124,7 +140,7 @@ def _end_process(settings: RunSettings, progress: Progress, why: str, status: in
     import ray
 
     ray.shutdown()
-    os._exit(status)
+    leave()
 
 
 def _first_cause(error: BaseException) -> BaseException:

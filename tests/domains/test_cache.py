@@ -76,7 +76,7 @@ def test_many_may_build_the_same_entry_at_once(cache_folder):
     barrier, results = threading.Barrier(8), []
 
     def build():
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=60)
         return Builder().examples
 
     threads = [threading.Thread(target=lambda: results.append(cached(KEY, build))) for _ in range(8)]

@@ -187,9 +187,9 @@ def test_ctrl_c_ends_the_cell_too_and_says_how_to_go_on(tmp_path):
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert f"continue with: fmtda benchmark --data digits --methods source-only --seeds 1 --output {output}" in said
     assert "Traceback" not in said
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive

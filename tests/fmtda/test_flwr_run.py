@@ -35,7 +35,7 @@ def flower(tmp_path):
         if any("flower-superlink" in word for word in words) and any(port in word for word in words):
             started = process.children(recursive=True)
             process.send_signal(signal.SIGTERM)
-            psutil.wait_procs([process], timeout=10)
+            psutil.wait_procs([process], timeout=30)
             for child in started:
                 if child.is_running():
                     child.kill()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -89,10 +90,10 @@ def test_ctrl_c_ends_within_seconds_and_says_how_to_resume(tmp_path):
     _wait_for(lambda: (run / "checkpoints" / "round-000001").exists(), process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=5)
+    printed, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert f"fmtda simulate --resume {run}" in printed
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
 
 
@@ -111,6 +112,24 @@ def test_where_ray_cant_start_the_run_ends_with_the_reason(tmp_path):
     assert "Ray failed" in done.stdout and "AF_UNIX path length" in done.stdout
     assert f"fmtda simulate --resume {tmp_path / 'run'}" in done.stdout.replace("\n", "")
     assert "Traceback" in (tmp_path / "run" / "flower.log").read_text() and "Traceback" not in done.stderr
+
+
+def test_an_error_of_the_server_is_not_called_one_of_ray(tmp_path):
+    program = f"""
+from fmtda.simulation import simulate
+from server.progress import Lines
+from server.startup import effective_settings
+
+class Failing(Lines):
+    def stage(self, name, total):
+        raise RuntimeError("the watcher failed") from ValueError("its cause")
+
+simulate(effective_settings({{"output": {str(tmp_path / "run")!r}}}), Failing(), client_cpus=1, client_gpus=0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.endswith("RuntimeError: the watcher failed\n")
+    assert "Ray failed" not in done.stdout
 
 
 @pytest.mark.parametrize("strategy", ["source-only", "adabn", "fedavg-self-training", "fed-mcd", "fed-dann"])

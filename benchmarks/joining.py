@@ -147,7 +147,7 @@ class Plan:
                 shutil.rmtree(folder, ignore_errors=True)
             changes = {"rounds": rounds, "evaluate_every": every, "output": str(folder), "resume": begun}
             staged = settings.changed(**changes)
-            run(InProcessGrid.simulated(staged.nodes), staged, Lines())
+            run(InProcessGrid.simulated(staged.supernodes), staged, Lines())
 
 
 def collect(plan: Plan, shown_config: dict[str, Scalar]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def clients_of(run: Path, settings: Settings) -> list[str]:
         file.parent.relative_to(run / "clients").as_posix() for file in (run / "clients").glob("*/*/*.safetensors")
     }
     names = {*uploads.senders(RunDirectory(run).uploads), *folders}
-    return sorted(names or settings.simulated_names(settings.nodes))
+    return sorted(names or settings.simulated_names(settings.supernodes))
 
 
 def named_clients(run: Path, settings: Settings, domain: str | None) -> list[str]:

@@ -75,12 +75,12 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
     init_args: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not cluster_address():
         # Without "local", Ray would join whatever cluster was last started on this machine.
-        init_args |= {"address": "local", "num_cpus": cores_for(settings.nodes, client_cpus)}
+        init_args |= {"address": "local", "num_cpus": cores_for(settings.supernodes, client_cpus)}
     try:
         run_simulation(
             server_app=server_app,
             client_app=client_app,
-            num_supernodes=settings.nodes,
+            num_supernodes=settings.supernodes,
             backend_config={
                 "init_args": init_args,
                 "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus},

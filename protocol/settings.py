@@ -158,8 +158,8 @@ class RunSettings(BaseModel):
         return False
 
     @property
-    def nodes(self) -> int:
-        """How many clients a simulation has, those that join late among them."""
+    def supernodes(self) -> int:
+        """How many nodes a federation begins with: its clients, and in a simulation those that join late."""
         return self.clients + len(self.late_domains)
 
     def simulated_names(self, nodes: int) -> list[str]:

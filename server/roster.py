@@ -38,14 +38,14 @@ class Roster:
             late; the message names the option that helps.
         """
         deadline = time.monotonic() + settings.join_timeout
-        while (count := len(list(grid.get_node_ids()))) < settings.nodes and time.monotonic() < deadline:
+        while (count := len(list(grid.get_node_ids()))) < settings.supernodes and time.monotonic() < deadline:
             time.sleep(0.05)
-        if count < settings.nodes or (count > settings.nodes and not settings.resume):
+        if count < settings.supernodes or (count > settings.supernodes and not settings.resume):
             late = f" and {len(settings.late_domains)} that join late" if settings.late_domains else ""
             raise SettingsError(
                 f"clients={settings.clients}{late}, but the federation has {count} nodes after "
                 f"{settings.join_timeout:g} s; "
-                f"pass --federation-config 'num-supernodes={settings.nodes}' to `flwr run`, "
+                f"pass --federation-config 'num-supernodes={settings.supernodes}' to `flwr run`, "
                 f"or set clients={count - len(settings.late_domains)}, or start more SuperNodes"
             )
 

@@ -63,7 +63,7 @@ def check_simulation(settings: RunSettings) -> None:
     """Refuse what a simulation on this machine could not split: target files, and more clients than examples."""
     data = family(settings.data)
     data.check(settings.target_domains, spec_of(settings))
-    names = settings.simulated_names(settings.nodes)
+    names = settings.simulated_names(settings.supernodes)
     for domain in settings.target_domains:
         shares = sum(domain_of(name) == domain for name in names)
         labels = split_labels(data.load(domain, "train", spec_of(settings)))

@@ -12,5 +12,5 @@ def finish(output: Path, **changes) -> Path:
     """A run of few steps in the folder, ended; keyword arguments change keys (``rounds=1``)."""
     given = {key.replace("_", "-"): value for key, value in changes.items()}
     settings = effective_settings({**BLINK, "rounds": 1, **given, "output": str(output)})
-    run(InProcessGrid.simulated(settings.nodes), settings, Silence())
+    run(InProcessGrid.simulated(settings.supernodes), settings, Silence())
     return output

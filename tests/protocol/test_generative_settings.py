@@ -81,3 +81,9 @@ def test_ddpm_samples_by_either_sampler():
 def test_a_sampler_that_the_model_has_not_is_refused(workload, sampler, steps, said):
     with pytest.raises(SettingsError, match=said):
         settings(workload).sampled_by(sampler, steps)
+
+
+@pytest.mark.parametrize("workload", ["ddpm", "ncsn", "graph-nvp", "mpgvae"])
+def test_a_federation_begins_with_its_clients(workload):
+    shape = "3x32x32" if workload in ("ddpm", "ncsn") else "9"
+    assert settings(workload, clients=3, input_shape=shape).supernodes == 3

@@ -63,7 +63,7 @@ def test_auto_clients_are_one_for_each_target():
 def test_clients_that_join_late_come_on_top_and_leave_the_others_names_alone():
     alone = settings(targets="pen,blend,fonts", clients=5)
     late = settings(targets="pen,blend,fonts,street", clients=5, joining="street, street")
-    assert (alone.nodes, late.nodes) == (5, 7)
+    assert (alone.supernodes, late.supernodes) == (5, 7)
     assert late.simulated_names(7) == [*alone.simulated_names(5), "street/0000", "street/0001"]
     assert settings(targets="pen,blend,street", joining="street", clients=AUTO).clients == 2
 

@@ -26,11 +26,11 @@ def test_a_domain_joins_a_finished_run_which_stays_as_it_is(settings, grid_of, s
     run(grid_of.simulated(3), settings, silence)
     before = content(tmp_path / "run")
     joined = with_joining(tmp_path / "run", "street", 2, 1).changed(output=str(tmp_path / "joined"), resume=True)
-    assert (joined.join_round, joined.rounds, joined.clients, joined.nodes) == (2, 3, 3, 5)
+    assert (joined.join_round, joined.rounds, joined.clients, joined.supernodes) == (2, 3, 3, 5)
     old, new = settings.simulated_names(3), joined.simulated_names(5)
     assert new == [*old, "street/0000", "street/0001"]
     branch(tmp_path / "run", joined)
-    directory = run(grid_of.simulated(joined.nodes), joined, silence)
+    directory = run(grid_of.simulated(joined.supernodes), joined, silence)
     assert content(tmp_path / "run") == before
     lines = directory.metrics()
     assert [line["round"] for line in lines] == [0, 1, 2, 3]

@@ -114,6 +114,15 @@ def test_one_domain_a_client_in_colour_and_what_a_run_leaves_behind(
     assert any(directory.tensorboard.iterdir())
 
 
+@pytest.mark.parametrize("workload", ["graph-nvp", "mpgvae"])
+def test_molecules_have_as_many_clients_as_was_asked_for(workload, generative_settings_of, grid_of, silence, tmp_path):
+    settings = generative_settings_of(workload, rounds=1, clients=2, target_limit=40, output=str(tmp_path / "run"))
+    directory = run(grid_of.simulated(settings.supernodes), settings, silence)
+    (line,) = directory.metrics()
+    assert sorted(line["clients"]) == settings.simulated_names(2)
+    assert json.loads((directory.path / "summary.json").read_text())["failures"] == 0
+
+
 def test_many_rounds_weigh_in_the_average_as_its_decay_says(settings):
     results = Results(settings.changed(ema_decay=0.5))
     for server_round, value in enumerate([1.0, 10.0, 100.0], start=1):

@@ -53,7 +53,7 @@ class Killed(BaseException):
 
 def test_a_client_joins_by_its_mixture_alone_and_starts_at_the_blend_of_its_nearest(settings, grid_of, silence):
     watched = Watched()
-    directory = run(grid_of.simulated(settings.nodes, tamper=watched), settings, silence)
+    directory = run(grid_of.simulated(settings.supernodes, tamper=watched), settings, silence)
     lines = directory.metrics()
 
     # before its round it is asked for nothing but its name

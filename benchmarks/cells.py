@@ -179,8 +179,10 @@ class Cell:
         KeyboardInterrupt
             As it came; the process is ended before.
         """
-        summary = _read_json(self.run / "summary.json") if self.record else None
-        if summary is not None:  # it ended, but nobody was there to write the result down
+        summary = self._summary() if self.record else None
+        if summary is not None and summary["average_accuracy"] is None:
+            shutil.rmtree(self.run)  # to go on with a run that ended would only end it the same way
+        elif summary is not None:  # it ended, but nobody was there to write the result down
             self._write(resumed=True, process_seconds=None, result=self._result(summary))
             return
         command, resumed = self.command(), self.resumable
@@ -191,11 +193,14 @@ class Cell:
         began = time.monotonic()
         status = self._run(command, tick)
         seconds = time.monotonic() - began
-        summary = _read_json(self.run / "summary.json")
+        summary = self._summary()
         if status or summary is None or summary["average_accuracy"] is None:
             self._write(failure=f"exit status {status}" if status or summary is None else "a target without a result")
             raise CellFailed(status, self.last_lines(LINES_OF_A_FAILURE))
         self._write(resumed=resumed, process_seconds=seconds, result=self._result(summary))
+
+    def _summary(self) -> dict[str, Any] | None:
+        return _read_json(self.run / "summary.json")
 
     def last_lines(self, count: int) -> list[str]:
         """The last lines of the log that say something."""

@@ -104,6 +104,7 @@ class Plan:
             self._finish(cell, settings, [(self.round_after(AFTER[-1]), NEVER)])
         elif kind in ("nearest", "global", "bare"):
             change = {"self-train": False} if kind == "bare" else {"join-start": kind}
+            self._run_again(f"{target}-before")
             settings = with_joining(self.folder(f"{target}-before"), target, 1, 0, change)
             self._go_on(cell, f"{target}-before", settings)
             longer = [(self.round_after(2), 1), (self.round_after(AFTER[-1]), NEVER)]
@@ -129,11 +130,15 @@ class Plan:
         write_whole(self.output / "cells" / f"{cell}.json", json.dumps(result, indent=1) + "\n")
 
     def _go_on(self, cell: str, earlier: str, settings: Settings) -> None:
-        """Begin a cell as the copy of another, which is run again where only its figures were kept."""
+        """Begin a cell as the copy of another."""
         if not (self.folder(cell) / "config.toml").exists():
-            if not (self.folder(earlier) / "summary.json").exists():
-                self.measure(earlier)
+            self._run_again(earlier)
             branch(self.folder(earlier), settings.changed(output=str(self.folder(cell))))
+
+    def _run_again(self, cell: str) -> None:
+        """Make a cell's run directory, where only its figures were kept."""
+        if not (self.folder(cell) / "summary.json").exists():
+            self.measure(cell)
 
     def _finish(self, cell: str, settings: Settings, stages: list[tuple[int, int]]) -> None:
         """Run rounds up to each stage's, evaluating as often as it says; those that are done are left alone."""

@@ -95,11 +95,11 @@ def generate(
     from fmtda.progress import Bars
     from fmtda.run_table import print_generated
     from fmtda.simulation import simulate
-    from server.checkpoints import CheckpointError
     from server.metrics import LOSS
     from server.pooled import run_pooled
     from server.progress import Lines
     from server.rounds import RunStopped
+    from server.writing import WriteError
 
     progress = Bars(console, settings.rounds, LOSS) if console.is_terminal else Lines(LOSS)
     try:
@@ -113,7 +113,7 @@ def generate(
                 simulate(settings, progress, client_cpus, client_gpus)
     except (SettingsError, DataError) as error:
         refuse(error)
-    except (CheckpointError, RunStopped) as error:
+    except (WriteError, RunStopped) as error:
         stop(error, settings)
     except KeyboardInterrupt:
         print(f"fmtda: interrupted; continue with: {settings.resume_command}", file=sys.stderr)

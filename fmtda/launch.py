@@ -17,10 +17,10 @@ def carry_out_simulation(settings: Settings, console: Console, client_cpus: floa
     from fmtda.progress import Bars
     from fmtda.run_table import print_run
     from fmtda.simulation import simulate
-    from server.checkpoints import CheckpointError
     from server.metrics import metric_of
     from server.progress import Lines
     from server.rounds import RunStopped
+    from server.writing import WriteError
 
     metric = metric_of(settings)
     progress = Bars(console, settings.rounds, metric) if console.is_terminal else Lines(metric)
@@ -29,7 +29,7 @@ def carry_out_simulation(settings: Settings, console: Console, client_cpus: floa
             simulate(settings, progress, client_cpus, client_gpus)
     except (SettingsError, DataError) as error:
         refuse(error)
-    except (CheckpointError, RunStopped) as error:
+    except (WriteError, RunStopped) as error:
         stop(error, settings)
     path = Path(settings.output)
     print_run(console, json.loads((path / "summary.json").read_text()), path)

@@ -40,7 +40,9 @@ SHOWN = {
 }
 
 
-def check_illustration(record: ArrayRecord, classes: int, features: int, shape: tuple[int, ...]) -> None:
+def check_illustration(
+    record: ArrayRecord, classes: int, features: int, shape: tuple[int, ...], segmentation: bool = False
+) -> None:
     """Refuse a record that is not what the table above says.
 
     Parameters
@@ -53,6 +55,8 @@ def check_illustration(record: ArrayRecord, classes: int, features: int, shape: 
         D.
     shape
         Of one input.
+    segmentation
+        Whether predictions are maps; labels are too then, unless the client has none.
 
     Raises
     ------
@@ -66,8 +70,7 @@ def check_illustration(record: ArrayRecord, classes: int, features: int, shape: 
     shapes = {"features-before": (rows, features), "features-after": (rows, features), "classes": (rows,)}
     if with_pictures:
         pictures = _rows(declared, "pictures", PICTURES)
-        maps = len(declared["predicted-after"][0]) > 1 if "predicted-after" in declared else False
-        one = (pictures, *shape[1:]) if maps else (pictures,)
+        one = (pictures, *shape[1:]) if segmentation else (pictures,)
         labels = declared["labels"][0] if "labels" in declared else one
         shapes |= {"pictures": (pictures, *shape), "labels": labels if labels == (pictures,) else one}
         shapes |= {f"predicted-{when}": one for when in ("before", "after")}

@@ -319,6 +319,11 @@ class Settings(RunSettings):
         """Whether noise is added to all that the clients upload."""
         return self.privacy_noise > 0 or self.mixture_noise > 0
 
+    @property
+    def rounds_may_grow(self) -> bool:
+        """As in every run, but for ``fed-dann``, whose gradient reversal grows over all rounds."""
+        return self.strategy != "fed-dann"
+
     @classmethod
     def auto_values(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The strategy, the rounds, and the preset's switches."""

@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from adaptation.networks import Network, build
+from domains.registry import family
 from protocol.records import check_records, config_record, from_record, to_record
 from protocol.runtime import choose_device
 from protocol.seeds import seed_for
@@ -53,18 +54,18 @@ class AdaptationRun:
         settings, progress, network = self.settings, federation.progress, self.network
         began = time.perf_counter()
         plain_settings = settings.changed(standardise=False, randomise=False, scenery=False)
-        plain_source_only = None
+        plain_source_only, failures = None, []
         if plain_settings != settings:
             plain = new_network(settings, self.source.device)
             pretrained(plain, self.source.plain(), settings, settings.plain_steps, "plain reference", progress)
-            plain_source_only, _ = self.evaluate_global(
+            plain_source_only, _, failures = self.evaluate_global(
                 federation, to_record(plain.state_dict()), plain_settings, "clients evaluate the plain reference"
             )
         report = pretrained(network, self.source, settings, settings.pretrain_steps, "pre-training", progress)
         pretraining_seconds = time.perf_counter() - began
         arrays = to_record(network.state_dict())
         federation.run.keep_pretrained(network.state_dict())
-        source_only, confusion = self.evaluate_global(
+        source_only, confusion, more_failures = self.evaluate_global(
             federation, arrays, settings, "clients evaluate the pre-trained model"
         )
         federation.write_down(
@@ -78,7 +79,7 @@ class AdaptationRun:
                 "accuracy": {domain: {"global": value} for domain, value in source_only.items()},
                 "confusion": confusion,
                 "clients": {},
-                "failures": [],
+                "failures": failures + more_failures,
             }
         )
         checkpoints.write(federation.run.checkpoints, 0, from_record(arrays))
@@ -87,8 +88,8 @@ class AdaptationRun:
 
     def evaluate_global(
         self, federation: Federation, arrays: ArrayRecord, settings: Settings, stage: str
-    ) -> tuple[dict[str, float], dict[str, list[int]]]:
-        """Accuracy and confusion by domain of a model as it is, F_g alone, with nothing local to a client."""
+    ) -> tuple[dict[str, float], dict[str, list[int]], list[str]]:
+        """Accuracy and confusion by domain of a model as it is, F_g alone, with nothing local to a client; failures."""
         config = config_record(settings.changed(strategy="source-only"), 0)
         content = RecordDict({"model": arrays, "config": config})
         messages = [Message(content, dst_node_id=n, message_type="evaluate") for n in federation.roster.names]
@@ -96,12 +97,13 @@ class AdaptationRun:
         if not phase.replies:
             raise NoClientAnswered(f"no client could evaluate the pre-trained model: {first_reason(phase.failures)}")
         counts = {name: phase.metrics(name) for name in phase.replies}
-        accuracy = {domain: heads["global"] for domain, heads in accuracy_by_domain(counts).items()}
-        return accuracy, confusion_by_domain(counts)
+        heads = accuracy_by_domain(counts).items()
+        accuracy = {domain: by_head["global"] for domain, by_head in heads if "global" in by_head}
+        return accuracy, confusion_by_domain(counts), phase.failures
 
     def check_evaluation(self, content: RecordDict) -> None:
         check_records(content)
-        check_counts(content["metrics"], len(self.settings.class_names))
+        check_counts(content["metrics"], len(self.settings.class_names), family(self.settings.data).segmentation)
 
     def measured(self, counts: Counts) -> dict[str, Any]:
         return {

@@ -51,7 +51,7 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
     ------
     SettingsError, DataError
         If the federation or the data don't fit the settings.
-    RunStopped, CheckpointError
+    RunStopped, WriteError
         If the run can't go on; what was reached stays in the run directory.
     """
     began = time.perf_counter()
@@ -66,20 +66,21 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
 
     checkpoint = checkpoints.latest(directory.checkpoints) if settings.resume else None
     federation.newcomers.restore(checkpoint.state if checkpoint else {})
-    federation.hold_back(checkpoint.round + 1 if checkpoint else 1)
+    federation.first_round = checkpoint.round + 1 if checkpoint else 0
+    federation.hold_back(max(1, federation.first_round))
     strategy = workload.strategy()
     if checkpoint is None:
         directory.cut_back(-1)
-        arrays, first_round = workload.begin(federation), 1
+        arrays = workload.begin(federation)
     else:
         directory.cut_back(checkpoint.round)
-        arrays, first_round = to_record(checkpoint.model), checkpoint.round + 1
+        arrays = to_record(checkpoint.model)
         workload.restore(checkpoint)
         remind(strategy, checkpoint.state)
         progress.note(f"continuing after round {checkpoint.round}")
-    if first_round == 1 and hasattr(strategy, "initial"):
+    if federation.first_round <= 1 and hasattr(strategy, "initial"):
         arrays = strategy.initial(arrays)
-    arrays = federation.train(strategy, arrays, first_round)
+    arrays = federation.train(strategy, arrays)
     workload.finish(federation, arrays)
     if federation.tracker is not None:
         federation.tracker.close()

@@ -14,6 +14,7 @@ from protocol.settings import Scalar, Settings, SettingsError
 from server import checkpoints
 from server.run_directory import PRETRAINED, RunDirectory, stored_run_config, versions
 from server.startup import effective_settings
+from server.writing import MAKE_ROOM
 
 CARRIED = ("checkpoints", "clients", "uploads", "tensorboard", PRETRAINED, "metrics.jsonl")
 """What a run needs to go on and to be reported as a whole; summary, report, samples and logs are made anew."""
@@ -98,6 +99,14 @@ def branch(run: Path, settings: Settings) -> None:
         if output.exists():
             output.rmdir()  # empty, or it would have been refused
         aside.rename(output)
-    except OSError as error:
+    except OSError as error:  # shutil's among them, which tells of every file
+        raise SettingsError(f"output={output}: the run can't be copied there ({_cause(error)}); {MAKE_ROOM}") from None
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
-        raise SettingsError(f"output={output}: the run can't be copied there ({error.strerror})") from None
+
+
+def _cause(error: OSError) -> str:
+    """What the system said; of several refusals the first."""
+    if isinstance(error, shutil.Error):
+        return error.args[0][0][2]
+    return error.strerror or str(error)

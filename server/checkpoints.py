@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load, save
 
 from protocol.settings import SettingsError
+from server.writing import writing
 
 KEPT = 2
 """Checkpoints that stay; the older one serves if the disk loses the newer."""
@@ -19,14 +20,6 @@ KEPT = 2
 
 DIGESTS = {"model": "sha256", "state": "state_sha256"}
 """The files of a checkpoint, the second only where there is a state, and under which name the manifest checks them."""
-
-
-MAKE_ROOM = "make room or give the folder back its rights"
-"""What to do where the system refuses to write."""
-
-
-class CheckpointError(OSError):
-    """A checkpoint that can't be written; the message names the folder and the cause."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +65,12 @@ def write(
 
     Raises
     ------
-    CheckpointError
+    WriteError
         If the folder can't be written to or the disk is full; earlier checkpoints stay as they are.
     """
     final = folder / f"round-{server_round:06d}"
     aside = folder / f".writing-{server_round:06d}"
-    try:
+    with writing(f"the checkpoint of round {server_round}", folder):
         for left in (*folder.glob(".writing-*"), *folder.glob(".removing-*")):  # by a killed run
             shutil.rmtree(left, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -93,10 +86,6 @@ def write(
         for old in _folders(folder)[:-KEPT]:
             # Renamed first, so that a kill during the removal can't leave half a checkpoint under its name.
             shutil.rmtree(old.rename(folder / f".removing-{old.name}"), ignore_errors=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"can't write the checkpoint of round {server_round} to {folder}: {error}; {MAKE_ROOM}"
-        ) from error
 
 
 def latest(folder: Path) -> Checkpoint | None:

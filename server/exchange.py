@@ -15,6 +15,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 """Seconds between two looks for replies: short at first, longer while nothing comes, so that a SuperLink rests."""
 
 
+NOT_TAKEN = "Flower did not take the message: the node is gone, or the message is too large"
+
+
 @dataclass
 class Answers:
     """What came back, in order of arrival, and what went out to whom."""
@@ -24,6 +27,8 @@ class Answers:
     """Bytes sent, by node id."""
     unanswered: list[int] = field(default_factory=list)
     """Node ids that did not answer in time."""
+    refused: list[int] = field(default_factory=list)
+    """Node ids whose message Flower did not take."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,12 @@ class Exchange:
         deadline, pause = time.monotonic() + timeout, FIRST_PAUSE
         while time.monotonic() < deadline:
             if batch := list(itertools.islice(unsent, limit - len(waiting))):  # a SuperLink refuses an empty one
-                pushed = self.grid.push_messages(batch)
-                waiting |= {each for each in pushed if each}  # it has none for a node that was unregistered meanwhile
+                taken = {each for each in self.grid.push_messages(batch) if each}
+                waiting |= taken
+                answers.refused += [m.metadata.dst_node_id for m in batch if m.metadata.message_id not in taken]
             if not waiting:
+                if batch:
+                    continue  # all of these were refused; others may wait to be sent
                 break
             arrived = list(self.grid.pull_messages(waiting))
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
@@ -81,5 +89,5 @@ class Exchange:
                 self.progress.advance(len(arrived))
             pause = FIRST_PAUSE if arrived else min(LONGEST_PAUSE, pause * 1.2)
             time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-        answers.unanswered = [node_id for node_id in answers.down if node_id not in answered]
+        answers.unanswered = [node_id for node_id in answers.down if node_id not in {*answered, *answers.refused}]
         return answers

@@ -30,6 +30,7 @@ from server.rounds import Federation
 from server.run_directory import RunDirectory
 from server.trackers import Trackers
 from server.workload import Counts
+from server.writing import writing
 from strategies.generative import strategy_for
 
 AVERAGE = "average."
@@ -118,13 +119,15 @@ class Results:
         generator = generator_for(settings.seed, "server", server_round, "samples")
         samples = self.draw(settings.sample_count, generator, f"round {server_round}: sampling", progress)
         kind = MODELS[settings.workload].kind
-        directory.samples.mkdir(exist_ok=True)
-        kind.write(samples, directory.samples / f"round-{server_round:06d}{kind.suffix}", settings)
-        tracker.show("samples", kind.picture(samples, settings), server_round)
-        if figures := self._judged(samples, progress):
-            numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
-            (directory.samples / f"round-{server_round:06d}.json").write_text(json.dumps(numbers) + "\n")
-            tracker.write({f"quality/{key}": float(value) for key, value in numbers.items()}, server_round)
+        figures = self._judged(samples, progress) or {}
+        numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
+        with writing(f"the samples of round {server_round}", directory.samples):
+            directory.samples.mkdir(exist_ok=True)
+            kind.write(samples, directory.samples / f"round-{server_round:06d}{kind.suffix}", settings)
+            tracker.show("samples", kind.picture(samples, settings), server_round)
+            if numbers:
+                (directory.samples / f"round-{server_round:06d}.json").write_text(json.dumps(numbers) + "\n")
+                tracker.write({f"quality/{key}": float(value) for key, value in numbers.items()}, server_round)
 
     def measure(self, progress: Progress) -> None:
         """Draw ``quality-samples`` examples and judge them against the clients' real ones."""

@@ -30,6 +30,7 @@ from protocol.settings import Settings
 from server.roster import Roster
 from server.rounds import Federation
 from server.source import Source
+from server.writing import writing
 
 FILE = "illustration.safetensors"
 
@@ -104,6 +105,8 @@ def illustrate(
             of_domain.setdefault(key, []).append(array.numpy())
     final = {name: value for name, value in from_record(arrays).items() if name in network.state_dict()}
     shown[settings.source] = _of_source(settings, source, network, {"before": before, "after": final})
+    for of_domain in shown.values():
+        of_domain |= {"labels": _alike(of_domain["labels"])} if "labels" in of_domain else {}
     most = PICTURES_WITH_MAPS if family(settings.data).segmentation else PICTURES
     save = {
         f"{domain}/{key}": np.ascontiguousarray(np.concatenate(parts)[: POINTS if key in ROWS else most])
@@ -112,8 +115,18 @@ def illustrate(
     }
     about = {"domains": list(shown), "clients": list(phase.replies)}
     aside = file.with_name(f".{FILE}.writing")
-    save_file(save, aside, {"illustration": json.dumps(about)})  # one entry: of several, the library shuffles the order
-    aside.rename(file)
+    with writing("the illustration", file):
+        # One entry of metadata: of several, the library shuffles the order.
+        save_file(save, aside, {"illustration": json.dumps(about)})
+        aside.rename(file)
+
+
+def _alike(labels: list[np.ndarray]) -> list[np.ndarray]:
+    """Labels of a domain's clients in one shape: beside maps, -1 for a whole picture becomes a map of it."""
+    maps = [part.shape[1:] for part in labels if part.ndim > 1]
+    if not maps:
+        return labels
+    return [part if part.ndim > 1 else np.full((len(part), *maps[0]), -1, part.dtype) for part in labels]
 
 
 ROWS = ("features-before", "features-after", "classes")
@@ -135,7 +148,8 @@ def who_shows(roster: Roster) -> list[int]:
 
 def _check(settings: Settings, features: int, content: RecordDict) -> None:
     check_records(content, "illustration")
-    check_illustration(content["illustration"], len(settings.class_names), features, settings.shape)
+    segmentation = family(settings.data).segmentation
+    check_illustration(content["illustration"], len(settings.class_names), features, settings.shape, segmentation)
 
 
 def _of_source(

@@ -36,8 +36,17 @@ def metric_of(settings: RunSettings) -> str:
     return MEAN_IOU if family(settings.data).segmentation else ACCURACY
 
 
-def check_counts(counts: Counts, classes: int) -> None:
+def check_counts(counts: Counts, classes: int, segmentation: bool = False) -> None:
     """Refuse evaluation counts that can't be true.
+
+    Parameters
+    ----------
+    counts
+        As they came.
+    classes
+        C of the run.
+    segmentation
+        Whether every head that has a number of right pixels has confusion counts too; else none has.
 
     Raises
     ------
@@ -51,6 +60,12 @@ def check_counts(counts: Counts, classes: int) -> None:
         correct = counts.get(f"correct-{head}", 0)
         if not isinstance(correct, int) or not 0 <= correct <= examples:
             raise BadReply(f"correct-{head} is {correct} of {examples} examples")
+    counted = [head for head in HEADS if f"correct-{head}" in counts]
+    if counted and not {"global", "personal"} & set(counted):
+        raise BadReply(f"correct-{counted[0]} comes without correct-global")
+    with_confusion = [head for head in HEADS if f"confusion-{head}" in counts]
+    if with_confusion != (counted if segmentation else []):
+        raise BadReply(f"confusion counts come for the heads {with_confusion}, right predictions for {counted}")
     for key in LABEL_FREE:
         if isinstance(counts.get(key), list):
             raise BadReply(f"{key} holds {len(counts[key])} numbers, expected one")

@@ -26,6 +26,7 @@ from server.progress import Progress
 from server.rounds import RunStopped
 from server.run_directory import RunDirectory
 from server.trackers import Trackers
+from server.writing import writing
 
 
 def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory:
@@ -35,7 +36,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
     ------
     SettingsError, DataError
         If the data or the checkpoint don't fit the settings.
-    RunStopped, CheckpointError
+    RunStopped, WriteError
         If the run can't go on; what was reached stays in the run directory.
     """
     began = time.perf_counter()
@@ -85,8 +86,9 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
             "train": {"loss": loss},
             "server_seconds": seconds,
         }
-        directory.append_metrics(line)
-        tracker.log(line)
+        with writing(f"the metrics of round {server_round}", directory.path):
+            directory.append_metrics(line)
+            tracker.log(line)
         results.round_done(server_round, directory, tracker, progress)
         state = {**results.state(), **moments_of(optimiser, model)}
         checkpoints.write(directory.checkpoints, server_round, weights, state, workload=settings.workload)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
@@ -20,6 +20,7 @@ from protocol.seeds import generator_for
 from protocol.settings import Settings
 from server.progress import Progress
 from server.source import Source
+from server.writing import writing
 
 DECIDING = (
     "data source classes input-shape source-limit seed hold-out network pretrain-batch pretrain-learning-rate "
@@ -49,15 +50,22 @@ def pretrained(
     -------
     dict
         What `pretrain` returns, and `hold_out_accuracy` in percent.
+
+    Raises
+    ------
+    WriteError
+        If `base-dir` can't be written to.
     """
     kept = _kept_in(settings, source, steps, stage)
-    if kept is not None and kept.exists():
-        with safe_open(kept, framework="pt", device=str(source.device)) as file:
-            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
-            report = json.loads(file.metadata()["report"])
-        progress.note(f"{stage}: taken from {kept}")
-        network.eval()
-        return report
+    if kept is not None:
+        if (report := _read(kept, network)) is not None:
+            progress.note(f"{stage}: taken from {kept}")
+            network.eval()
+            return report
+        with writing("the pre-trained network", kept.parent):  # before the work rather than after it
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            aside = kept.with_suffix(f".{os.getpid()}")
+            aside.touch()
     progress.stage(stage, steps)
     report = pretrain(
         network,
@@ -71,12 +79,22 @@ def pretrained(
     )
     report["hold_out_accuracy"] = _hold_out_accuracy(network, source, settings)
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        aside = kept.with_suffix(f".{os.getpid()}")
-        state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        save_file(state, aside, {"report": json.dumps(report)})
-        aside.rename(kept)
+        with writing("the pre-trained network", kept.parent):
+            state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+            save_file(state, aside, {"report": json.dumps(report)})
+            aside.rename(kept)
     return report
+
+
+def _read(kept: Path, network: Network) -> dict[str, float] | None:
+    """Load a kept network and return its report; None where there is none, or one that a full disk cut short."""
+    device = str(next(network.parameters()).device)
+    try:
+        with safe_open(kept, framework="pt", device=device) as file:
+            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+            return json.loads(file.metadata()["report"])
+    except (OSError, SafetensorError):
+        return None
 
 
 def _kept_in(settings: Settings, source: Source, steps: int, stage: str) -> Path | None:

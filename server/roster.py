@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from protocol.records import BadReply, check_records, config_record, sender
 from protocol.seeds import seed_for
 from protocol.settings import RunSettings, SettingsError
-from server.exchange import Exchange
+from server.exchange import NOT_TAKEN, Exchange
 
 
 class Roster:
@@ -63,6 +63,7 @@ class Roster:
         unknown = [node_id for node_id in present if node_id not in names]
         answers = exchange.send((Message(content, dst_node_id=n, message_type="query") for n in unknown), timeout)
         problems = [f"node {node_id} did not say who it is" for node_id in answers.unanswered]
+        problems += [f"node {node_id} was not asked who it is, {NOT_TAKEN}" for node_id in answers.refused]
         for reply in answers.replies:
             if reply.has_error():
                 problems.append(f"a client can't take part: {last_line(reply.error.reason)}")

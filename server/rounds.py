@@ -5,13 +5,14 @@ evaluate, and the round is written down. ``flwr``'s ``Strategy.start`` knows onl
 arrival; this driver begins at any round and gives every strategy the same order.
 """
 
+import copy
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -28,13 +29,14 @@ from protocol.records import (
 )
 from protocol.settings import RunSettings
 from server import checkpoints, uploads
-from server.exchange import Answers, Exchange
+from server.exchange import NOT_TAKEN, Answers, Exchange
 from server.newcomers import Newcomers, told
 from server.progress import Progress
 from server.roster import Cohort, Roster, last_line
 from server.run_directory import RunDirectory
 from server.trackers import Trackers
 from server.workload import Workload
+from server.writing import writing
 from strategies.memory import remembered
 
 Check = Callable[[RecordDict], None]
@@ -72,6 +74,8 @@ class Federation:
     run: RunDirectory
     progress: Progress
     workload: Workload
+    first_round: int = 0
+    """What comes first: 0, before the rounds, in a new run, else the round after the last whole one."""
     tracker: Trackers | None = None
 
     def __post_init__(self) -> None:
@@ -83,21 +87,17 @@ class Federation:
 
         Raises
         ------
-        RunStopped
+        WriteError
             If the system refuses; earlier lines and checkpoints stay as they are.
         """
-        try:
+        with writing(f"the metrics of round {line['round']}", self.run.path):
             self.run.append_metrics(line)
             if self.tracker is None:
-                self.tracker = Trackers(self.settings, self.run.path, first_round=line["round"])
+                self.tracker = Trackers(self.settings, self.run.path, self.first_round)
             self.tracker.log(line)
-        except OSError as error:
-            raise RunStopped(
-                f"can't write the metrics of round {line['round']} to {self.run.path}: {error}; {checkpoints.MAKE_ROOM}"
-            ) from error
 
-    def train(self, strategy: Strategy, arrays: ArrayRecord, first_round: int) -> ArrayRecord:
-        """Run the rounds from `first_round` on; returns the global model after the last.
+    def train(self, strategy: Strategy, arrays: ArrayRecord) -> ArrayRecord:
+        """Run the rounds from the first on that is still to be played; returns the global model after the last.
 
         Raises
         ------
@@ -105,10 +105,10 @@ class Federation:
             If a round gets no usable reply.
         RunStopped
             If the strategy's new model is not finite.
-        CheckpointError
-            If a checkpoint can't be written; the last good one stays.
+        WriteError
+            If a part of the run can't be written; the last good checkpoint stays.
         """
-        for server_round in range(first_round, self.settings.rounds + 1):
+        for server_round in range(max(1, self.first_round), self.settings.rounds + 1):
             for problem in self.roster.call(self.exchange, self.grid, self.settings, self.settings.join_timeout):
                 self.progress.note(f"round {server_round}: {problem}")
             self.hold_back(server_round)
@@ -156,13 +156,16 @@ class Federation:
             raise NoClientAnswered(
                 f"round {server_round}: no client's training could be used: {first_reason(phase.failures)}"
             )
+        replies = list(trained.values())
         if hasattr(strategy, "check_reply"):  # what the clients upload is their own part, no whole model
             uploads.keep(self.run.uploads, trained)
+        else:
+            replies = _with_common_metrics(replies)
         self.progress.stage(f"round {server_round}: server optimises", 1)
         if hasattr(strategy, "client_weights"):
             strategy.client_weights = self.newcomers.weights(server_round)
         began = time.perf_counter()
-        new_arrays, metrics = strategy.aggregate_train(server_round, list(trained.values()))
+        new_arrays, metrics = strategy.aggregate_train(server_round, replies)
         server_seconds += time.perf_counter() - began
         self.progress.advance(1)
         return _usable(new_arrays or arrays, arrays, server_round), phase, server_seconds, dict(metrics or {})
@@ -228,6 +231,8 @@ def admit(answers: Answers, names: dict[int, str], check: Check, timeout: float)
     for node_id, name in names.items():
         if node_id in answers.unanswered:
             phase.failures.append(f"{name}: no answer within {timeout:g} s")
+        if node_id in answers.refused:
+            phase.failures.append(f"{name}: not asked, {NOT_TAKEN}")
         if node_id not in by_node:
             continue
         reply = by_node[node_id]
@@ -263,8 +268,22 @@ def _checker(strategy: Strategy, messages: list[Message], arriving: Collection[s
         examples = content["metrics"].get("num-examples")
         if not isinstance(examples, int) or examples < 1:
             raise BadReply(f"num-examples is {examples}, expected a whole number from 1: the average's weight")
+        for name, value in content["metrics"].items():
+            if isinstance(value, list):
+                raise BadReply(f"metric {name} holds {len(value)} numbers, expected one")
 
     return looks_like_the_model
+
+
+def _with_common_metrics(replies: list[Message]) -> list[Message]:
+    """The replies without metrics that not all have: Flower's average of them would end the run."""
+    common = set.intersection(*(set(reply.content["metrics"]) for reply in replies)) if replies else set()
+    cut = []
+    for reply in replies:
+        metrics = {name: value for name, value in reply.content["metrics"].items() if name in common}
+        cut.append(copy.copy(reply))  # the line of metrics.jsonl keeps what the client said
+        cut[-1].content = RecordDict({**reply.content, "metrics": MetricRecord(metrics)})
+    return cut
 
 
 def _usable(new: ArrayRecord, model: ArrayRecord, server_round: int) -> ArrayRecord:

@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from protocol.settings import RunSettings, SettingsError
+from server.writing import WriteError, writing
 
 FLOWER_LOG = "flower.log"
 """Flower's own log of a simulation; it may be there before the run is."""
@@ -67,7 +68,10 @@ class RunDirectory:
         refuse_unusable_output(path)
         make_folder(path)
         run = cls(path)
-        run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": versions()}))
+        try:
+            run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": versions()}))
+        except WriteError as error:
+            raise SettingsError(f"output={path}: {error}") from None
         return run
 
     @classmethod
@@ -85,10 +89,11 @@ class RunDirectory:
         return run
 
     def keep_pretrained(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Write the network as it was before the first round."""
+        """Write the network as it was before the first round; raises `WriteError` where the system refuses."""
         aside = self.path / f".{PRETRAINED}.writing"
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, aside)
-        aside.rename(self.path / PRETRAINED)
+        with writing("the pre-trained network", self.path):
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, aside)
+            aside.rename(self.path / PRETRAINED)
 
     def pretrained(self) -> dict[str, torch.Tensor] | None:
         """The network as it was before the first round; None in a run of an earlier version, which kept none."""
@@ -119,11 +124,9 @@ class RunDirectory:
 
     def _write(self, name: str, text: str) -> None:
         aside = self.path / f".{name}.writing"
-        try:
+        with writing(name, self.path):
             aside.write_text(text)
             aside.rename(self.path / name)
-        except OSError as error:
-            raise SettingsError(f"output={self.path}: {name} can't be written ({error}); make room there") from None
 
 
 def make_folder(path: Path) -> None:
@@ -175,8 +178,8 @@ def refuse_other_settings(settings: RunSettings) -> None:
             )
     if settings.rounds != stored["rounds"] and not settings.rounds_may_grow:
         raise SettingsError(
-            f"rounds={settings.rounds}: the run in {settings.output} has {stored['rounds']}, and its step sizes depend "
-            "on it; leave rounds out, or start a new run in another folder"
+            f"rounds={settings.rounds}: the run in {settings.output} has {stored['rounds']}, and what a round does "
+            "depends on it; leave rounds out, or start a new run in another folder"
         )
     if settings.rounds < stored["rounds"]:
         raise SettingsError(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from adaptation.mixture import Mixture
 from protocol.records import from_record
-from server.checkpoints import MAKE_ROOM, CheckpointError
+from server.writing import writing
 
 FILE = "uploaded.safetensors"
 """In a folder of the client's name, laid out as on the client: ``classifier.*``, ``mixture.*``."""
@@ -30,7 +30,7 @@ def keep(folder: Path, replies: Mapping[str, Message]) -> None:
 
     Raises
     ------
-    CheckpointError
+    WriteError
         If the folder can't be written to or the disk is full.
     """
     for name, reply in replies.items():
@@ -48,7 +48,7 @@ def keep_source_mixture(folder: Path, mixture: Mixture) -> None:
 
     Raises
     ------
-    CheckpointError
+    WriteError
         As `keep`.
     """
     _write(folder / SOURCE_MIXTURE, {name: torch.from_numpy(np.array(a)) for name, a in mixture.arrays().items()})
@@ -69,9 +69,7 @@ def senders(folder: Path) -> list[str]:
 
 def _write(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with writing("the uploads", file):
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
         aside.rename(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"can't write the uploads to {file}: {error}; {MAKE_ROOM}") from error

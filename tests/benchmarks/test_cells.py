@@ -102,6 +102,18 @@ def test_a_run_that_ended_while_nobody_watched_is_taken_as_it_is(cell_with):
     assert again.record["process_seconds"] is None
 
 
+def test_a_run_in_which_a_target_has_no_result_is_run_anew_in_the_next_sitting(cell_with):
+    without_a_target = WRITE_SUMMARY.replace("80.0, 'accuracy'", "None, 'accuracy'")
+    assert without_a_target != WRITE_SUMMARY
+    with pytest.raises(CellFailed):
+        cell_with(without_a_target).execute(lambda: None)
+    assert cell_with().record["failure"] == "a target without a result"
+    again = cell_with(WRITE_SUMMARY)
+    again.execute(lambda: None)
+    assert again.done
+    assert not again.record["resumed"] and again.record["process_seconds"] > 0
+
+
 def test_only_a_federated_run_with_a_checkpoint_is_continued(cell_with):
     for method, continued in (("dualadapt", True), ("mcd", False)):
         with pytest.raises(CellFailed):

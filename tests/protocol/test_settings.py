@@ -68,6 +68,11 @@ def test_clients_that_join_late_come_on_top_and_leave_the_others_names_alone():
     assert settings(targets="pen,blend,street", joining="street", clients=AUTO).clients == 2
 
 
+def test_rounds_may_grow_but_for_the_strategy_that_looks_ahead_to_the_last():
+    assert settings(strategy="dualadapt").rounds_may_grow
+    assert not settings(strategy="fed-dann").rounds_may_grow
+
+
 def test_auto_stays_a_value_of_the_device():
     assert settings(device="auto").device == "auto"
 

@@ -45,6 +45,16 @@ def test_a_domain_joins_a_finished_run_which_stays_as_it_is(settings, grid_of, s
     }
 
 
+def test_what_cant_be_copied_is_named_and_nothing_is_left_behind(settings, grid_of, silence, tmp_path):
+    run(grid_of.simulated(3), settings, silence)
+    joined = with_joining(tmp_path / "run", "street", 1, 1).changed(output=str(tmp_path / "joined"), resume=True)
+    (tmp_path / "run" / "uploads" / "broken").symlink_to("nowhere")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SettingsError, match=r"joined: the run can't be copied there \(.*No such file.*\); make room"):
+        branch(tmp_path / "run", joined)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_joined_run_can_be_joined_again(settings, grid_of, silence, tmp_path):
     run(grid_of.simulated(3), settings, silence)
     first = with_joining(tmp_path / "run", "street", 1, 1).changed(output=str(tmp_path / "first"), resume=True)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from server import checkpoints
-from server.checkpoints import CheckpointError, latest, write
+from server.checkpoints import latest, write
+from server.writing import WriteError
 
 
 def model(value):
@@ -136,7 +137,7 @@ def test_a_full_disk_is_reported_and_leaves_the_old_checkpoint(folder, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match="round 2 .*No space left on device") as caught:
+    with pytest.raises(WriteError, match="round 2 .*No space left on device") as caught:
         write(folder, 2, model(2))
     assert str(folder) in str(caught.value)
     assert (latest(folder).round, value_of(latest(folder))) == (1, 1)
@@ -145,6 +146,6 @@ def test_a_full_disk_is_reported_and_leaves_the_old_checkpoint(folder, monkeypat
 def test_a_file_in_place_of_the_folder_is_reported(folder):
     folder.parent.mkdir()
     folder.write_text("in the way")
-    with pytest.raises(CheckpointError, match="can't write the checkpoint of round 1"):
+    with pytest.raises(WriteError, match="can't write the checkpoint of round 1"):
         write(folder, 1, model(1))
     assert folder.read_text() == "in the way"

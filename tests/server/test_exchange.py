@@ -46,6 +46,22 @@ def test_no_more_messages_than_the_limit_are_under_way(grid_of, silence, questio
     assert len(answers.replies) == 8
 
 
+@pytest.mark.parametrize("limit", [1, 0])
+@pytest.mark.parametrize("in_their_place", [[None], []], ids=["none", "left out"])
+def test_what_flower_does_not_take_is_told_apart_from_silence(grid_of, silence, question, limit, in_their_place):
+    grid = grid_of.simulated(3)
+    push = grid.push_messages
+
+    def push_all_but_one(messages):
+        taken = [message for message in messages if message.metadata.dst_node_id != 102]
+        return [*(push(taken) if taken else []), *(in_their_place if len(taken) < len(messages) else [])]
+
+    grid.push_messages = push_all_but_one
+    answers = Exchange(grid, silence, limit).send(to([101, 102, 103], question), timeout=30)
+    assert sorted(reply.metadata.src_node_id for reply in answers.replies) == [101, 103]
+    assert (answers.refused, answers.unanswered) == ([102], [])
+
+
 def test_no_message_needs_no_reply(grid_of, silence):
     answers = Exchange(grid_of.simulated(1), silence, in_flight=0).send([], timeout=10)
     assert (answers.replies, answers.unanswered, answers.down) == ([], [], {})

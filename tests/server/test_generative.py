@@ -223,7 +223,7 @@ def test_a_checkpoint_of_another_model_is_refused(settings, generative_settings_
 def test_a_cosine_schedule_fixes_the_number_of_rounds(settings, grid_of, silence):
     settings = settings.changed(rounds=1, learning_rate_schedule="cosine")
     run(grid_of.simulated(2), settings, silence)
-    with pytest.raises(SettingsError, match="rounds=2: .* its step sizes depend on it"):
+    with pytest.raises(SettingsError, match="rounds=2: .* what a round does depends on it"):
         run(grid_of.simulated(2), settings.changed(rounds=2, resume=True), silence)
 
 

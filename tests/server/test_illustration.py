@@ -11,6 +11,7 @@ from protocol.records import config_record, to_record
 from server.app import run
 from server.illustration import CLIENTS_OF_A_DOMAIN, FILE, read_illustration, who_shows
 from server.roster import Roster
+from server.startup import effective_settings
 from strategies.registry import STRATEGIES
 
 
@@ -119,6 +120,26 @@ def test_a_record_that_is_not_what_was_asked_for_is_dropped(name, value, setting
     )
     assert read_illustration(directory.path).clients == ("blend/0000",)
     assert any("pen/0000: dropped, " in note for note in silence.notes)
+
+
+def test_labels_of_some_and_none_of_others_stand_side_by_side(grid_of, silence, tmp_path):
+    few = {"targets": "fog", "clients": 2, "rounds": 1, "source-limit": 40, "target-limit": 12}
+    few |= {"data": "streets", "strategy": "source-only", "pretrain-steps": 1, "plain-steps": 1, "server-threads": 1}
+    settings = effective_settings({**few, "output": str(tmp_path / "run")})
+
+    def without_labels(message, honest):
+        if message.metadata.message_type == "query.illustrate" and honest.content["client"]["name"] == "fog/0000":
+            record = honest.content["illustration"]
+            unknown = Array(np.full(len(record["labels"].numpy()), -1, np.int16))
+            honest.content["illustration"] = ArrayRecord({**record, "labels": unknown})
+        return honest
+
+    directory = run(grid_of.simulated(2, tamper=without_labels), settings, silence)
+    shown = read_illustration(directory.path)
+    assert shown.clients == ("fog/0000", "fog/0001")
+    labels = shown.arrays["fog"]["labels"]
+    assert labels.shape == shown.arrays["fog"]["predicted-after"].shape == (3, 64, 96)
+    assert (labels == -1).all()  # the first client's pictures are enough for the domain
 
 
 def test_of_many_clients_as_many_are_asked_as_a_map_needs():

@@ -1,5 +1,7 @@
 """What evaluation counts add up to, and which counts can't be true."""
 
+import re
+
 import pytest
 
 from protocol.records import BadReply
@@ -70,12 +72,23 @@ def test_possible_counts_pass(counts):
         ({"confusion": [1, 2, 3, 5]}, "confusion"),
         ({"confusion": [-1, 2, 3, 4]}, "confusion"),
         ({"confusion": 7}, "confusion"),
+        ({"confusion-global": [1, 2, 3, 4]}, "confusion counts come for the heads ['global']"),
     ],
 )
 def test_impossible_counts_are_refused_by_name(changes, named):
-    with pytest.raises(BadReply, match=named.replace("[", r"\[")) as caught:
+    with pytest.raises(BadReply, match=re.escape(named)) as caught:
         check_counts(COUNTS["pen/0000"] | changes, classes=2)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("head", ["local", "mean"])
+def test_a_head_without_f_g_is_refused(head):
+    with pytest.raises(BadReply, match=f"correct-{head} comes without correct-global"):
+        check_counts({"num-examples": 10, f"correct-{head}": 5}, classes=2)
+
+
+def test_the_personalised_copy_comes_alone():
+    check_counts({"num-examples": 10, "correct-personal": 5}, classes=2)
 
 
 def test_counts_without_a_number_of_examples_are_refused():
@@ -174,6 +187,8 @@ def test_where_every_head_has_its_confusion_the_figure_is_the_mean_iou_over_all_
     second = {"num-examples": 40, "correct-global": 40, "confusion-global": [20, 0, 0, 20], "confusion": [20, 0, 0, 20]}
     counts = {"dusk/0000": first, "dusk/0001": second}
     assert accuracy_by_domain(counts) == {"dusk": {"global": pytest.approx(mean_iou(TWO_CLASSES))}}
-    check_counts(first, classes=2)
+    check_counts(first, classes=2, segmentation=True)
     with pytest.raises(BadReply, match="confusion-global"):
-        check_counts(first | {"confusion-global": [20, 0, 10, 31]}, classes=2)
+        check_counts(first | {"confusion-global": [20, 0, 10, 31]}, classes=2, segmentation=True)
+    with pytest.raises(BadReply, match=r"confusion counts come for the heads \['global'\], right predictions for"):
+        check_counts(first | {"correct-local": 50}, classes=2, segmentation=True)

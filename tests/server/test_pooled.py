@@ -14,6 +14,7 @@ from server import checkpoints
 from server.pooled import run_pooled
 from server.pooled_data import held_out_by_client, pooled_examples
 from server.rounds import RunStopped
+from server.writing import WriteError
 
 
 @pytest.fixture
@@ -33,6 +34,29 @@ def same(first, second):
         assert part.keys() == also.keys()
         assert all(torch.equal(part[name], also[name]) for name in part)
     return True
+
+
+@pytest.mark.parametrize(("part", "named"), [("metrics.jsonl", "metrics"), ("samples", "samples")])
+def test_what_cant_be_written_is_named_and_the_run_goes_on_from_its_last_round(
+    part, named, settings, silence, tmp_path, monkeypatch
+):
+    settings = settings.changed(rounds=2, sample_every=1)
+    unbroken = result(run_pooled(settings.changed(output=str(tmp_path / "unbroken")), silence))
+    write = checkpoints.write
+
+    def obstruct(*words, **more):
+        write(*words, **more)
+        (tmp_path / "run" / part).rename(tmp_path / "kept")
+        (tmp_path / "run" / part).mkdir() if part.endswith("jsonl") else (tmp_path / "run" / part).write_text("")
+
+    monkeypatch.setattr(checkpoints, "write", obstruct)
+    with pytest.raises(WriteError, match=f"can't write the {named} of round 2 to .*; make room"):
+        run_pooled(settings, silence)
+    monkeypatch.setattr(checkpoints, "write", write)
+    obstacle = tmp_path / "run" / part
+    obstacle.rmdir() if obstacle.is_dir() else obstacle.unlink()
+    (tmp_path / "kept").rename(obstacle)
+    assert same(unbroken, result(run_pooled(settings.changed(resume=True), silence)))
 
 
 @pytest.mark.parametrize("partition", ["iid", "dirichlet"])

@@ -1,5 +1,7 @@
 """Supervised training on the source: it learns, is reproducible, and its rate follows one cycle."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from domains.examples import Examples
 from server.pretraining import one_cycle, pretrain, pretrained
 from server.progress import Lines
 from server.source import Source
+from server.writing import WriteError
 
 
 def generator(seed=0):
@@ -147,6 +150,26 @@ def test_an_equal_pre_training_is_done_once_and_read_from_then_on(with_bases):
     assert same_report == report
     assert (told.steps, told_again.steps) == (2, 0)
     assert not again.training
+
+
+def test_a_kept_network_that_was_cut_short_is_trained_anew(with_bases):
+    first, report, _ = pretrained_from_scratch(with_bases)
+    (kept,) = Path(with_bases.base_dir).iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    again, same_report, told = pretrained_from_scratch(with_bases)
+    assert told.steps == 2
+    assert (difference(first, again), same_report) == (0, report)
+    assert pretrained_from_scratch(with_bases)[2].steps == 0
+
+
+def test_a_folder_for_kept_networks_that_cant_be_written_to_is_refused_before_the_work(with_bases):
+    Path(with_bases.base_dir).write_text("a file")
+    told = Told()
+    network = build("small-cnn", 10, (3, 32, 32), 0)
+    source = Source.load(with_bases, torch.device("cpu"))
+    with pytest.raises(WriteError, match="can't write the pre-trained network to .*bases: .*; make room"):
+        pretrained(network, source, with_bases, 2, "pre-training", told)
+    assert told.steps == 0
 
 
 @pytest.mark.parametrize(

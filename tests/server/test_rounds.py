@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from protocol.records import BadReply, check_records, from_record, reply_to, to_record
 from server import checkpoints
@@ -13,6 +14,7 @@ from server.exchange import Answers
 from server.progress import describe
 from server.rounds import NoClientAnswered, RunStopped, admit
 from server.run_directory import read_metrics
+from server.writing import WriteError
 from strategies.registry import STRATEGIES
 from tests.server.compared import same, without_times
 
@@ -169,6 +171,42 @@ def test_what_a_strategy_adds_to_the_model_survives_a_kill(strategy, messages, s
     assert same(result(unbroken), result(resumed))
 
 
+def test_curves_of_earlier_rounds_stay_when_personalising_is_done_again(settings, grid_of, silence):
+    settings = settings.changed(personalise=True)
+    for each in (settings, settings.changed(resume=True)):
+        directory = run(grid_of.simulated(3), each, silence)
+    events = EventAccumulator(str(directory.tensorboard)).Reload()
+    curve = next(tag for tag in events.Tags()["scalars"] if tag.startswith("server/"))
+    assert [event.step for event in events.Scalars(curve)] == [1, 2]
+
+
+def test_a_client_that_cant_evaluate_before_the_first_round_is_written_down(settings, grid_of, silence):
+    def failing(sent, honest):
+        early = sent.metadata.message_type == "evaluate" and sent.content["config"]["server-round"] == 0
+        if early and not honest.has_error() and honest.content["client"]["name"] == "pen/0000":
+            return Message(Error(1, "gone"), reply_to=sent)
+        return honest
+
+    directory = run(grid_of.simulated(3, tamper=failing), settings, silence)
+    first, *later = directory.metrics()
+    assert first["failures"] == ["pen/0000: gone"] * (1 + (first["plain_source_only"] != first["source_only"]))
+    assert all(line["failures"] == [] for line in later)
+    assert json.loads((directory.path / "summary.json").read_text())["failures"] == len(first["failures"])
+
+
+@pytest.mark.parametrize("heads", [{"correct-local": 5}, {"correct-personal": 5}])
+def test_counts_without_those_of_f_g_end_no_run(heads, settings, grid_of, silence):
+    def odd(sent, honest):
+        if sent.metadata.message_type == "evaluate" and honest.content["client"]["name"] == "pen/0000":
+            honest.content["metrics"] = MetricRecord({"num-examples": 10, **heads})
+        return honest
+
+    directory = run(grid_of.simulated(3, tamper=odd), settings.changed(rounds=1), silence)
+    summary = json.loads((directory.path / "summary.json").read_text())
+    assert "blend" in summary["accuracy"]
+    assert ("pen" in summary["accuracy"]) == ("correct-personal" in heads)
+
+
 def test_a_finished_run_goes_on_for_more_rounds(settings, grid_of, silence, tmp_path):
     unbroken = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "unbroken")), silence)
     run(grid_of.simulated(3), settings.changed(rounds=1), silence)
@@ -199,6 +237,12 @@ def spoiled(kind):
             content[uploaded] = to_record(arrays)
         if kind == "weightless":
             content["metrics"]["num-examples"] = 0
+        if kind == "many numbers":
+            content["metrics"]["accuracy"] = [1.0, 2.0]
+        if kind == "another metric":
+            content["metrics"]["another"] = 1.0
+        if kind == "a metric less":
+            del content["metrics"]["seconds"]
         return honest
 
     return spoil
@@ -214,6 +258,7 @@ def spoiled(kind):
         ("dualadapt", "nan", "dropped, weight has values that are not finite"),
         ("fedavg-self-training", "nan", "dropped, feature_extractor.1.weight has values that are not finite"),
         ("fedavg-self-training", "weightless", "dropped, num-examples is 0"),
+        ("fedavg-self-training", "many numbers", "dropped, metric accuracy holds 2 numbers, expected one"),
     ],
 )
 def test_a_round_goes_on_without_a_client_that_spoils_its_reply(strategy, kind, named, settings, grid_of, silence):
@@ -228,6 +273,19 @@ def test_a_round_goes_on_without_a_client_that_spoils_its_reply(strategy, kind, 
     assert json.loads((directory.path / "summary.json").read_text())["failures"] == 1
 
 
+@pytest.mark.parametrize("kind", ["another metric", "a metric less"])
+def test_a_client_of_another_version_with_other_metrics_is_averaged_too(kind, settings, grid_of, silence, tmp_path):
+    settings = settings.changed(strategy="fedavg-self-training", rounds=1)
+    as_all = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "as all")), silence)
+    other = run(grid_of.simulated(3, tamper=spoiled(kind)), settings, silence)
+    line = other.metrics()[-1]
+    assert line["failures"] == []
+    assert ("another" in line["clients"]["pen/0000"]["train"]) == (kind == "another metric")
+    assert line["train"].keys() == as_all.metrics()[-1]["train"].keys() - ({"seconds"} if "less" in kind else set())
+    model, expected = (checkpoints.latest(each.checkpoints).model for each in (other, as_all))
+    assert all(torch.equal(model[name], expected[name]) for name in expected)
+
+
 def test_metrics_that_cannot_be_written_stop_the_run_with_a_reason(settings, grid_of, silence, tmp_path):
     lines = tmp_path / "run" / "metrics.jsonl"
 
@@ -237,7 +295,7 @@ def test_metrics_that_cannot_be_written_stop_the_run_with_a_reason(settings, gri
             lines.mkdir()
         return honest
 
-    with pytest.raises(RunStopped, match=r"can't write the metrics of round 1 to .*run"):
+    with pytest.raises(WriteError, match=r"can't write the metrics of round 1 to .*run"):
         run(grid_of.simulated(3, tamper=obstruct), settings, silence)
     lines.rmdir()
     (tmp_path / "kept.jsonl").rename(lines)

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from server import uploads
 from server.app import run
-from server.checkpoints import CheckpointError
+from server.writing import WriteError
 from server.run_directory import RunDirectory
 
 
@@ -31,5 +31,5 @@ def test_the_last_uploads_and_the_next_rounds_source_mixture_are_kept(grid_of, s
 
 def test_a_folder_that_cant_be_written_to_is_named(tmp_path, message_to, client_of):
     (tmp_path / "uploads").write_text("a file")
-    with pytest.raises(CheckpointError, match="uploads"):
+    with pytest.raises(WriteError, match="uploads"):
         uploads.keep(tmp_path / "uploads", {"pen/0000": message_to(client_of())})

@@ -54,7 +54,6 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
     RunStopped, WriteError
         If the run can't go on; what was reached stays in the run directory.
     """
-    began = time.perf_counter()
     set_threads(settings.server_threads)
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
     workload: Workload = (GenerativeRun if isinstance(settings, GenerativeSettings) else AdaptationRun)(settings)
@@ -84,7 +83,7 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
     workload.finish(federation, arrays)
     if federation.tracker is not None:
         federation.tracker.close()
-    directory.write_summary(workload.summary(directory.metrics(), time.perf_counter() - began))
+    directory.write_summary(workload.summary(directory.metrics(), directory.wall_seconds()))
     progress.note(f"run directory: {directory.path}")
     progress.note(f"look at it with: fmtda report {directory.path}")
     return directory

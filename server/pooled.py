@@ -39,7 +39,6 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
     RunStopped, WriteError
         If the run can't go on; what was reached stays in the run directory.
     """
-    began = time.perf_counter()
     set_threads(settings.server_threads)
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
     results = Results(settings)
@@ -95,7 +94,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
         progress.round_done(server_round, settings.rounds, line["loss"])
     results.measure(progress)
     tracker.close()
-    directory.write_summary(results.summary(directory.metrics(), time.perf_counter() - began))
+    directory.write_summary(results.summary(directory.metrics(), directory.wall_seconds()))
     progress.note(f"run directory: {directory.path}")
     progress.note(f"look at it with: fmtda report {directory.path}")
     return directory

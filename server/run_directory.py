@@ -18,6 +18,7 @@
 
 import json
 import os
+import time
 import tomllib
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -54,6 +55,7 @@ class RunDirectory:
         self.samples = path / "samples"
         self.uploads = path / "uploads"
         self._metrics = path / "metrics.jsonl"
+        self._since = time.perf_counter()
 
     @classmethod
     def create(cls, settings: RunSettings) -> "RunDirectory":
@@ -103,11 +105,17 @@ class RunDirectory:
             return None
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
+        """Add one line to metrics.jsonl, with the seconds since the one before or since the run was opened."""
+        now = time.perf_counter()
         with self._metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({**line, "wall_seconds": now - self._since}) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        self._since = now
+
+    def wall_seconds(self) -> float:
+        """How long the run has taken, in all sittings; what a kill has undone does not count."""
+        return sum(line.get("wall_seconds", 0.0) for line in self.metrics()) + time.perf_counter() - self._since
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl so far."""

@@ -12,7 +12,7 @@ from server import checkpoints
 from server.app import run
 from server.exchange import Answers
 from server.progress import describe
-from server.rounds import NoClientAnswered, RunStopped, admit
+from server.rounds import NoClientAnswered, admit
 from server.run_directory import read_metrics
 from server.writing import WriteError
 from strategies.registry import STRATEGIES
@@ -210,9 +210,11 @@ def test_counts_without_those_of_f_g_end_no_run(heads, settings, grid_of, silenc
 def test_a_finished_run_goes_on_for_more_rounds(settings, grid_of, silence, tmp_path):
     unbroken = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "unbroken")), silence)
     run(grid_of.simulated(3), settings.changed(rounds=1), silence)
+    first_sitting = sum(line["wall_seconds"] for line in read_metrics(tmp_path / "run"))
     resumed = run(grid_of.simulated(3), settings.changed(resume=True), silence)
     first, second = result(unbroken), result(resumed)
     assert same(first, second)
+    assert json.loads((resumed.path / "summary.json").read_text())["wall_seconds"] > first_sitting > 0
 
 
 def spoiled(kind):

@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 
 from server import uploads
 from server.app import run
-from server.writing import WriteError
 from server.run_directory import RunDirectory
+from server.writing import WriteError
 
 
 def test_the_last_uploads_and_the_next_rounds_source_mixture_are_kept(grid_of, silence, settings_of, tmp_path):

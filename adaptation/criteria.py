@@ -85,25 +85,6 @@ def soft_neighbourhood_density(probabilities: Tensor, temperature: float = 0.05,
     return total / examples
 
 
-def view_agreement(probabilities: Tensor, view_probabilities: Tensor) -> float:
-    """Share of examples that get the same class in two views of them.
-
-    A change that keeps the class should keep the prediction. A collapsed classifier has the best value, 1.
-
-    Parameters
-    ----------
-    probabilities, view_probabilities : Tensor, (N, C)
-        Of the same examples in the same order.
-
-    Returns
-    -------
-    float
-        In [0, 1].
-    """
-    _check_pair(probabilities, view_probabilities)
-    return (probabilities.argmax(dim=1) == view_probabilities.argmax(dim=1)).float().mean().item()
-
-
 def view_information(probabilities: Tensor, view_probabilities: Tensor) -> float:
     """Mutual information of the classes that two views of an example get.
 

@@ -183,7 +183,7 @@ def hold_out(examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return everything[~held_out], everything[held_out]
 
 
-def fit(features: Tensor, components: int, seed: int, reference_variance: Tensor | None = None) -> Mixture:
+def fit(features: Tensor, components: int, seed: int) -> Mixture:
     """Fit a mixture by EM (FMTDA, Algorithm 1: "fit global GMM W_S on source data").
 
     Parameters
@@ -194,9 +194,6 @@ def fit(features: Tensor, components: int, seed: int, reference_variance: Tensor
         Wanted; fewer are fitted where there are fewer than 20 examples for each (`components_for`).
     seed : int
         Of the held-out examples and of scikit-learn's k-means start.
-    reference_variance : Tensor, shape (D,), optional
-        Variance that the floor refers to: the source mixture's `overall_variance` on a client. Default: the
-        features' own.
 
     Returns
     -------
@@ -214,10 +211,9 @@ def fit(features: Tensor, components: int, seed: int, reference_variance: Tensor
         raise ValueError(f"components={components} must be at least 1")
     fitted, held_out = (torch.from_numpy(part).to(features.device) for part in hold_out(len(features), seed))
     features = features.detach().double()
-    if reference_variance is None:
-        reference_variance = features.var(dim=0, correction=0)
+    floor = variance_floor(features.var(dim=0, correction=0))
     weights, means, variances = _expectation_maximisation(
-        features[fitted], components_for(len(fitted), components), seed, variance_floor(reference_variance)
+        features[fitted], components_for(len(fitted), components), seed, floor
     )
     return _with_quantiles(weights, means, variances, features[held_out])
 

@@ -31,14 +31,15 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from adaptation.losses import local_classifier_loss
-from adaptation.mixture import Mixture, hold_out
+from adaptation.mixture import Mixture
 from adaptation.networks import Network
 from adaptation.private_classifier import per_example_gradients
 from clients import adaptation, privacy
 from clients.identity import Client
+from clients.mixture import fitted_and_held_out
 from clients.network import feature_rows, inputs_of, loaded_network, use_own_statistics
 from protocol.records import from_record, sender
-from protocol.seeds import client_name, domain_of, seed_for
+from protocol.seeds import client_name, domain_of
 
 FALSE_POSITIVES = 0.01
 """Share of the non-members at which the found members are counted."""
@@ -142,8 +143,8 @@ def reconstruction(seen: Round, client: Client, floor: int) -> dict[str, Any]:
     distances, of_source = (
         torch.cdist(mixture.means, features).min(dim=1).values / unit for mixture in (seen.mixture, seen.source_mixture)
     )
-    fitted, _ = hold_out(len(features), seed_for(client.settings.seed, client.name, "mixture hold-out"))
-    counts = seen.mixture.responsibilities(features[torch.from_numpy(fitted)]).sum(dim=0)
+    fitted, _ = fitted_and_held_out(client, len(features))
+    counts = seen.mixture.responsibilities(features[fitted]).sum(dim=0)
     return {
         "components": len(distances),
         "below_floor": int((counts < floor).sum()),

@@ -16,16 +16,16 @@ from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_
 from adaptation.batches import shuffled_batches
 from adaptation.inputs import Inputs
 from adaptation.losses import local_classifier_loss
-from adaptation.mixture import Mixture, StepwiseEM, hold_out
+from adaptation.mixture import Mixture
 from adaptation.networks import Network
 from adaptation.self_training import adapt_head_and_scales, adapt_network_unless_collapsed
 from clients import local_part, privacy
 from clients.evaluation import count
 from clients.identity import Client
+from clients.mixture import FollowingMixture
 from clients.network import feature_rows, inputs_of, received_network, use_own_statistics
 from protocol.records import from_record, reply_to, to_record
 from protocol.runtime import choose_device
-from protocol.seeds import seed_for
 
 TYPICALITY_BINS = 10
 """Of the histogram of w_S over [0, 1] that a client reports (our choice)."""
@@ -80,12 +80,7 @@ def _adapt(
     classifier = copy.deepcopy(global_classifier).requires_grad_(True)  # F_l <- F_g
     if start is not None:
         classifier.load_state_dict(start)
-    fitted, held_out = (
-        torch.from_numpy(part).to(inputs.device)
-        for part in hold_out(len(features), seed_for(settings.seed, client.name, "mixture hold-out"))
-    )
-    expectation_maximisation = StepwiseEM(source_mixture, features[fitted])  # W_T <- W_S
-    is_fitted = torch.zeros(len(features), dtype=torch.bool, device=inputs.device).index_fill(0, fitted, True)
+    mixture = FollowingMixture(source_mixture, features, client)  # W_T <- W_S
     source_weights = source_mixture.typicality(features)  # w_S(x)
 
     optimiser = torch.optim.Adam(classifier.parameters(), lr=settings.client_learning_rate, fused=True)
@@ -100,17 +95,13 @@ def _adapt(
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
-        z_fitted = z[is_fitted[batch]]  # the mixture's quantiles come from the others
-        if len(z_fitted):
-            expectation_maximisation.update(z_fitted)
+        mixture.update(batch, z)
         sums["cross-entropy"] += loss.cross_entropy.item() / settings.client_steps
         sums["discrepancy"] += loss.discrepancy.item() / settings.client_steps
-    expectation_maximisation.leave_out_small(features[fitted], settings.mixture_floor)
-    mixture = expectation_maximisation.finish(features[held_out])
     counts = torch.histc(source_weights.cpu(), TYPICALITY_BINS, 0, 1).int().tolist()
     return (
         classifier,
-        mixture,
+        mixture.finish(),
         {**sums, "source-typicality": source_weights.mean().item(), "source-typicality-counts": counts},
     )
 

@@ -6,17 +6,16 @@ with its later messages, and is used in `clients.adaptation`.
 
 import time
 
-import torch
 from flwr.app import Message
 
 from adaptation.batches import shuffled_batches
-from adaptation.mixture import Mixture, StepwiseEM, hold_out
+from adaptation.mixture import Mixture
 from adaptation.networks import Network
 from clients import privacy
 from clients.identity import Client
+from clients.mixture import FollowingMixture
 from clients.network import feature_rows, inputs_of, received_network, use_own_statistics
 from protocol.records import reply_to, to_record
-from protocol.seeds import seed_for
 
 
 def join(message: Message, client: Client) -> Message:
@@ -43,16 +42,9 @@ def _follow(network: Network, source_mixture: Mixture, client: Client) -> Mixtur
     inputs = inputs_of(client, client.train)
     use_own_statistics(network, inputs, client)
     features = feature_rows(network, inputs, settings, client.generator("places"))
-    fitted, held_out = (
-        torch.from_numpy(part).to(inputs.device)
-        for part in hold_out(len(features), seed_for(settings.seed, client.name, "mixture hold-out"))
-    )
-    is_fitted = torch.zeros(len(features), dtype=torch.bool, device=inputs.device).index_fill(0, fitted, True)
-    expectation_maximisation = StepwiseEM(source_mixture.to(inputs.device), features[fitted])
+    mixture = FollowingMixture(source_mixture.to(inputs.device), features, client)
     generator = client.generator("mini-batches")
     for chosen in shuffled_batches(len(features), settings.client_batch, settings.client_steps, generator):
         batch = chosen.to(inputs.device)
-        if is_fitted[batch].any():
-            expectation_maximisation.update(features[batch][is_fitted[batch]])
-    expectation_maximisation.leave_out_small(features[fitted], settings.mixture_floor)
-    return expectation_maximisation.finish(features[held_out])
+        mixture.update(batch, features[batch])
+    return mixture.finish()

@@ -23,9 +23,9 @@ from adaptation.private_classifier import sampling_rate, train_privately
 from adaptation.private_mixture import fit_privately
 from clients import local_part
 from clients.identity import Client
+from clients.mixture import fitted_and_held_out
 from clients.network import feature_rows, inputs_of
 from domains.examples import DataError
-from protocol.seeds import seed_for
 from protocol.settings import Settings
 
 DECLARED = ("num-examples", "seconds", "epsilon")
@@ -136,10 +136,7 @@ def _features(network: Network, client: Client) -> Tensor:
 
 def _noised_mixture(source_mixture: Mixture, features: Tensor, client: Client) -> Mixture:
     settings = client.settings
-    fitted, held_out = (
-        torch.from_numpy(part).to(features.device)
-        for part in hold_out(len(features), seed_for(settings.seed, client.name, "mixture hold-out"))
-    )
+    fitted, held_out = (part.to(features.device) for part in fitted_and_held_out(client, len(features)))
     return fit_privately(
         source_mixture,
         features[fitted],

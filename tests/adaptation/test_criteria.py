@@ -12,7 +12,6 @@ from adaptation.criteria import (
     mean_entropy,
     prediction_information,
     soft_neighbourhood_density,
-    view_agreement,
     view_information,
 )
 from adaptation.losses import information_maximisation
@@ -59,12 +58,6 @@ def test_soft_neighbourhood_density_counts_the_others_of_a_sharp_cluster():
     assert soft_neighbourhood_density(CLUSTERED) == pytest.approx(math.log(9), abs=1e-4)
 
 
-def test_view_agreement_is_the_share_of_equal_classes():
-    first = torch.eye(3)[[0, 1, 2, 2]]
-    second = torch.eye(3)[[0, 1, 2, 0]]
-    assert view_agreement(first, second) == 0.75
-
-
 def test_view_information_of_certain_predictions_is_scikit_learns_mutual_information():
     rng = np.random.default_rng(0)
     one = rng.integers(0, 4, 200)
@@ -78,7 +71,6 @@ def test_view_information_of_certain_predictions_is_scikit_learns_mutual_informa
 
 def test_which_criteria_a_collapsed_classifier_deceives():
     assert mean_entropy(COLLAPSED) == pytest.approx(0)
-    assert view_agreement(COLLAPSED, COLLAPSED) == 1
     assert soft_neighbourhood_density(COLLAPSED) == pytest.approx(math.log(39), rel=1e-5)
     assert prediction_information(COLLAPSED) == pytest.approx(0, abs=1e-6)
     assert view_information(COLLAPSED, COLLAPSED) == pytest.approx(0, abs=1e-6)
@@ -112,7 +104,6 @@ def test_a_neighbourhood_of_one_is_refused():
         soft_neighbourhood_density(torch.ones(1, 4))
 
 
-@pytest.mark.parametrize("criterion", [view_agreement, view_information])
-def test_views_of_different_shapes_are_refused(criterion):
+def test_views_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(2, 4\)"):
-        criterion(torch.ones(3, 4), torch.ones(2, 4))
+        view_information(torch.ones(3, 4), torch.ones(2, 4))

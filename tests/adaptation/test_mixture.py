@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adaptation.mixture import (
     QUANTILES,
+    VARIANCE_FLOOR,
     Mixture,
     StackedMixtures,
     StepwiseEM,
@@ -159,7 +160,7 @@ class TestFit:
     @pytest.mark.parametrize("seed", range(50, 60))  # float32 must not round its quantiles above it
     def test_one_example_is_typical_of_itself_and_nothing_else_is(self, seed):
         only = domain(1, seed)
-        mixture = fit(only, components=10, seed=0, reference_variance=torch.full((DIMENSIONS,), 0.01 * seed))
+        mixture = fit(only, components=10, seed=0)
         assert mixture.typicality(only).item() == 1
         assert StackedMixtures.from_mixtures([mixture]).typicality(only).item() == 1
         assert not mixture.typicality(domain(100, seed=14)).any()
@@ -170,10 +171,12 @@ class TestFit:
         Mixture.from_arrays(mixture.arrays())
         assert mixture.typicality(torch.zeros(1, 4)).item() == 0
 
-    def test_variances_keep_a_floor_relative_to_the_reference(self):
-        features = 1e-3 * domain(15, seed=15)
-        mixture = fit(features, components=1, seed=0, reference_variance=torch.full((DIMENSIONS,), 4.0))
-        assert mixture.variances.min() >= 0.04
+    def test_variances_keep_a_floor_relative_to_that_of_all_features(self):
+        features = 1e-3 * domain(200, seed=15)
+        features[::2] += 4.0
+        mixture = fit(features, components=2, seed=0)
+        floor = VARIANCE_FLOOR * features.double().var(dim=0, correction=0).mean()
+        assert mixture.variances.min() == pytest.approx(floor.item(), rel=1e-3)
 
     def test_a_feature_silent_on_the_source_does_not_decide_alone(self):
         source, target = domain(1000, seed=16), domain(500, seed=17)

@@ -8,7 +8,6 @@ import pytest
 
 from protocol.settings import SettingsError
 from server.run_directory import (
-from tests.server.compared import without_times
     FLOWER_LOG,
     RunDirectory,
     read_metrics,
@@ -16,6 +15,7 @@ from tests.server.compared import without_times
     refuse_unusable_output,
     stored_run_config,
 )
+from tests.server.compared import without_times
 
 
 @pytest.fixture

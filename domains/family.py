@@ -65,6 +65,8 @@ class Family(ABC):
         The labelled domain if the user names none.
     default_targets : tuple of str
         The unlabelled domains if the user names none.
+    looked_at : str
+        What `check` looks at of the files, for people.
     training : mapping
         Settings (protocol/settings.py) whose right value depends on how much data there is, of what kind, and how
         hard it is.
@@ -74,6 +76,7 @@ class Family(ABC):
     kind: ClassVar[str]
     origin: ClassVar[str]
     segmentation: ClassVar[bool] = False
+    looked_at: ClassVar[str] = "names, headers and sizes"
     classes: ClassVar[tuple[str, ...]] = ()
     input_shape: ClassVar[tuple[int, ...]] = ()
     domains: ClassVar[tuple[str, ...]] = ()

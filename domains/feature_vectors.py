@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -61,7 +62,7 @@ class FeatureVectors(Family):
         return tuple(feature_files.located(data_dir))
 
     def defaults(self, data_dir: Path | None = None, given: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
-        """Source: the first domain; targets: all others; classes and input shape: those of the source's file.
+        """Source: the first labelled domain; targets: all others; classes and input shape: those of its file.
 
         Raises
         ------
@@ -69,9 +70,13 @@ class FeatureVectors(Family):
             As `domains_in`, and if the source is unknown or unlabelled.
         """
         files = feature_files.located(data_dir)
-        source = str((given or {}).get("source", next(iter(files))))
+        given = given or {}
+        labelled = (domain for domain, file in files.items() if feature_files.header(file).labels)
+        source = str(given.get("source", next(chain(labelled, files))))
         super().check([source], DataSpec(data_dir))
         _, classes = feature_files.read_labels(files[source])
+        if "classes" in given:
+            classes = tuple(str(given["classes"]).split(","))
         if not classes:
             raise DataError(f"{files[source]} has no labels, which a source needs; name another domain with --source")
         return {

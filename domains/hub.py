@@ -35,10 +35,11 @@ def fetch(name: str, root: Path) -> None:
         If the folder holds something else, or the download fails.
     """
     there = [folder for folder in root.iterdir() if folder.is_dir() and folder.name != ASIDE] if root.is_dir() else []
-    if any((folder / WHOLE).exists() for folder in there):
+    for folder in there:
+        if not (folder / WHOLE).exists() or (folder / WHOLE).read_text().split()[:1] != [name]:
+            raise DataError(f"{root} holds {folder.name} and is no download of {name}; name a new folder")
+    if there and len(there) == int((there[0] / WHOLE).read_text().split()[1]):
         return
-    if there:
-        raise DataError(f"{root} holds {there[0].name} and is no download of {name}; name a new folder")
     try:
         from flwr_datasets import FederatedDataset
 
@@ -49,10 +50,10 @@ def fetch(name: str, root: Path) -> None:
             f"{name} ({SETS[name]}) could not be downloaded ({reason[:200]}); check the network, or unpack the set by "
             f"hand as {root}/DOMAIN/CLASS/*.jpg"
         ) from error
-    write_folders(rows, root)
+    write_folders(rows, root, name)
 
 
-def write_folders(rows: Any, root: Path) -> None:
+def write_folders(rows: Any, root: Path, name: str) -> None:
     """Write a set's pictures as the bytes they came in.
 
     Parameters
@@ -61,6 +62,8 @@ def write_folders(rows: Any, root: Path) -> None:
         With the columns `image`, `domain` (text) and `label` (with class names).
     root : Path
         A domain's folder appears whole or not at all.
+    name : str
+        The set's, which each folder's mark keeps beside the number of domains: fewer are a download cut short.
     """
     from datasets import Image
 
@@ -73,7 +76,9 @@ def write_folders(rows: Any, root: Path) -> None:
         folder = aside / row["domain"] / names[row["label"]]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:06d}{ENDING_OF.get(content[:2], '.jpg')}").write_bytes(content)
-    for folder in aside.iterdir():
-        (folder / WHOLE).touch()
+    domains = list(aside.iterdir())
+    for folder in domains:
+        (folder / WHOLE).write_text(f"{name} {len(domains)}\n")
+        shutil.rmtree(root / folder.name, ignore_errors=True)  # of a download cut short
         folder.rename(root / folder.name)
     aside.rmdir()

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,6 +40,7 @@ class ImageFolders(Family):
 
     name = "image-folders"
     kind = "photographs"
+    looked_at = "names"
     origin = "your own folders; fmtda data fetch pacs, office-home; DomainNet, Office-31 by hand"
     training: ClassVar = {
         "network": "resnet18",
@@ -67,8 +69,8 @@ class ImageFolders(Family):
 
     def defaults(self, data_dir: Path | None = None, given: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
         domains, given = self.domains_in(data_dir), given or {}
-        source = _source(domains, given)
-        targets = [domain for domain in domains if domain != source]
+        source = _source(data_dir, domains, given)
+        targets, classes = [domain for domain in domains if domain != source], given.get("classes", AUTO)
         if not targets and given.get("targets", AUTO) == AUTO:
             raise DataError(
                 f"--data-dir {data_dir} holds one domain, {source}, and no target beside it; give the folder ROOT of "
@@ -77,7 +79,7 @@ class ImageFolders(Family):
         return {
             "source": source,
             "targets": ",".join(targets),
-            "classes": ",".join(image_listing.classes_of(data_dir, source)),
+            "classes": classes if classes != AUTO else ",".join(image_listing.classes_of(data_dir, source)),
             "input-shape": USUAL_SHAPE,
             **self.training,
         }
@@ -126,11 +128,13 @@ class ImageFolders(Family):
         return pictures
 
 
-def _source(domains: Sequence[str], given: Mapping[str, Scalar]) -> str:
+def _source(data_dir: Path, domains: Sequence[str], given: Mapping[str, Scalar]) -> str:
+    """The one that is named, else photographs, else the first with labels."""
     source = given.get("source", AUTO)
     if source == AUTO:
-        usual = [domain for name in USUAL_SOURCES for domain in domains if domain.lower() == name]
-        return (usual or list(domains))[0]
+        usual = (domain for name in USUAL_SOURCES for domain in domains if domain.lower() == name)
+        labelled = (domain for domain in domains if image_listing.is_labelled(data_dir, domain))
+        return next(chain(usual, labelled, domains))
     if source not in domains:
         raise DataError(f"source={source}: no such domain there; allowed: {', '.join(domains)}")
     return str(source)

@@ -82,6 +82,11 @@ def classes_of(root: Path, domain: str) -> tuple[str, ...]:
     return classes
 
 
+def is_labelled(root: Path, domain: str) -> bool:
+    """Whether a domain's pictures have classes: lists, or two class folders."""
+    return bool(_lists(root, domain)) or len({name for name, _ in _pictures_below(root, domain) if name}) > 1
+
+
 def pictures_of(root: Path, domain: str) -> list[Picture]:
     """All pictures of a domain, sorted by file.
 

@@ -35,6 +35,7 @@ class SceneFolders(Family):
 
     name = "scene-folders"
     kind = "scenes"
+    looked_at = "names"
     origin = "your own folders; CamVid, GTA5, Cityscapes, CrossCity by hand"
     segmentation = True
     training = Streets.training  # the same kind of pictures, the same network

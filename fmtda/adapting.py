@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adaptation.mixture import Mixture
-from clients import adaptation
+from clients import adaptation, local_part
 from clients.identity import Client
 from domains.examples import DataError, Examples
 from fmtda.adapted_model import AdaptedModel
@@ -83,6 +83,7 @@ def adapt(
         client = Client(client_name(domain, 0), settings, settings.rounds + 1, folder, unlabelled, nothing)
         adaptation.learn(server_network(path, settings), Mixture(**source), client)
         adaptation.predictors(server_network(path, settings), client)
+        (folder / local_part.PERSONAL).unlink(missing_ok=True)  # an earlier call's
         if personalise:
             adaptation.personalise(server_network(path, settings), client)
         return AdaptedModel.load(path, domain, folder, device)

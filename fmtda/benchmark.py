@@ -26,6 +26,7 @@ from benchmarks.methods import DECIDED_BY_METHODS, METHODS, Method, select
 from benchmarks.provenance import provenance
 from benchmarks.tables import markdown
 from domains.registry import family
+from fmtda.given import client_options
 from fmtda.interruption import interruptible
 from fmtda.progress import CellBar, CellLines, shown_duration
 from protocol.settings import Scalar, SettingsError
@@ -67,9 +68,7 @@ class Request:
 
     def simulate_options(self) -> tuple[str, ...]:
         """What goes to ``fmtda simulate`` and is no run config."""
-        cpus = ("--client-cpus", f"{self.client_cpus:g}") if self.client_cpus != 1 else ()
-        gpus = ("--client-gpus", f"{self.client_gpus:g}") if self.client_gpus else ()
-        return (*cpus, *gpus)
+        return client_options(self.client_cpus, self.client_gpus)
 
     def run_config(self) -> dict[str, Scalar]:
         """The run config that all cells share."""

@@ -26,20 +26,25 @@ def list_domains(
 
     File layouts: docs/data.md.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from domains.examples import DataError
     from domains.registry import FAMILIES
 
+    folder = data_dir and data_dir.expanduser().absolute()
+    if folder and not folder.is_dir():
+        refuse(f"--data-dir {data_dir}: there is no such folder")
     table = Table("family", "kind", "domains", "source", "targets", "where from", show_lines=True)
     for family in FAMILIES.values():
+        found, defaults = [], {"source": "", "targets": ""}
         try:
-            defaults = family.defaults(data_dir, {})
-            domains = ", ".join(family.domains_in(data_dir))
-            table.add_row(family.name, family.kind, domains, defaults["source"], defaults["targets"], family.origin)
-        except DataError:
-            found = "none in this folder" if data_dir else "those in the files below --data-dir"
-            table.add_row(family.name, family.kind, found, "", "", family.origin)
+            found.append(", ".join(family.domains_in(folder)))
+            defaults = family.defaults(folder, {})
+        except DataError as error:
+            found.append(str(error) if folder else "those in the files below --data-dir")
+        domains = escape("\n".join(found))
+        table.add_row(family.name, family.kind, domains, defaults["source"], defaults["targets"], family.origin)
     open_console().print(table)
 
 
@@ -50,11 +55,17 @@ def check(
         list[str] | None, typer.Argument(help="default: all there are, in the folder", show_default=False)
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="folder with the data files")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="the labelled domain; default: photographs, else the first that has labels")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="comma list, where no domain there has labels: a client's own folder")
+    ] = None,
     read: Annotated[
         bool, typer.Option("--read", help="read every example, which also finds damage inside a file, and takes longer")
     ] = False,
 ) -> None:
-    """Whether the files of a family are whole: names, headers and sizes, and with --read all of their content.
+    """Whether the files of a family are whole: names, where files have them headers and sizes, with --read everything.
 
     The exit status is 1 where one is missing or damaged.
 
@@ -63,7 +74,10 @@ def check(
     - `fmtda data check digit-five --data-dir ~/data`
 
     - `fmtda data check image-folders photo sketch --data-dir ~/data/PACS --read`
+
+    - `fmtda data check image-folders --classes cat,dog --data-dir /data`  (pictures without labels, on a client)
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from domains.examples import DataError
@@ -77,7 +91,8 @@ def check(
         for domain in domains or ():
             if domain not in there:
                 raise DataError(f"{domain}: no such domain in {data}; allowed are {', '.join(there)}")
-        defaults = chosen.defaults(folder, {"targets": "all of them"})
+        named = {key: value for key, value in {"source": source, "classes": classes}.items() if value}
+        defaults = {**chosen.defaults(folder, {"targets": "all of them", **named}), **named}
         shape = tuple(int(side) for side in str(defaults["input-shape"]).split("x"))
         spec = DataSpec(folder, classes=tuple(str(defaults["classes"]).split(",")), input_shape=shape)
     except DataError as error:
@@ -86,14 +101,14 @@ def check(
     for domain in domains or there:
         try:
             chosen.check([domain], spec)
-            found = "names, headers and sizes are right"
+            found = f"{chosen.looked_at} are right; --read looks inside"
             if read:
                 parts = {part: chosen.load(domain, part, spec) for part in ("train", "test")}
                 found = ", ".join(f"{len(examples):,} to {part}" for part, examples in parts.items())
             table.add_row(domain, "[green]whole[/]", found)
         except DataError as error:
             broken += 1
-            table.add_row(domain, "[red]broken[/]", str(error))
+            table.add_row(domain, "[red]broken[/]", escape(str(error)))
     open_console().print(table)
     if broken:
         raise typer.Exit(1)

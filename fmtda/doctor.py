@@ -166,6 +166,10 @@ def _cores_and_gpu() -> Iterator[Finding]:
         yield Finding("GPU", "note", why, advice)
 
 
+ALONE = {"address": "local", "num_cpus": 1}
+"""Without "local", Ray would join whatever cluster was last started on this machine."""
+
+
 def _ray() -> Finding:
     """Start Ray with one core, have it compute something, and stop it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -174,7 +178,7 @@ def _ray() -> Finding:
         knock(address)
         warnings.filterwarnings("ignore", category=FutureWarning)
         ray = importlib.import_module("ray")
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({} if address else {"num_cpus": 1}))
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({} if address else ALONE))
         answer = ray.get(ray.remote(lambda: 6 * 7).options(num_cpus=0).remote(), timeout=120)
         ray.shutdown()
     except Exception as error:  # whatever Ray raises, the user has to know

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, stop
+from fmtda.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse, resume_line, stop
 from fmtda.report.command import end_with_report
 from protocol.generative_settings import LOCAL
 from protocol.settings import SettingsError
@@ -101,6 +101,7 @@ def generate(
     from server.rounds import RunStopped
     from server.writing import WriteError
 
+    resume = resume_line(settings, client_cpus, client_gpus)
     progress = Bars(console, settings.rounds, LOSS) if console.is_terminal else Lines(LOSS)
     try:
         with closing(progress):
@@ -114,9 +115,9 @@ def generate(
     except (SettingsError, DataError) as error:
         refuse(error)
     except (WriteError, RunStopped) as error:
-        stop(error, settings)
+        stop(error, resume)
     except KeyboardInterrupt:
-        print(f"fmtda: interrupted; continue with: {settings.resume_command}", file=sys.stderr)
+        print(f"fmtda: interrupted; continue with: {resume}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     path = Path(settings.output)
     print_generated(console, json.loads((path / "summary.json").read_text()), path)

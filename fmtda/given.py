@@ -1,6 +1,7 @@
 """What the user gave, looked at before anything starts: bad input ends with one line that names it and status 2."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -130,7 +131,19 @@ def refuse(problem: Exception | str) -> NoReturn:
     raise typer.Exit(BAD_INPUT)
 
 
-def stop(problem: Exception, settings: RunSettings) -> NoReturn:
+def stop(problem: Exception, resume: str) -> NoReturn:
     """End a run that began and can't go on, with the line that continues it."""
-    print(f"fmtda: stopped: {problem}\nfmtda: continue with: {settings.resume_command}", file=sys.stderr)
+    print(f"fmtda: stopped: {problem}\nfmtda: continue with: {resume}", file=sys.stderr)
     raise typer.Exit(1)
+
+
+def client_options(client_cpus: float, client_gpus: float) -> tuple[str, ...]:
+    """What a command line says of a simulated client's share of the machine; nothing where it is the usual one."""
+    cpus = ("--client-cpus", f"{client_cpus:g}") if client_cpus != 1 else ()
+    gpus = ("--client-gpus", f"{client_gpus:g}") if client_gpus else ()
+    return (*cpus, *gpus)
+
+
+def resume_line(settings: RunSettings, client_cpus: float, client_gpus: float) -> str:
+    """The line that continues a run with the same share of the machine for each client."""
+    return shlex.join([*shlex.split(settings.resume_command), *client_options(client_cpus, client_gpus)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fmtda.given import refuse, stop
+from fmtda.given import refuse, resume_line, stop
 from fmtda.report.command import end_with_report
 from protocol.settings import Settings, SettingsError
 
@@ -30,7 +30,7 @@ def carry_out_simulation(settings: Settings, console: Console, client_cpus: floa
     except (SettingsError, DataError) as error:
         refuse(error)
     except (WriteError, RunStopped) as error:
-        stop(error, settings)
+        stop(error, resume_line(settings, client_cpus, client_gpus))
     path = Path(settings.output)
     print_run(console, json.loads((path / "summary.json").read_text()), path)
     end_with_report(console, path)

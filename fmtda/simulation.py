@@ -19,7 +19,7 @@ import psutil
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fmtda.given import INTERRUPTED
+from fmtda.given import INTERRUPTED, resume_line
 from fmtda.ray_cluster import cluster_address
 from protocol.settings import RunSettings
 from server.app import run
@@ -71,7 +71,8 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
             app_error = error
             raise
 
-    _stop_at_once_on_signal(settings, progress)
+    resume = resume_line(settings, client_cpus, client_gpus)
+    _stop_at_once_on_signal(settings, progress, resume)
     init_args: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not cluster_address():
         # Without "local", Ray would join whatever cluster was last started on this machine.
@@ -90,7 +91,7 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
         if error is app_error:
             raise
         reason = str(_first_cause(error)).partition("\n")[0]
-        _end_process(settings, progress, f"stopped: Ray failed: {reason} (more in {FLOWER_LOG})", FAILED)
+        _end_process(settings, progress, resume, f"stopped: Ray failed: {reason} (more in {FLOWER_LOG})", FAILED)
 
 
 def cores_for(clients: int, client_cpus: float) -> int:
@@ -110,17 +111,17 @@ def _log_flower_to(folder: Path) -> None:
     logger.propagate = False
 
 
-def _stop_at_once_on_signal(settings: RunSettings, progress: Progress) -> None:
+def _stop_at_once_on_signal(settings: RunSettings, progress: Progress, resume: str) -> None:
     """End the process within seconds of Ctrl-C or SIGTERM: Flower itself would wait for replies."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        _end_process(settings, progress, "interrupted", INTERRUPTED)
+        _end_process(settings, progress, resume, "interrupted", INTERRUPTED)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
 
 
-def _end_process(settings: RunSettings, progress: Progress, why: str, status: int) -> NoReturn:
+def _end_process(settings: RunSettings, progress: Progress, resume: str, why: str, status: int) -> NoReturn:
     """End at once, whatever other threads are doing, with a line that says how to go on."""
     ray_processes = psutil.Process().children(recursive=True)  # its agents have been seen to outlive it by ten seconds
 
@@ -134,7 +135,7 @@ def _end_process(settings: RunSettings, progress: Progress, why: str, status: in
     watchdog.daemon = True
     watchdog.start()
     begun = (Path(settings.output) / "config.toml").exists()
-    hint = f"continue with: {settings.resume_command}" if begun else "nothing was trained yet"
+    hint = f"continue with: {resume}" if begun else "nothing was trained yet"
     progress.note(f"{why}; {hint}")
     progress.close()
     import ray

@@ -6,6 +6,7 @@ those of the generative models are in `protocol.generative_settings`. A key whos
 the preset or the data defaults to ``auto``.
 """
 
+import shlex
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
@@ -140,7 +141,7 @@ class RunSettings(BaseModel):
     @property
     def resume_command(self) -> str:
         """The line that continues the run."""
-        return f"fmtda {self.command} --resume {self.output}"
+        return shlex.join(["fmtda", self.command, "--resume", self.output])
 
     @property
     def target_domains(self) -> tuple[str, ...]:

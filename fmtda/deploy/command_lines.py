@@ -10,7 +10,7 @@ def superlink(deployment: Deployment) -> list[list[str]]:
     """
     return [
         ["flower-superlink"],
-        ["--host", "0.0.0.0"],
+        ["--host", "::" if ":" in deployment.server else "0.0.0.0"],
         ["--port", str(deployment.port)],
         ["--ssl-ca-certfile", "ca.crt"],
         ["--ssl-certfile", "server.crt"],

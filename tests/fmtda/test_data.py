@@ -1,10 +1,12 @@
 """``fmtda data``: where domains come from, whether files are whole, and downloads."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import datasets
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -42,7 +44,47 @@ def test_unknown_names_are_refused_with_those_there_are(tmp_path):
     assert "mnist, usps, svhn, pacs, office-home" in data("fetch", "mars", "--data-dir", tmp_path, status=2)
 
 
-def test_a_set_of_the_hub_becomes_folders_that_are_read(tmp_path):
+def picture(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 20), "red").save(file)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder whose first domain has no labels."""
+    for name in "abc":
+        picture(tmp_path / "alpha" / f"{name}.png")
+        for kind in ("cat", "dog"):
+            picture(tmp_path / "labelled" / kind / f"{name}.png")
+    return tmp_path
+
+
+def test_the_first_domain_with_labels_is_the_source(mixed):
+    assert "names are right" in data("check", "image-folders", "--data-dir", mixed)
+    assert "has 0 class folders" in data("check", "image-folders", "--data-dir", mixed, "--source", "alpha", status=2)
+
+
+def test_a_clients_own_folder_has_no_labels(mixed):
+    shutil.rmtree(mixed / "labelled")
+    assert "has 0 class folders" in data("check", "image-folders", "--data-dir", mixed, status=2)
+    read = data("check", "image-folders", "--data-dir", mixed, "--classes", "cat,dog", "--read")
+    assert "whole" in read and "to train" in read
+
+
+def test_an_empty_picture_is_found_by_reading(mixed):
+    (mixed / "alpha" / "a.png").write_bytes(b"")
+    assert "--read looks inside" in data("check", "image-folders", "--data-dir", mixed)
+    assert "broken" in data("check", "image-folders", "alpha", "--data-dir", mixed, "--read", status=1)
+
+
+def test_the_list_says_what_is_wrong_with_a_folder(mixed):
+    assert "there is no such folder" in data("list", "--data-dir", mixed / "elsewhere", status=2)
+    shutil.rmtree(mixed / "labelled")
+    told = data("list", "--data-dir", mixed)
+    assert "alpha" in told and "class" in told
+
+
+def test_a_set_of_the_hub_becomes_folders_that_are_read(tmp_path, monkeypatch):
     pictures = [Image.new("RGB", (20, 20), (10 * i, 0, 0)) for i in range(12)]
     features = datasets.Features(
         {
@@ -52,11 +94,17 @@ def test_a_set_of_the_hub_becomes_folders_that_are_read(tmp_path):
         }
     )
     rows = {"image": pictures, "domain": ["photo"] * 8 + ["sketch"] * 4, "label": [0, 1] * 6}
-    write_folders(datasets.Dataset.from_dict(rows, features=features), tmp_path)
+    rows = datasets.Dataset.from_dict(rows, features=features)
+    write_folders(rows, tmp_path, "pacs")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo", "sketch"]
     assert len(list((tmp_path / "photo" / "dog").glob("*.png"))) == 4
     assert "photo" in data("check", "image-folders", "--data-dir", tmp_path)
-    assert "is no download" not in data("fetch", "pacs", "--data-dir", tmp_path)  # there already
+    assert "pacs is in" in data("fetch", "pacs", "--data-dir", tmp_path)  # there already
+    assert "is no download of office-home" in data("fetch", "office-home", "--data-dir", tmp_path, status=2)
+    shutil.rmtree(tmp_path / "sketch")  # as a kill between two domains leaves it
+    monkeypatch.setattr("flwr_datasets.FederatedDataset.load_split", lambda self, split: rows)
+    assert "pacs is in" in data("fetch", "pacs", "--data-dir", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo", "sketch"]
 
 
 def test_offline_says_what_to_do_instead(tmp_path):

@@ -150,6 +150,7 @@ def test_systemd_understands_the_units(written, tmp_path):
 def test_the_page_names_every_client_and_an_ipv6_address_in_brackets():
     text = page(deployment(server="2001:db8::7", port=9000))
     assert "--superlink '[2001:db8::7]:9000'" in text
+    assert "--host ::" in text and "0.0.0.0" not in text
     started = [block for block in blocks(text) if "flower-supernode" in block]
     assert [f'domain="{client}"' in block for client, block in zip(("svhn", "usps"), started, strict=True)] == [
         True

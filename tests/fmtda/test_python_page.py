@@ -37,6 +37,12 @@ def test_the_pages_code_runs_as_it_stands(adapted, pictures_of, tmp_path, monkey
     assert not torch.equal(model(pictures), fmtda.AdaptedModel.load(adapted, "pen")(pictures))
 
 
+def test_an_earlier_calls_own_network_does_not_speak_for_new_pictures(adapted, tmp_path):
+    pen, street = (family("digits").load(domain, "test", DataSpec()).inputs[:30] for domain in ("pen", "street"))
+    assert fmtda.adapt(adapted, pen, local=tmp_path / "new", personalise=True).head == "personal"
+    assert fmtda.adapt(adapted, street, local=tmp_path / "new").head == "mean"
+
+
 def test_what_cant_be_adapted_to_is_named(adapted, tmp_path):
     one = family("digits").load("pen", "test", DataSpec()).inputs[:1]
     with pytest.raises(DataError, match="1 examples: two at least"):

@@ -85,14 +85,17 @@ def test_a_killed_run_resumes_to_the_same_metrics_and_arrays(finished, tmp_path)
 def test_ctrl_c_ends_within_seconds_and_says_how_to_resume(tmp_path):
     run = tmp_path / "interrupted"
     process = subprocess.Popen(
-        command("--rounds", 50, "--output", run), stdout=subprocess.PIPE, text=True, start_new_session=True
+        command("--rounds", 50, "--output", run, "--client-cpus", 0.5),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     _wait_for(lambda: (run / "checkpoints" / "round-000001").exists(), process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert f"fmtda simulate --resume {run}" in printed
+    assert f"fmtda simulate --resume {run} --client-cpus 0.5" in printed
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
 

@@ -73,6 +73,10 @@ def test_rounds_may_grow_but_for_the_strategy_that_looks_ahead_to_the_last():
     assert not settings(strategy="fed-dann").rounds_may_grow
 
 
+def test_the_line_that_resumes_is_one_for_a_shell():
+    assert settings(output="/tmp/my runs/a").resume_command == "fmtda simulate --resume '/tmp/my runs/a'"
+
+
 def test_auto_stays_a_value_of_the_device():
     assert settings(device="auto").device == "auto"
 

@@ -134,6 +134,8 @@ class AdaptedModel(nn.Module):
         """
         path = Path(run).expanduser().absolute()
         if path.is_file():
+            if domain is not None or local is not None:
+                raise SettingsError(f"{run}: a file holds the model of one client; leave domain and local out")
             return cls._from_file(path, device)
         settings = adaptation_settings(path, device)
         own_folder = Path(local).expanduser().absolute() if local is not None else None

@@ -48,7 +48,7 @@ def fmtda(
 
     - `fmtda doctor`  (is this machine fit?)
 
-    - `fmtda simulate`  (train on embedded digits, two minutes)
+    - `fmtda simulate`  (train on embedded digits, about five minutes on two cores)
 
     - `fmtda predict RUN_DIR pictures/`  (label pictures with what was trained)
 
@@ -67,7 +67,8 @@ def simulate(
     source: Annotated[str | None, typer.Option(help="the labelled domain on the server, e.g. mnist")] = None,
     targets: Annotated[str | None, typer.Option(help="the clients' domains, e.g. mnist-m,svhn,usps")] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="federated algorithm: dualadapt, or a peer, see docs/benchmarks.md")
+        str | None,
+        typer.Option(help="dualadapt, or a peer: source-only, adabn, fedavg-self-training, fed-mcd, fed-dann"),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="default, or paper: the published algorithm alone")] = None,
     clients: Annotated[
@@ -88,7 +89,7 @@ def simulate(
 
     Examples:
 
-    - `fmtda simulate`  (embedded digits, two minutes, no download)
+    - `fmtda simulate`  (embedded digits, about five minutes on two cores, no download)
 
     - `fmtda simulate --preset paper --rounds 5`
 

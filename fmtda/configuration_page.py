@@ -10,9 +10,10 @@ from protocol.workloads import WORKLOADS
 
 HEAD = """# Configuration
 
-Every key works in `fmtda simulate -c KEY=VALUE` and `fmtda generate -c KEY=VALUE`, in `flwr run --run-config
-'KEY=VALUE'` and in `[tool.flwr.app.config]` of pyproject.toml; the common ones are also options of the commands. A
-wrong key, type or range is refused before anything starts. Values the paper's notes don't give are our choice.
+Every key works in `fmtda simulate -c KEY=VALUE` and `fmtda generate -c KEY=VALUE`, and in `flwr run --run-config
+'KEY=VALUE'`; the common ones are also options of the commands. `flwr run` alone takes its defaults from
+`[tool.flwr.app.config]` of pyproject.toml. To resume with `fmtda`, give `--resume RUN_DIR`. A wrong key, type or range
+is refused before anything starts. Values the paper's notes don't give are our choice.
 
 `workload` says what the clients train: `adaptation` (the default, `fmtda simulate`), or a generative model
 (`fmtda generate`). One flat set of keys serves them all. A key that the run's workload doesn't have is left alone while

@@ -21,7 +21,7 @@ def export(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="file to write; default: RUN_DIR/exports/DOMAIN.onnx and alike", show_default=False),
+        typer.Option(help="file to write; default: RUN_DIR/exports/DOMAIN-NUMBER.onnx and alike", show_default=False),
     ] = None,
 ) -> None:
     """Write the model of a domain as one file: standardisation, BatchNorm statistics and both heads inside.
@@ -37,7 +37,7 @@ def export(
 
     - `fmtda predict svhn.safetensors pictures/`  (that file is a whole model for fmtda too)
 
-    - `fmtda export RUN_DIR --local ~/.fmtda/client/RUN/svhn/0000 --format torch-export`  (a real client)
+    - `fmtda export RUN_DIR --local FOLDER/RUN/svhn/0000 --format torch-export`  (a real client)
     """
     from fmtda.adapted_model import AdaptedModel
     from fmtda.exporting import FORMATS, MissingExtraError

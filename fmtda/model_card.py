@@ -31,6 +31,7 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
         A key of `fmtda.exporting.FORMATS`.
     """
     settings, summary = model.settings, _summary(run)
+    examples = "pictures" if len(model.input_shape) == 3 else "feature vectors"
     domain = model.domain or "all domains"
     return "\n".join(
         [
@@ -59,11 +60,11 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
             "",
             "## Meant for, and not",
             "",
-            f"- Meant for pictures like those of *{domain}*, of its {len(model.classes)} classes alone. Whatever else "
-            "is on a picture gets one of them too, perhaps with a high probability.",
+            f"- Meant for {examples} like those of *{domain}*, of its {len(model.classes)} classes alone. Whatever is of "
+            "none of them gets one too, perhaps with a high probability.",
             *_verdict(model, form),
             "- Probabilities are not calibrated: self-training tends to make them too sure.",
-            "- Pictures of another camera, place or time are another domain: adapt anew, and measure.",
+            f"- {examples.capitalize()} of another camera, place or time are another domain: adapt anew, and measure.",
             "- Not for decisions about people or safety without an evaluation of your own.",
             "",
             "## Versions",
@@ -118,7 +119,7 @@ def _interface(model: AdaptedModel, form: str, file: Path) -> list[str]:
         f"- Classes by index: {', '.join(f'{i} {name}' for i, name in enumerate(model.classes))}.",
         "",
         "```python",
-        *_call(form, file),
+        *_call(model, form, file),
         "```",
     ]
     return lines
@@ -129,27 +130,30 @@ def _head(output: str) -> str:
     return HEADS.get(output.removeprefix("probabilities_"), "what counts")
 
 
-def _call(form: str, file: Path) -> list[str]:
+def _call(model: AdaptedModel, form: str, file: Path) -> list[str]:
+    pictures = len(model.input_shape) == 3
+    name, kind = ("pictures", "uint8") if pictures else ("vectors", "float32")
     if form == "onnx":
         return [
             "import onnxruntime",
             f'session = onnxruntime.InferenceSession("{file.name}")',
-            'probabilities = session.run(["probabilities"], {"inputs": pictures})[0]  # pictures: numpy uint8',
+            f'probabilities = session.run(["probabilities"], {{"inputs": {name}}})[0]  # {name}: numpy {kind}',
         ]
     if form == "torch-export":
         return [
             "import torch",
             f'program = torch.export.load("{file.name}").module()',
-            "probabilities = program(pictures)[0]  # pictures: torch uint8",
+            f"probabilities = program({name})[0]  # {name}: torch {kind}",
         ]
     return [
         "import fmtda",
         f'model = fmtda.AdaptedModel.load("{file.name}")',
-        "prediction = model.predict(pictures)  # pictures: torch uint8; or: fmtda predict " + file.name + " pictures/",
+        f"prediction = model.predict({name})  # {name}: torch {kind}"
+        + (f"; or: fmtda predict {file.name} pictures/" if pictures else ""),
     ]
 
 
 def _verdict(model: AdaptedModel, form: str) -> list[str]:
     if form == "safetensors" and model.has_mixture:
-        return ["- Whether a picture looks like the domain at all, its mixture tells: `prediction.looks_like_domain`."]
-    return ["- The mixture that tells whether a picture looks like the domain is in `--format safetensors` alone."]
+        return ["- Whether an example looks like the domain at all, its mixture tells: `prediction.looks_like_domain`."]
+    return ["- The mixture that tells whether an example looks like the domain is in `--format safetensors` alone."]

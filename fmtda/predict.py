@@ -57,7 +57,7 @@ def predict(
 
     - `fmtda predict RUN_DIR pictures/ --format json`  (the domain is chosen by the mixtures)
 
-    - `fmtda predict RUN_DIR pictures/ --local ~/.fmtda/client/RUN/svhn/0000`  (a real client, on its own machine)
+    - `fmtda predict RUN_DIR pictures/ --local FOLDER/RUN/svhn/0000`  (a real client, on its own machine)
 
     - `fmtda predict STREETS_RUN pictures/ --domain dusk --output maps`  (label maps, overlays, a table)
 

@@ -41,7 +41,8 @@ PRETRAINED = "pretrained.safetensors"
 BEFORE_THE_RUN = {FLOWER_LOG, ".config.toml.writing"}
 """What a folder may hold and still be new: the log, and what a kill in the very first moment left."""
 
-MAY_CHANGE = {"output", "resume", "rounds", "timeout", "join-timeout", "in-flight", "evaluate-every", "trackers"}
+MAY_CHANGE = {"output", "data-dir", "base-dir", "resume", "rounds", "evaluate-every", "trackers"}
+MAY_CHANGE |= {"timeout", "join-timeout", "in-flight"}
 """Keys that a resumed run may be given anew; `rounds` may only grow."""
 
 

@@ -68,6 +68,8 @@ def test_a_saved_model_predicts_the_same_and_tells_no_path(adapted, tmp_path):
     model = fmtda.AdaptedModel.load(adapted, "blend")
     model.save(tmp_path / "blend.safetensors")
     again = fmtda.AdaptedModel.load(tmp_path / "blend.safetensors")
+    with pytest.raises(SettingsError, match="holds the model of one client; leave domain and local out"):
+        fmtda.AdaptedModel.load(tmp_path / "blend.safetensors", "pen")
     pictures = family("digits").load("blend", "test", DataSpec()).inputs[:8]
     first, second = model.predict(pictures), again.predict(pictures)
     assert all(torch.equal(first.by_head[head], second.by_head[head]) for head in first.by_head)

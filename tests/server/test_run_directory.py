@@ -107,7 +107,7 @@ def test_more_rounds_may_follow_and_fewer_may_not(settings):
 
 def test_waiting_longer_is_no_other_run(settings):
     RunDirectory.create(settings)
-    refuse_other_settings(settings.changed(timeout=1.0, join_timeout=1.0, resume=True))
+    refuse_other_settings(settings.changed(timeout=1.0, join_timeout=1.0, data_dir="/moved", resume=True))
     with pytest.raises(SettingsError, match="seed=9"):
         refuse_other_settings(settings.changed(timeout=1.0, seed=9))
 

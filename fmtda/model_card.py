@@ -60,8 +60,8 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
             "",
             "## Meant for, and not",
             "",
-            f"- Meant for {examples} like those of *{domain}*, of its {len(model.classes)} classes alone. Whatever is of "
-            "none of them gets one too, perhaps with a high probability.",
+            f"- Meant for {examples} like those of *{domain}*, of its {len(model.classes)} classes alone. Whatever is "
+            "of none of them gets one too, perhaps with a high probability.",
             *_verdict(model, form),
             "- Probabilities are not calibrated: self-training tends to make them too sure.",
             f"- {examples.capitalize()} of another camera, place or time are another domain: adapt anew, and measure.",

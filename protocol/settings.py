@@ -213,7 +213,7 @@ class Settings(RunSettings):
     command = "simulate"
 
     workload: Literal["adaptation"] = Field("adaptation", description="what the clients train")
-    strategy: str = Field(description="federated algorithm, see docs/benchmarks.md; auto: dualadapt")
+    strategy: str = Field(description="federated algorithm or peer, see docs/algorithm.md; auto: dualadapt")
     rounds: int = Field(ge=1, le=100_000, description="federated rounds; auto: 3")
     clients: int = Field(ge=1, le=100_000, description="clients to wait for, spread over the targets; auto: one each")
     preset: Literal["default", "paper"] = Field(

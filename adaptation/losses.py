@@ -158,25 +158,31 @@ def trimmed(count: int, share: float) -> int:
     return math.floor(count * share + 1e-9)  # 0.29 of 100 are 29, though 0.29 * 100 is less
 
 
-def information_maximisation(logits: Tensor) -> Tensor:
+def information_maximisation(logits: Tensor, class_shares: Tensor | None = None) -> Tensor:
     """Low where each prediction is certain and all classes get predicted: an extra, not part of FMTDA.
 
-    Source: Liang et al., "Do we really need to access the source data?" (SHOT), ICML 2020.
+    Source: Liang et al., "Do we really need to access the source data?" (SHOT), ICML 2020; that the classes need not
+    be equally frequent is our choice.
 
     Parameters
     ----------
     logits : Tensor, shape (B, C)
+    class_shares : Tensor, shape (C,), optional
+        How often each class is expected, above 0, summing to one; all equally often without.
 
     Returns
     -------
     Tensor, scalar
-        Mean entropy of the predictions minus the entropy of the mean prediction, in nats; in [-log C, 0].
+        Mean entropy of the predictions minus the entropy of the mean prediction, in nats; in [-log C, 0]. With
+        `class_shares` the second term is the divergence KL(mean prediction || shares), lowest at 0; for equal shares
+        that differs from the first form by log C alone.
     """
     log_probabilities = logits.log_softmax(dim=-1)
     mean_entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()
     # the mean prediction, in the log domain: no log(0) for a class that nobody predicts
     log_mean = log_probabilities.logsumexp(dim=0) - math.log(len(logits))
-    return mean_entropy + (log_mean.exp() * log_mean).sum()
+    expected = 0.0 if class_shares is None else class_shares.log()
+    return mean_entropy + (log_mean.exp() * (log_mean - expected)).sum()
 
 
 def confident_cross_entropy(logits: Tensor, teacher_probabilities: Tensor, threshold: float) -> Tensor:

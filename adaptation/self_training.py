@@ -79,6 +79,7 @@ def adapt_head_and_scales(
     learning_rate: float,
     threshold: float,
     generator: torch.Generator,
+    class_shares: torch.Tensor | None = None,
 ) -> dict[str, float]:
     """Train the classifier and the BatchNorm scales and shifts on unlabelled inputs, in place.
 
@@ -100,6 +101,8 @@ def adapt_head_and_scales(
         Class probability in (0, 1) above which a prediction counts as a label.
     generator : torch.Generator
         Source of the mini-batches and of the views.
+    class_shares : Tensor, (C,), optional
+        How often each class is expected, as `predicted_shares` says; equally often without.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def adapt_head_and_scales(
         `loss`, and `confident` (share of predictions above the threshold, 0 to 1), each the mean over the steps;
         empty for no steps.
     """
-    training = _SelfTraining(network, inputs, threshold, generator)
+    training = _SelfTraining(network, inputs, threshold, generator, class_shares)
     scales = [*network.classifier.parameters(), *_scales_and_shifts(network)]
     return training.run(_unique(scales), steps, batch_size, learning_rate)
 
@@ -121,6 +124,7 @@ def adapt_network(
     learning_rate: float,
     threshold: float,
     generator: torch.Generator,
+    class_shares: torch.Tensor | None = None,
 ) -> dict[str, float]:
     """Train a whole network, G and head, on unlabelled inputs, in place.
 
@@ -130,7 +134,7 @@ def adapt_network(
 
     Parameters and results are those of `adapt_head_and_scales`.
     """
-    training = _SelfTraining(network, inputs, threshold, generator, teacher=copy.deepcopy(network))
+    training = _SelfTraining(network, inputs, threshold, generator, class_shares, teacher=copy.deepcopy(network))
     return training.run(list(network.parameters()), steps, batch_size, learning_rate)
 
 
@@ -160,6 +164,15 @@ def adapt_network_unless_collapsed(
 
 
 @torch.no_grad()
+def predicted_shares(network: Network, inputs: Inputs) -> torch.Tensor:
+    """How often a network predicts each class on all the inputs, as probabilities say: (C,), summing to one."""
+    network.eval()
+    batches = (_logits(network, inputs[part]).softmax(dim=1) for part in forward_slices(inputs))
+    sums = torch.stack([probabilities.sum(dim=0) for probabilities in batches]).sum(dim=0)
+    return sums / sums.sum()
+
+
+@torch.no_grad()
 def _view_information(network: Network, inputs: Inputs, seed: int, count: int = JUDGED) -> float:
     """The criterion on at most `count` of the inputs; equal seeds choose the same ones and the same views."""
     generator = torch.Generator().manual_seed(seed)
@@ -182,10 +195,11 @@ class _SelfTraining:
         inputs: Inputs,
         threshold: float,
         generator: torch.Generator,
+        class_shares: torch.Tensor | None,
         teacher: Network | None = None,
     ) -> None:
         self.network, self.inputs, self.threshold, self.generator = network, inputs, threshold, generator
-        self.teacher = teacher
+        self.class_shares, self.teacher = class_shares, teacher
 
     def run(self, trained: list[nn.Parameter], steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
         """Train these parameters alone."""
@@ -222,7 +236,7 @@ class _SelfTraining:
             of_view = _logits(self.network, self.inputs.view(chosen, self.generator))
             labels = (logits.softmax(dim=1) + of_view.softmax(dim=1)) / 2
         of_another = _logits(self.network, self.inputs.view(chosen, self.generator))
-        return confident_cross_entropy(of_another, labels, self.threshold) + information_maximisation(logits), labels
+        return self._loss(of_another, labels, logits), labels
 
     def _on_views(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss on a view by the teacher's labels for the inputs, and these: class probabilities (R, C)."""
@@ -231,7 +245,11 @@ class _SelfTraining:
             labels = _logits(self.teacher, self.inputs[chosen]).softmax(dim=1)
         self.network.train(len(chosen) > 1)
         logits = _logits(self.network, self.inputs.view(chosen, self.generator))
-        return confident_cross_entropy(logits, labels, self.threshold) + information_maximisation(logits), labels
+        return self._loss(logits, labels, logits), labels
+
+    def _loss(self, of_view: torch.Tensor, labels: torch.Tensor, informed: torch.Tensor) -> torch.Tensor:
+        information = information_maximisation(informed, self.class_shares)
+        return confident_cross_entropy(of_view, labels, self.threshold) + information
 
     @torch.no_grad()
     def _average(self, step: int) -> None:

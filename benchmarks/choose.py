@@ -8,10 +8,13 @@ three quarters of each target's unlabelled training part, in one process and wit
 then self-training, where these are on. What is judged:
 
 - the source hold-out, randomised as in training: percent right, or mean IoU of scenes;
+- the same of the source's test part, randomised, after a client to which it was given without labels has adapted to it,
+  by the mean of F_g and F_l: adaptation that harms where nothing is to be gained is not worth having elsewhere;
 - on the last quarter, before and after adaptation: the criteria of `adaptation.criteria`, averaged over the targets.
 
 A target's labels are used nowhere here. The value with the best hold-out is named first, since a criterion on the
-targets can be fooled by a collapse; where hold-outs are level (half a percent), view information decides.
+targets can be fooled by a collapse; where hold-outs are level (half a percent) the adapted source decides, and where
+that is level too, view information.
 """
 
 import copy
@@ -19,6 +22,8 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,7 @@ from clients.adaptation import localise
 from clients.identity import Client
 from clients.network import inputs_of, use_own_statistics
 from domains.examples import Examples
+from domains.registry import family, spec_of
 from protocol.runtime import choose_device, set_threads
 from protocol.seeds import client_name, generator_for
 from protocol.settings import Scalar, Settings
@@ -51,6 +57,9 @@ JUDGED_SHARE = 0.25
 
 JUDGED = 1000
 """Inputs of each target that are judged, at most (our choice)."""
+
+ADAPTED_SOURCE = 4000
+"""Examples of the source's test part that are adapted to and judged, at most (our choice)."""
 
 JUDGED_ROWS = 4000
 """Predictions that a criterion sees, at most: of scenes, one a place (our choice)."""
@@ -78,6 +87,7 @@ def judge(settings: Settings) -> dict[str, Any]:
             after[domain] = criteria(localise(own, client), judged, settings)
     return {
         "hold_out": hold_out(network, source, settings),
+        "source": adapted_source(network, source, settings),
         "before": _mean(before),
         "after": _mean(after),
         "by_target": {"before": before, "after": after},
@@ -89,7 +99,37 @@ def judge(settings: Settings) -> dict[str, Any]:
 def hold_out(network: Network, source: Source, settings: Settings) -> float:
     """Percent right, or mean IoU in percent, on a randomised look at the source hold-out."""
     inputs, labels = source.held_out(generator_for(settings.seed, "server", 0, "hold-out"))
-    predicted = torch.cat([network(inputs[part]).argmax(dim=1) for part in forward_slices(inputs)])
+    return _right([network], inputs, labels, settings)
+
+
+def adapted_source(network: Network, source: Source, settings: Settings) -> dict[str, float]:
+    """`hold_out` of the source's test part, randomised, `before` and `after` adaptation to it without labels."""
+    generator = generator_for(settings.seed, "server", 0, "adapted source")
+    examples = family(settings.data).load(settings.source, "test", spec_of(settings)).with_known_labels()
+    examples = examples.limited(ADAPTED_SOURCE, settings.seed)
+    inputs, labels = examples.inputs[:], examples.labels[:]
+    if source.randomise:
+        inputs, labels = source.augmentation.randomise(inputs, labels, generator, source.backgrounds)
+    with tempfile.TemporaryDirectory() as folder:
+        client = _client(settings.source, Examples(inputs, labels), settings, Path(folder))
+        unlabelled = replace(client, train=client.train.without_labels())
+        judged, known = inputs_of(client, client.test), client.test.labels[:].long()
+        before = _right([network], judged, known, settings)
+        own = copy.deepcopy(network).requires_grad_(False)
+        use_own_statistics(own, inputs_of(unlabelled, unlabelled.train), unlabelled)
+        local = localise(copy.deepcopy(own), unlabelled)
+        return {"before": before, "after": _right([own, local], judged, known, settings)}
+
+
+@torch.no_grad()
+def _right(networks: Sequence[Network], inputs: Inputs | Tensor, labels: Tensor, settings: Settings) -> float:
+    """Percent that the networks' mean probabilities get right, or mean IoU in percent."""
+    predicted = torch.cat(
+        [
+            sum(network(inputs[part]).softmax(dim=1) for network in networks).argmax(dim=1)
+            for part in forward_slices(inputs)
+        ]
+    ).to(labels.device)
     known = labels >= 0
     if metric_of(settings) != MEAN_IOU:
         return 100 * (predicted == labels)[known].float().mean().item()
@@ -120,9 +160,11 @@ def criteria(network: Network, inputs: Inputs, settings: Settings) -> dict[str, 
 
 
 def chosen(tried: dict[str, dict[str, Any]]) -> str:
-    """The value with the best hold-out; among those level with it, the one with the most view information after."""
+    """The value with the best hold-out; among level ones by the adapted source, then by view information after it."""
     best = max(result["hold_out"] for result in tried.values())
     level = {value: result for value, result in tried.items() if result["hold_out"] >= best - LEVEL}
+    best = max(result["source"]["after"] for result in level.values())
+    level = {value: result for value, result in level.items() if result["source"]["after"] >= best - LEVEL}
     return max(level, key=lambda value: level[value]["after"]["view_information"])
 
 
@@ -146,11 +188,13 @@ def main(arguments: list[str] | None = None) -> None:
 def table(key: str, tried: dict[str, dict[str, Any]]) -> str:
     """What was tried as Markdown; arrows lead from before to after adaptation."""
     names = list(next(iter(tried.values()))["before"])
-    lines = [f"| {key} | source hold-out | {' | '.join(name.replace('_', ' ') for name in names)} | seconds |"]
-    lines.append("| ---: " * (len(names) + 3) + "|")
+    titles = [key, "source hold-out", "adapted source", *(name.replace("_", " ") for name in names), "seconds"]
+    lines = [f"| {' | '.join(titles)} |"]
+    lines.append("| ---: " * (len(names) + 4) + "|")
     for value, result in tried.items():
         moves = " | ".join(f"{result['before'][name]:.3f} → {result['after'][name]:.3f}" for name in names)
-        lines.append(f"| {value} | {result['hold_out']:.1f} | {moves} | {result['seconds']:.0f} |")
+        source = f"{result['source']['before']:.1f} → {result['source']['after']:.1f}"
+        lines.append(f"| {value} | {result['hold_out']:.1f} | {source} | {moves} | {result['seconds']:.0f} |")
     return "\n".join(lines)
 
 

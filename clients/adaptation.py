@@ -23,7 +23,7 @@ from clients import local_part, privacy
 from clients.evaluation import count
 from clients.identity import Client
 from clients.mixture import FollowingMixture
-from clients.network import feature_rows, inputs_of, received_network, use_own_statistics
+from clients.network import expected_shares, feature_rows, inputs_of, received_network, use_own_statistics
 from protocol.records import from_record, reply_to, to_record
 from protocol.runtime import choose_device
 
@@ -162,15 +162,16 @@ def personalise_copy(message: Message, client: Client) -> Message:
 def personalise(network: Network, client: Client) -> tuple[Network, dict[str, float]]:
     """The client's own copy of G and head, out of the server's network and also written to its folder, and losses."""
     settings = client.settings
-    own = predictors(network, client)
+    own, inputs = predictors(network, client), inputs_of(client, client.train)
     losses = adapt_network_unless_collapsed(
         own,
-        inputs_of(client, client.train),
+        inputs,
         steps=settings.personalise_steps,
         batch_size=settings.personalise_batch,
         learning_rate=settings.personalise_learning_rate,
         threshold=settings.confidence,
         generator=client.generator("personalise"),
+        class_shares=expected_shares(network, inputs, client),
     )
     local_part.write(client.folder, local_part.PERSONAL, own.state_dict())
     return own, losses
@@ -217,14 +218,16 @@ def localise(network: Network, client: Client, start: State | None = None) -> Ne
         classifier.load_state_dict(local_part.group("classifier", uploaded))
     local = Network(network.feature_extractor, classifier, network.feature_size)
     if settings.self_train:
+        inputs = inputs_of(client, client.train)
         adapt_head_and_scales(
             local,
-            inputs_of(client, client.train),
+            inputs,
             steps=settings.self_train_steps,
             batch_size=settings.self_train_batch,
             learning_rate=settings.self_train_learning_rate,
             threshold=settings.confidence,
             generator=client.generator("self-training"),
+            class_shares=expected_shares(network, inputs, client),
         )
     local_part.write(
         client.folder,

@@ -10,7 +10,7 @@ from adaptation.augmentations import AUGMENTATIONS
 from adaptation.batches import forward_slices
 from adaptation.inputs import Inputs
 from adaptation.networks import Network, build
-from adaptation.self_training import adapt_statistics
+from adaptation.self_training import adapt_statistics, predicted_shares
 from clients.identity import Client
 from domains.examples import Examples
 from domains.registry import family
@@ -57,6 +57,14 @@ def use_own_statistics(network: Network, inputs: Inputs, client: Client) -> None
     if settings.local_batch_norm and examples > 1:
         largest_weight = settings.batch_norm_share * examples / (examples + settings.batch_norm_prior)
         adapt_statistics(network, inputs, largest_weight, client.generator("statistics"))
+
+
+def expected_shares(network: Network, inputs: Inputs, client: Client) -> Tensor | None:
+    """How often self-training should expect each class, (C,): as G and F_g predict it where labels are maps, else None.
+
+    None is equally often. Pixels are never shared out so: there are streets with more sky than people everywhere.
+    """
+    return predicted_shares(network, inputs) if family(client.settings.data).segmentation else None
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from flwr.app import Message
 
 from adaptation.self_training import adapt_network
 from clients.identity import Client
-from clients.network import inputs_of, received_network
+from clients.network import expected_shares, inputs_of, received_network
 from protocol.records import reply_to, to_record
 
 
@@ -15,15 +15,16 @@ def train(message: Message, client: Client) -> Message:
     """Local steps on pseudo-labels; labels of the client are never looked at."""
     began = time.perf_counter()
     settings = client.settings
-    network = received_network(message, client).requires_grad_(True)
+    network, inputs = received_network(message, client), inputs_of(client, client.train)
     losses = adapt_network(
-        network,
-        inputs_of(client, client.train),
+        network.requires_grad_(True),
+        inputs,
         steps=settings.local_steps,
         batch_size=settings.local_batch,
         learning_rate=settings.personalise_learning_rate,
         threshold=settings.confidence,
         generator=client.generator("self-training"),
+        class_shares=expected_shares(network, inputs, client),
     )
     metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began, **losses}
     state: dict[str, torch.Tensor] = network.state_dict()

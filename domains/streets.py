@@ -63,6 +63,7 @@ class Streets(Family):
         "plain-steps": 100,
         "server-steps": 20,
         "client-steps": 100,
+        "self-train": False,
         "self-train-steps": 20,
         "self-train-batch": 8,
         "self-train-learning-rate": 4e-3,

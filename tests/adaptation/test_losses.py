@@ -212,8 +212,22 @@ class TestInformationMaximisation:
         entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
         assert information_maximisation(logits).item() == pytest.approx(entropy - math.log(2))
 
-    def test_gradient(self):
-        assert torch.autograd.gradcheck(information_maximisation, random_logits(6, 4).requires_grad_())
+    def test_equal_shares_are_the_default_but_for_log_c(self):
+        logits = random_logits(6, 4)
+        equal = information_maximisation(logits, torch.full((4,), 0.25, dtype=logits.dtype))
+        assert equal.item() == pytest.approx(information_maximisation(logits).item() + math.log(4))
+
+    def test_is_lowest_where_certain_predictions_have_the_expected_shares(self):
+        shares = torch.tensor([0.75, 0.25])
+        in_shares = information_maximisation(1e4 * torch.eye(2)[[0, 0, 0, 1]], shares)
+        assert in_shares.item() == pytest.approx(0, abs=1e-6)
+        assert information_maximisation(1e4 * torch.eye(2), shares).item() == pytest.approx(math.log(2 / 3**0.5))
+
+    @pytest.mark.parametrize("shares", [None, torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)])
+    def test_gradient(self, shares):
+        assert torch.autograd.gradcheck(
+            lambda x: information_maximisation(x, shares), random_logits(6, 4).requires_grad_()
+        )
 
     def test_gradient_is_finite_for_classes_nobody_predicts(self):
         logits = (1e4 * torch.eye(4)[:2]).requires_grad_()

@@ -13,6 +13,7 @@ from adaptation.self_training import (
     adapt_head_and_scales,
     adapt_network,
     adapt_network_unless_collapsed,
+    predicted_shares,
     adapt_statistics,
 )
 from domains.examples import Examples
@@ -134,6 +135,26 @@ def test_personalising_moves_every_parameter_and_the_running_statistics(source_n
     network = copy_of(source_network)
     make_own(network, bars(128, 90, 5)[0])
     assert changed_names(source_network, network) == set(source_network.state_dict())
+
+
+def test_shares_are_the_mean_prediction(source_network):
+    images, _ = blobs(50, 3)
+    inputs = inputs_of(images)
+    with torch.no_grad():
+        expected = source_network(inputs[:]).softmax(dim=1).mean(dim=0)
+    torch.testing.assert_close(predicted_shares(source_network, inputs), expected)
+
+
+@pytest.mark.parametrize("train", [adapt, make_own])
+def test_predictions_move_towards_the_expected_shares(source_network, train):
+    images, _ = blobs(120, 3)
+    first_rarely = torch.tensor([0.02, 0.49, 0.49])
+    found = {}
+    for name, shares in {"equal": None, "first rarely": first_rarely}.items():
+        network = copy_of(source_network)
+        train(network, images, threshold=1.0, class_shares=shares)  # no prediction is a label
+        found[name] = predicted_shares(network, inputs_of(images))[0].item()
+    assert found["first rarely"] < found["equal"] - 0.02
 
 
 def test_the_personal_copy_is_the_moving_average_of_the_steps(source_network, monkeypatch):

@@ -23,8 +23,8 @@ def settings(settings_of):
     return settings_of(targets="blend,pen", target_limit=40, source_limit=60, scenery=False)
 
 
-def result(hold_out, information):
-    return {"hold_out": hold_out, "after": {"view_information": information}}
+def result(hold_out, information, source=70.0):
+    return {"hold_out": hold_out, "source": {"after": source}, "after": {"view_information": information}}
 
 
 def test_a_value_is_judged_without_the_targets_labels(settings, monkeypatch):
@@ -32,6 +32,7 @@ def test_a_value_is_judged_without_the_targets_labels(settings, monkeypatch):
     assert set(judged["before"]) == set(judged["after"]) == CRITERIA
     assert 0 <= judged["hold_out"] <= 100
     assert judged["before"] != judged["after"]
+    assert set(judged["source"]) == {"before", "after"}
 
     load = Digits.load
     unlabelled = {"blend", "pen"}
@@ -48,6 +49,10 @@ def test_a_value_is_judged_without_the_targets_labels(settings, monkeypatch):
 def test_the_best_hold_out_is_named_unless_a_level_one_tells_more_about_the_targets():
     assert chosen({"1": result(70.0, 2.0), "2": result(80.0, 1.0)}) == "2"
     assert chosen({"1": result(79.8, 2.0), "2": result(80.0, 1.0), "3": result(79.0, 2.2)}) == "1"
+
+
+def test_of_level_hold_outs_the_one_is_named_that_harms_the_source_least():
+    assert chosen({"1": result(80.0, 2.0, 60.0), "2": result(79.8, 1.0, 70.0), "3": result(70.0, 1.0, 80.0)}) == "2"
 
 
 def test_the_command_writes_figures_and_a_table_without_a_path(settings, tmp_path, capsys):

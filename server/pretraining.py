@@ -66,6 +66,7 @@ def pretrained(
             kept.parent.mkdir(parents=True, exist_ok=True)
             aside = kept.with_suffix(f".{os.getpid()}")
             aside.touch()
+            aside.unlink()
     progress.stage(stage, steps)
     report = pretrain(
         network,

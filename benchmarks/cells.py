@@ -10,6 +10,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -167,7 +168,7 @@ class Cell:
         """The command line for people, without a path of this machine."""
         shown = {key: "DIR" if key in PATHS else value for key, value in self.run_config.items()}
         program = ["python", "-m"] * self.method.breaks_privacy + self._program()
-        return " ".join([*program, *self._pairs(shown)])
+        return shlex.join([*program, *self._pairs(shown)])
 
     def execute(self, tick: Callable[[], None]) -> None:
         """Run the cell to its end and keep its result; `tick` is called a few times a second.

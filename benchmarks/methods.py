@@ -52,7 +52,8 @@ def _alone(extra: str) -> Method:
     switches = {"randomise": True, "scenery": True} if extra == "scenery" else {extra: True}
     with_what = "randomise and scenery" if extra == "scenery" else extra
     changes = {"preset": "paper", **switches}
-    return Method(f"paper+{extra}", f"preset paper with {with_what} alone", "ablation", changes, (extra,))
+    needs = ("scenery",) if extra == "scenery" else ()
+    return Method(f"paper+{extra}", f"preset paper with {with_what} alone", "ablation", changes, needs)
 
 
 def _left_out(extra: str) -> Method:
@@ -134,7 +135,7 @@ def select(words: str, family_defaults: Mapping[str, Scalar]) -> list[Method]:
         Names of methods and keys of `SELECTIONS`. What a key stands for leaves out methods that don't fit the data;
         a method named by itself is refused then.
     family_defaults
-        `domains.family.Family.defaults`: an extra that is False there has no meaning for the data.
+        `domains.family.Family.defaults`: an extra that is False there has no meaning for the data, or is off for it.
 
     Raises
     ------
@@ -148,7 +149,7 @@ def select(words: str, family_defaults: Mapping[str, Scalar]) -> list[Method]:
         elif word not in METHODS:
             raise SettingsError(f"--methods {word}: no such method; allowed are {', '.join((*SELECTIONS, *METHODS))}")
         elif missing := _missing(METHODS[word], family_defaults):
-            raise SettingsError(f"--methods {word}: this data knows no {missing}; leave the method out")
+            raise SettingsError(f"--methods {word}: this data is adapted to without {missing}; leave the method out")
         else:
             chosen.add(word)
     if not chosen:

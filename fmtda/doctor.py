@@ -68,6 +68,7 @@ def doctor(
 
     - `fmtda doctor --no-ray`  (at once)
     """
+    from rich.markup import escape
     from rich.table import Table
 
     console = open_console()
@@ -76,7 +77,7 @@ def doctor(
     for finding in look(ray):
         findings.append(finding)
         mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}[finding.state]
-        table.add_row(mark, finding.subject, finding.found, finding.advice)
+        table.add_row(mark, *map(escape, (finding.subject, finding.found, finding.advice)))
     console.print(table)
     broken = [finding.subject for finding in findings if finding.state == "broken"]
     if broken:
@@ -122,8 +123,7 @@ def _pins() -> Iterator[Finding]:
             found = ""
         if not requirement.specifier.contains(found or "0", prereleases=True) or not found:
             wrong += 1
-            wanted = f"{requirement.name}{requirement.specifier}"
-            yield Finding(requirement.name, "broken", found or "not installed", f"pip install '{wanted}'")
+            yield Finding(requirement.name, "broken", found or "not installed", f"pip install '{requirement}'")
     if not needed:
         yield Finding("fmtda", "broken", "not installed as a package", "pip install -e . in its folder")
     elif not wrong:

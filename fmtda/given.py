@@ -121,6 +121,8 @@ def writable(output: Path | None, default: Path) -> Path:
         refuse(f"--output {output}: this is a folder; name a file, such as {output / default.name}")
     if not file.parent.is_dir():
         refuse(f"--output {output}: there is no folder {file.parent}; make it, or name another")
+    if not os.access(file.parent, os.W_OK):
+        refuse(f"--output {output}: {file.parent} can't be written to; name another folder")
     return file
 
 

@@ -67,7 +67,7 @@ class Bars:
         self.note(f"round {server_round}/{rounds}: {describe(reached, self._metric)}{left}")
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False, soft_wrap=True)
+        self._bars.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 class StageBar:

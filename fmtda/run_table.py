@@ -93,7 +93,7 @@ def print_generated(console: Console, summary: dict[str, Any], path: Path) -> No
         table.add_row(domain, f"{loss:.4g}")
     console.print(table)
     _print_costs(console, summary, path)
-    console.print(f"more samples: fmtda sample {path}", highlight=False, soft_wrap=True)
+    console.print(f"more samples: fmtda sample {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _print_costs(console: Console, summary: dict[str, Any], path: Path) -> None:
@@ -105,7 +105,7 @@ def _print_costs(console: Console, summary: dict[str, Any], path: Path) -> None:
         f"{summary['wall_seconds']:.0f} s in all; {summary['failures']} failures",
         highlight=False,
     )
-    console.print(f"run directory: {path}", highlight=False, soft_wrap=True)
+    console.print(f"run directory: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _percent(value: float | None) -> str:

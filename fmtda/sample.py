@@ -56,6 +56,8 @@ def sample(
             refuse(f"{run}: no whole checkpoint here yet; let it finish a round with: fmtda generate --resume {path}")
         kind = MODELS[settings.workload].kind
         file = writable(output, directory.samples / f"seed-{seed}-count-{count}{kind.suffix}")
+        if file.suffix != kind.suffix:
+            refuse(f"--output {output}: samples of {settings.workload} are written as {kind.suffix}; end the name so")
         set_threads(settings.server_threads)
         results = Results(settings)
         results.restore(checkpoint)
@@ -74,6 +76,9 @@ def sample(
     except KeyboardInterrupt:
         print("fmtda: interrupted; nothing was written", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    file.parent.mkdir(exist_ok=True)
-    kind.write(samples, file, settings)
+    try:
+        file.parent.mkdir(exist_ok=True)
+        kind.write(samples, file, settings)
+    except OSError as error:
+        refuse(f"--output {file}: {error}; draw them again into a folder that can be written to")
     print(f"fmtda: {file}")

@@ -123,9 +123,13 @@ class RunDirectory:
         return read_metrics(self.path)
 
     def cut_back(self, server_round: int) -> None:
-        """Keep only the metrics of whole rounds up to `server_round`, so that a resumed run equals an unbroken one."""
+        """Keep only the metrics of whole rounds up to `server_round`, so that a resumed run equals an unbroken one.
+
+        The summary of a run that had ended goes too: until the next end it would tell of another model.
+        """
         kept = [line for line in self.metrics() if line["round"] <= server_round and line["phase"] == "round"]
         self._write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        (self.path / "summary.json").unlink(missing_ok=True)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""

@@ -35,9 +35,15 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        If no cell is finished yet.
+        If it is of another program, or no cell is finished yet.
     """
-    results = json.loads((path / FILE).read_text())
+    try:
+        results = json.loads((path / FILE).read_text())
+        of_ours = isinstance(results["cells"], list) and bool(results["methods"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        of_ours = False
+    if not of_ours:
+        raise SettingsError(f"{path}: {FILE} there is not of fmtda benchmark; name a folder that it wrote, or runs")
     if not any(cell["result"] for cell in results["cells"]):
         raise SettingsError(f"{path}: no cell of this benchmark is finished yet")
     return results

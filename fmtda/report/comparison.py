@@ -22,10 +22,13 @@ from server.metrics import mean
 
 def names_of(runs: list[Run]) -> list[str]:
     """The folders' names, longer where two share one."""
+    places = [run.path.absolute().parts for run in runs]
     names = [run.name for run in runs]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{run.path.parent.name}/{run.name}" for run in runs]
+    for length in range(2, max(map(len, places), default=0) + 1):
+        if len(set(names)) == len(names):
+            break
+        names = ["/".join(parts[-length:]) for parts in places]
+    return names
 
 
 def sentence(runs: list[Run]) -> str:
@@ -67,9 +70,7 @@ def _table(runs: list[Run]) -> Section:
             ]
         )
     head = ["run", "method", "seed", "rounds", "clients", *domains, "average", "up", "client", "in all"]
-    text = (
-        "Up and client: bytes and seconds of a client a round. In all: of the run, its last sitting if it was resumed."
-    )
+    text = "Up and client: bytes and seconds of a client a round. In all: of the run, all its sittings."
     return Section("Side by side", text, [Table(head, rows)])
 
 

@@ -1,6 +1,7 @@
 """A run directory as the report reads it: settings, lines of metrics, and what its clients agreed to show."""
 
 import json
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ class Run:
         """A command line that starts the same run: what differs from the defaults of its data and preset."""
         config = self.settings.run_config()
         named = {key: config[key] for key in KEPT_IN_COMMAND if key in config}
-        words = [f"fmtda {self.settings.command}"]
+        words = ["fmtda", self.settings.command]
         if self.generative:
             words.append(str(named.pop("workload")))
             named.pop("preset", None)
@@ -125,13 +126,13 @@ class Run:
         else:
             named.pop("workload")
         for key, value in named.items():
-            words.append(f"--{key} {value}")
+            words += [f"--{key}", str(value)]
         if config.get("data-dir"):
-            words.append("--data-dir DIR")
+            words += ["--data-dir", "DIR"]
         for key, value in self.changed_settings().items():
             shown = str(value).lower() if isinstance(value, bool) else value
-            words.append(f"-c {key}={shown}")
-        return " ".join(words)
+            words += ["-c", f"{key}={shown}"]
+        return shlex.join(words)
 
     def changed_settings(self) -> dict[str, Scalar]:
         """The settings that are not their default, without those that the command line has options for."""

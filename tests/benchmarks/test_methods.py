@@ -28,10 +28,16 @@ def test_all_is_everything_but_the_ablation():
     assert {"source-only", "adabn", "fed-mcd", "fed-dann", "dualadapt-paper", "dualadapt", "mcd"} < set(names("all"))
 
 
+def test_an_extra_that_is_off_for_the_data_can_be_tried_and_not_left_out():
+    off = {**NO_SCENERY, "self-train": False}
+    assert set(names("ablation", NO_SCENERY)) - set(names("ablation", off)) == {"default-self-train"}
+    assert names("paper+self-train", off) == ["paper+self-train"]
+
+
 def test_data_without_scenery_leaves_out_what_needs_it():
     assert set(names("all")) - set(names("all", NO_SCENERY)) == {"dualadapt-no-scenery"}
     assert set(names("ablation")) - set(names("ablation", NO_SCENERY)) == {"dualadapt-no-scenery", "paper+scenery"}
-    with pytest.raises(SettingsError, match="dualadapt-no-scenery: this data knows no scenery"):
+    with pytest.raises(SettingsError, match="dualadapt-no-scenery: this data is adapted to without scenery"):
         select("dualadapt-no-scenery", NO_SCENERY)
 
 

@@ -42,6 +42,12 @@ def test_a_package_of_another_version_is_broken_and_the_command_is_there(monkeyp
     assert "flwr" in told and "1.0" in told and "pip install" in told and "broken: flwr" in told
 
 
+def test_a_missing_extra_comes_with_the_whole_line_that_installs_it(monkeypatch):
+    monkeypatch.setattr(doctor, "_installed", lambda name: name != "rdkit")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "pip install -e '.[generative]'" in examined("--no-ray")
+
+
 def test_a_cache_that_cant_be_written_to_is_broken(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FMTDA_CACHE", str(tmp_path / "file"))

@@ -65,6 +65,7 @@ def test_sampling_refuses_what_it_cannot_draw_from(copied, generated, finished, 
     assert "workload=adaptation draws nothing" in refused("sample", finished[0])
     assert "--sampler euler: no such sampler; allowed are ddpm, ddim" in refused("sample", copied, "--sampler", "euler")
     assert "this is a folder" in refused("sample", copied, "--output", tmp_path)
+    assert "are written as .png" in refused("sample", copied, "--output", tmp_path / "grid.svg")
     assert "there is no folder" in refused("sample", copied, "--output", tmp_path / "nowhere" / "grid.png")
     config = copied / "config.toml"
     original = config.read_text()

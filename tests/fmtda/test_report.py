@@ -2,8 +2,10 @@
 
 import json
 import re
+import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -11,6 +13,7 @@ import pytest
 from invoked import invoke, refused
 from real_runs import TINY
 
+from fmtda.report.comparison import names_of
 from fmtda.report.page import rendered
 from fmtda.report.runs import Run
 from protocol.illustrations import PICTURES
@@ -122,7 +125,7 @@ def test_configuration_versions_and_a_command_that_makes_the_same_settings(finis
         if key != "output":
             assert f"{key} {str(value).lower() if isinstance(value, bool) else value}" in text
     assert f"torch {run.versions['torch']}" in text
-    words = run.command.split()
+    words = shlex.split(run.command)
     given = _given(words[2:])
     again = effective_settings(given).run_config()
     ours = run.settings.run_config()
@@ -260,6 +263,25 @@ def test_a_benchmark_shows_its_table(benchmark_page):
 def test_a_benchmark_is_reported_alone(finished):
     folder = ROOT / "benchmarks" / "results" / "digit-five"
     assert "report it alone" in refused("report", finished[0], folder)
+
+
+def test_runs_of_one_name_are_told_apart(finished, tmp_path):
+    places = [tmp_path / method / "seed-0" / "run" for method in ("adabn", "dualadapt")]
+    for place in places:
+        shutil.copytree(finished[0], place)
+    assert names_of([Run.read(place) for place in places]) == ["adabn/seed-0/run", "dualadapt/seed-0/run"]
+
+
+def test_a_blank_in_a_name_is_quoted_in_the_command(finished):
+    run = Run.read(finished[0])
+    renamed = replace(run, settings=run.settings.changed(source="Real World"))
+    assert "--source 'Real World'" in renamed.command
+
+
+def test_results_of_another_program_are_refused(tmp_path):
+    for text in ('{"cells": {}}', "[]", "{", '{"models": {}}'):
+        (tmp_path / "results.json").write_text(text)
+        assert "is not of fmtda benchmark" in refused("report", tmp_path)
 
 
 def test_what_is_no_run_is_refused(tmp_path, finished):

@@ -210,8 +210,14 @@ def test_counts_without_those_of_f_g_end_no_run(heads, settings, grid_of, silenc
 def test_a_finished_run_goes_on_for_more_rounds(settings, grid_of, silence, tmp_path):
     unbroken = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "unbroken")), silence)
     run(grid_of.simulated(3), settings.changed(rounds=1), silence)
+    assert (tmp_path / "run" / "summary.json").exists()
+
+    def look(sent, honest):
+        assert sent.metadata.message_type != "train" or not (tmp_path / "run" / "summary.json").exists()
+        return honest
+
     first_sitting = sum(line["wall_seconds"] for line in read_metrics(tmp_path / "run"))
-    resumed = run(grid_of.simulated(3), settings.changed(resume=True), silence)
+    resumed = run(grid_of.simulated(3, tamper=look), settings.changed(resume=True), silence)
     first, second = result(unbroken), result(resumed)
     assert same(first, second)
     assert json.loads((resumed.path / "summary.json").read_text())["wall_seconds"] > first_sitting > 0

@@ -82,7 +82,7 @@ def predict(
     except BrokenPipeError:
         raise  # whoever reads stdout has had enough
     except OSError as error:
-        refuse(f"--output {output}: {error}")
+        refuse(f"--output {output}: {error}" if output else f"standard output: {error}")
     except KeyboardInterrupt:
         kept = f"; {output} holds what was done" if output else ""
         print(f"fmtda: interrupted{kept}", file=sys.stderr)

@@ -173,7 +173,9 @@ def _check_targets(settings: RunSettings) -> None:
     if not settings.target_domains:
         raise DataError(f"targets={settings.targets}: names no domain; allowed are {', '.join(allowed)}")
     if set(source) & set(settings.target_domains):
-        raise DataError(f"targets={settings.targets}: {settings.source} is the source, it can't be a target too")
+        raise DataError(
+            f"targets={settings.targets}: {settings.source} is the source, it can't be a target too; name another with source="
+        )
     if len(set(settings.target_domains)) < len(settings.target_domains):
         raise DataError(f"targets={settings.targets}: a domain is named twice")
     from_the_start = [domain for domain in settings.target_domains if domain not in settings.late_domains]

@@ -22,6 +22,9 @@ def init(
     server: Annotated[str, typer.Option(help="host name or IP address by which the clients reach the server")],
     clients: Annotated[str, typer.Option(help="comma list of the clients, each by the domain that it holds")],
     data: Annotated[str | None, typer.Option(help="family of the domains; default: the one that has them")] = None,
+    source: Annotated[
+        str, typer.Option(help="the server's labelled domain; default: the family's", show_default=False)
+    ] = "",
     data_dir: Annotated[
         str | None, typer.Option(help="folder with the data files, on each machine; default: /data")
     ] = None,
@@ -42,15 +45,16 @@ def init(
     What comes out and how to go on: `DIR/README.md` and docs/deploy.md.
     """
     from domains.examples import DataError
-    from fmtda.deploy.deployment import DATA_DIR, Deployment, family_of, needs_files
+    from fmtda.deploy.deployment import DATA_DIR, Deployment, family_of, needs_files, refuse_source_among
     from fmtda.deploy.folder import write
 
     names = tuple(name.strip() for name in clients.split(",") if name.strip())
     try:
         found = family_of(names, data)
+        refuse_source_among(names, found, source)
         if data_dir is None:
             data_dir = DATA_DIR if needs_files(found, names) else ""
-        write(Deployment(server, names, found.name, data_dir, port, node_port), folder.expanduser(), force)
+        write(Deployment(server, names, found.name, data_dir, port, node_port, source), folder.expanduser(), force)
     except (SettingsError, DataError) as error:
         refuse(error)
     print(f"fmtda: {folder / 'README.md'} has the commands, in order")

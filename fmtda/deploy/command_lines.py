@@ -36,6 +36,7 @@ def supernode(deployment: Deployment, client: str, folder: str) -> list[list[str
 
 def run_config(deployment: Deployment) -> str:
     """What a run on this deployment has to be told."""
-    keys = {"data": deployment.data, "data-dir": deployment.data_dir, "targets": ",".join(deployment.clients)}
+    keys = {"data": deployment.data, "data-dir": deployment.data_dir, "source": deployment.source}
+    keys["targets"] = ",".join(deployment.clients)
     texts = [f'{key}="{value}"' for key, value in keys.items() if value]
     return " ".join([*texts, f"clients={len(deployment.clients)}"])

@@ -45,6 +45,8 @@ class Deployment:
     node_port
         Where the first SuperNode talks to its own ClientApp, on its machine alone; the next one takes the next port,
         so that several fit on one machine.
+    source
+        The server's labelled domain; empty leaves it to the family.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Deployment:
     data_dir: str
     port: int = 8000
     node_port: int = 9094
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.is_address and not HOST_NAME.fullmatch(self.server):
@@ -119,6 +122,22 @@ def family_of(clients: tuple[str, ...], named: str | None) -> Family:
             f"--clients {unknown[0]}: {named} has no such domain; allowed are {', '.join(found.domains)}"
         )
     return found
+
+
+def refuse_source_among(clients: tuple[str, ...], data: Family, source: str) -> None:
+    """A client can't hold what the server has as its labelled source.
+
+    Raises
+    ------
+    SettingsError
+        Naming the client and what to do.
+    """
+    taken = source or (data.default_source if data.domains else "")
+    if taken in clients:
+        raise SettingsError(
+            f"--clients {','.join(clients)}: {taken} is the server's labelled source; leave it out, or name another "
+            "domain with --source"
+        )
 
 
 def needs_files(data: Family, clients: tuple[str, ...]) -> bool:

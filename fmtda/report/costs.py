@@ -12,9 +12,10 @@ COSTS = {"up": "uploaded bytes", "down": "downloaded bytes", "seconds": "seconds
 
 
 def section(run: Run) -> Section | None:
-    """Means over the rounds in which a client took part, training and evaluation together."""
+    """Means over the rounds with an evaluation in which a client took part, training and evaluation together."""
     seen: dict[str, list[dict]] = {}
-    for line in run.rounds:
+    whole = [line for line in run.rounds if line.get("evaluated", True)]
+    for line in whole:
         for name, client in line["clients"].items():
             seen.setdefault(name, []).append(client)
     if not seen:
@@ -24,7 +25,7 @@ def section(run: Run) -> Section | None:
         for name, clients in sorted(seen.items())
     }
     figures = [_figure(by_client, cost, title) for cost, title in COSTS.items()]
-    server = [line["server_seconds"] for line in run.rounds if "server_seconds" in line]
+    server = [line["server_seconds"] for line in whole if "server_seconds" in line]
     rows = [
         [
             name,
@@ -38,7 +39,7 @@ def section(run: Run) -> Section | None:
     ]
     table = Table(["client", "domain", "rounds", "up", "down", "seconds"], rows, f"every client ({len(rows)})")
     text = (
-        f"By client, the mean over its rounds. On average a client uploads {shown_bytes(run.cost('up'))} and downloads "
+        f"By client, the mean over its rounds that have an evaluation. On average a client uploads {shown_bytes(run.cost('up'))} and downloads "
         f"{shown_bytes(run.cost('down'))} a round and works {shown_seconds(run.cost('seconds'))}; the server works "
         f"{shown_seconds(mean(server))} a round."
     )

@@ -54,7 +54,7 @@ def test_a_machines_folder_holds_no_other_machines_secret(written):
 
 def test_nothing_is_overwritten_without_force(written):
     before = contents(written)
-    refused = init(written, clients="svhn,mnist")
+    refused = init(written, clients="svhn,mnist-m")
     assert refused.exit_code == 2
     assert "--force" in refused.stderr
     assert contents(written) == before
@@ -157,6 +157,14 @@ def test_the_page_names_every_client_and_an_ipv6_address_in_brackets():
     ] * 2
     assert all(other not in block for other, block in zip(("usps", "svhn"), started, strict=True))
     assert "--port 9095" in started[1]
+
+
+def test_the_servers_source_is_no_client_and_another_one_is_written_down(tmp_path):
+    refused = init(tmp_path / "federation", clients="svhn,mnist")
+    assert refused.exit_code == 2 and "mnist is the server's labelled source" in refused.stderr
+    assert not (tmp_path / "federation").exists()
+    assert init(tmp_path / "federation", "--source", "usps", clients="svhn,mnist").exit_code == 0
+    assert 'source="usps"' in (tmp_path / "federation" / "README.md").read_text()
 
 
 def test_embedded_data_need_no_folder(tmp_path):

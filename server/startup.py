@@ -174,7 +174,8 @@ def _check_targets(settings: RunSettings) -> None:
         raise DataError(f"targets={settings.targets}: names no domain; allowed are {', '.join(allowed)}")
     if set(source) & set(settings.target_domains):
         raise DataError(
-            f"targets={settings.targets}: {settings.source} is the source, it can't be a target too; name another with source="
+            f"targets={settings.targets}: {settings.source} is the source, it can't be a target too; "
+            "name another with source="
         )
     if len(set(settings.target_domains)) < len(settings.target_domains):
         raise DataError(f"targets={settings.targets}: a domain is named twice")

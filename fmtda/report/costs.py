@@ -39,9 +39,9 @@ def section(run: Run) -> Section | None:
     ]
     table = Table(["client", "domain", "rounds", "up", "down", "seconds"], rows, f"every client ({len(rows)})")
     text = (
-        f"By client, the mean over its rounds that have an evaluation. On average a client uploads {shown_bytes(run.cost('up'))} and downloads "
-        f"{shown_bytes(run.cost('down'))} a round and works {shown_seconds(run.cost('seconds'))}; the server works "
-        f"{shown_seconds(mean(server))} a round."
+        "By client, the mean over its rounds that have an evaluation. On average a client uploads "
+        f"{shown_bytes(run.cost('up'))} and downloads {shown_bytes(run.cost('down'))} a round and works "
+        f"{shown_seconds(run.cost('seconds'))}; the server works {shown_seconds(mean(server))} a round."
     )
     return Section("Bytes and seconds", text, [Figures(figures, "third"), table])
 

@@ -23,7 +23,7 @@ def settings(generative_settings_of, tmp_path):
 
 
 def result(directory):
-    lines = [{k: v for k, v in line.items() if k != "server_seconds"} for line in directory.metrics()]
+    lines = [{k: v for k, v in line.items() if "seconds" not in k} for line in directory.metrics()]
     return lines, checkpoints.latest(directory.checkpoints)
 
 

@@ -23,6 +23,7 @@ def finished(grid, settings, silence):
 def without_seconds(lines):
     for line in lines:
         line.pop("server_seconds", None)
+        line.pop("wall_seconds")
         line.pop("pretraining_seconds", None)
         for client in line["clients"].values():
             client.pop("seconds")

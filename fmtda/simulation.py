@@ -127,7 +127,7 @@ def _end_process(settings: RunSettings, progress: Progress, resume: str, why: st
 
     def leave() -> None:
         for process in ray_processes:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.Error):
                 process.kill()
         os._exit(status)
 

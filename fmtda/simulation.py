@@ -54,6 +54,7 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
     _log_flower_to(Path(settings.output))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
     warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
+    from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
     from flwr.simulation import run_simulation
 
     from clients.app import app as client_app
@@ -77,21 +78,29 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
     if not cluster_address():
         # Without "local", Ray would join whatever cluster was last started on this machine.
         init_args |= {"address": "local", "num_cpus": cores_for(settings.supernodes, client_cpus)}
+    backend = {"init_args": init_args, "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus}}
+
+    def end_without_ray(error: Exception) -> NoReturn:
+        logging.getLogger("flwr").error("Ray failed", exc_info=error)
+        reason = str(_first_cause(error)).partition("\n")[0]
+        _end_process(settings, progress, resume, f"stopped: Ray failed: {reason} (more in {FLOWER_LOG})", FAILED)
+
+    try:
+        RayBackend(backend)  # starts Ray, as Flower would later, and Ray takes SIGTERM for itself
+    except Exception as error:  # Ray raises whatever it met, plain Exceptions among them
+        end_without_ray(error)
+    _stop_at_once_on_signal(settings, progress, resume)
     try:
         run_simulation(
             server_app=server_app,
             client_app=client_app,
             num_supernodes=settings.supernodes,
-            backend_config={
-                "init_args": init_args,
-                "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus},
-            },
+            backend_config=backend,
         )
     except RuntimeError as error:
         if error is app_error:
             raise
-        reason = str(_first_cause(error)).partition("\n")[0]
-        _end_process(settings, progress, resume, f"stopped: Ray failed: {reason} (more in {FLOWER_LOG})", FAILED)
+        end_without_ray(error)
 
 
 def cores_for(clients: int, client_cpus: float) -> int:

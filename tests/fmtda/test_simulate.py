@@ -82,7 +82,8 @@ def test_a_killed_run_resumes_to_the_same_metrics_and_arrays(finished, tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-def test_ctrl_c_ends_within_seconds_and_says_how_to_resume(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_within_seconds_and_says_how_to_resume(number, tmp_path):
     run = tmp_path / "interrupted"
     process = subprocess.Popen(
         command("--rounds", 50, "--output", run, "--client-cpus", 0.5),
@@ -92,7 +93,7 @@ def test_ctrl_c_ends_within_seconds_and_says_how_to_resume(tmp_path):
     )
     _wait_for(lambda: (run / "checkpoints" / "round-000001").exists(), process)
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     printed, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert f"fmtda simulate --resume {run} --client-cpus 0.5" in printed
@@ -113,7 +114,7 @@ def test_where_ray_cant_start_the_run_ends_with_the_reason(tmp_path):
     )
     assert done.returncode == 1
     assert "Ray failed" in done.stdout and "AF_UNIX path length" in done.stdout
-    assert f"fmtda simulate --resume {tmp_path / 'run'}" in done.stdout.replace("\n", "")
+    assert "nothing was trained yet" in done.stdout
     assert "Traceback" in (tmp_path / "run" / "flower.log").read_text() and "Traceback" not in done.stderr
 
 

@@ -40,13 +40,15 @@ def embedded(features: np.ndarray, seed: int) -> np.ndarray:
     """Features (N, D) as points (N, 2): t-SNE on the first principal components; equal seeds give equal points."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     features = features.astype(np.float64)
     # Features that are all equal, as of a collapsed network, have no principal component.
     if len(features) < 8 or np.ptp(features, axis=0).max() == 0:
         return np.zeros((len(features), 2))
     components = min(COMPONENTS, *features.shape)
-    with warnings.catch_warnings():
+    # One thread: beside another busy process, scikit-learn's threads wait for each other eight times as long.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")
         reduced = PCA(components, svd_solver="full").fit_transform(features)
         perplexity = min(30.0, (len(features) - 1) / 3)

@@ -7,7 +7,8 @@ falls along a cosine to zero.
 
 import copy
 import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -79,7 +80,6 @@ def adapt_head_and_scales(
     learning_rate: float,
     threshold: float,
     generator: torch.Generator,
-    class_shares: torch.Tensor | None = None,
 ) -> dict[str, float]:
     """Train the classifier and the BatchNorm scales and shifts on unlabelled inputs, in place.
 
@@ -92,7 +92,7 @@ def adapt_head_and_scales(
     ----------
     network : Network
     inputs : Inputs
-        The client's. A dense network's predictions count place by place of its feature maps.
+        The client's. For dense networks see `class_balanced`.
     steps, batch_size : int
         Mini-batches, and inputs in each.
     learning_rate : float
@@ -101,8 +101,6 @@ def adapt_head_and_scales(
         Class probability in (0, 1) above which a prediction counts as a label.
     generator : torch.Generator
         Source of the mini-batches and of the views.
-    class_shares : Tensor, (C,), optional
-        How often each class is expected, as `predicted_shares` says; equally often without.
 
     Returns
     -------
@@ -110,9 +108,8 @@ def adapt_head_and_scales(
         `loss`, and `confident` (share of predictions above the threshold, 0 to 1), each the mean over the steps;
         empty for no steps.
     """
-    training = _SelfTraining(network, inputs, threshold, generator, class_shares)
-    scales = [*network.classifier.parameters(), *_scales_and_shifts(network)]
-    return training.run(_unique(scales), steps, batch_size, learning_rate)
+    training = _OnInputsAndViews(network, inputs, threshold, generator)
+    return training.run(head_and_scales(network), steps, batch_size, learning_rate)
 
 
 def adapt_network(
@@ -132,9 +129,10 @@ def adapt_network(
     batch (training mode), so that its statistics become the client's. A moving average of the network gives the
     labels, and is the result (mean teacher, Tarvainen and Valpola 2017); all else is learned on views.
 
-    Parameters and results are those of `adapt_head_and_scales`.
+    Parameters and results are those of `adapt_head_and_scales`, and `class_shares`, a Tensor (C,): how often each class
+    is expected, as `predicted_shares` says; equally often without.
     """
-    training = _SelfTraining(network, inputs, threshold, generator, class_shares, teacher=copy.deepcopy(network))
+    training = _OnViews(network, inputs, threshold, generator, class_shares)
     return training.run(list(network.parameters()), steps, batch_size, learning_rate)
 
 
@@ -167,7 +165,7 @@ def adapt_network_unless_collapsed(
 def predicted_shares(network: Network, inputs: Inputs) -> torch.Tensor:
     """How often a network predicts each class on all the inputs, as probabilities say: (C,), summing to one."""
     network.eval()
-    batches = (_logits(network, inputs[part]).softmax(dim=1) for part in forward_slices(inputs))
+    batches = (logits(network, inputs[part]).softmax(dim=1) for part in forward_slices(inputs))
     sums = torch.stack([probabilities.sum(dim=0) for probabilities in batches]).sum(dim=0)
     return sums / sums.sum()
 
@@ -181,28 +179,33 @@ def _view_information(network: Network, inputs: Inputs, seed: int, count: int = 
     plain, changed = [], []
     for part in forward_slices(inputs):
         if len(chosen := judged[part]):
-            plain.append(_logits(network, inputs[chosen]).softmax(dim=1))
-            changed.append(_logits(network, inputs.view(chosen, generator)).softmax(dim=1))
+            plain.append(logits(network, inputs[chosen]).softmax(dim=1))
+            changed.append(logits(network, inputs.view(chosen, generator)).softmax(dim=1))
     return view_information(torch.cat(plain), torch.cat(changed))
 
 
-class _SelfTraining:
-    """The loop of both: without a teacher BatchNorm is in evaluation mode, with one the result averages the steps."""
+class SelfTraining(ABC):
+    """The loop of every self-training: what it learns from a mini-batch is up to `loss`."""
 
-    def __init__(
+    def __init__(self, network: Network, inputs: Inputs, generator: torch.Generator) -> None:
+        self.network, self.inputs, self.generator = network, inputs, generator
+
+    @abstractmethod
+    def loss(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss on these inputs, and the share of their predictions that it learns as labels, 0 to 1."""
+
+    def run(
         self,
-        network: Network,
-        inputs: Inputs,
-        threshold: float,
-        generator: torch.Generator,
-        class_shares: torch.Tensor | None,
-        teacher: Network | None = None,
-    ) -> None:
-        self.network, self.inputs, self.threshold, self.generator = network, inputs, threshold, generator
-        self.class_shares, self.teacher = class_shares, teacher
+        trained: list[nn.Parameter],
+        steps: int,
+        batch_size: int,
+        learning_rate: float,
+        after_step: Callable[[int], None] = lambda step: None,
+    ) -> dict[str, float]:
+        """Train these parameters alone, and leave the network in evaluation mode; see `adapt_head_and_scales`.
 
-    def run(self, trained: list[nn.Parameter], steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
-        """Train these parameters alone."""
+        `after_step` is called with the number of each step, from 0.
+        """
         required = [(parameter, parameter.requires_grad) for parameter in self.network.parameters()]
         self.network.requires_grad_(False)
         for parameter in trained:
@@ -211,15 +214,13 @@ class _SelfTraining:
         losses, confident = [], []
         for step, chosen in enumerate(shuffled_batches(len(self.inputs), batch_size, steps, self.generator)):
             optimiser.param_groups[0]["lr"] = learning_rate * (1 + math.cos(math.pi * (step + 0.5) / steps)) / 2
-            loss, labels = self._on_views(chosen) if self.teacher is not None else self._on_inputs_and_views(chosen)
+            loss, share = self.loss(chosen)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            self._average(step)
+            after_step(step)
             losses.append(loss.detach())
-            confident.append((labels.amax(dim=1) > self.threshold).float().mean())
-        if self.teacher is not None:
-            self.network.load_state_dict(self.teacher.state_dict())
+            confident.append(share)
         self.network.eval()
         for parameter, flag in required:
             parameter.requires_grad_(flag)
@@ -228,55 +229,79 @@ class _SelfTraining:
             return {}
         return {"loss": torch.stack(losses).mean().item(), "confident": torch.stack(confident).mean().item()}
 
-    def _on_inputs_and_views(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss by labels that input and view agree on, and these: class probabilities (R, C)."""
-        self.network.eval()
-        logits = _logits(self.network, self.inputs[chosen])
-        with torch.no_grad():
-            of_view = _logits(self.network, self.inputs.view(chosen, self.generator))
-            labels = (logits.softmax(dim=1) + of_view.softmax(dim=1)) / 2
-        of_another = _logits(self.network, self.inputs.view(chosen, self.generator))
-        return self._loss(of_another, labels, logits), labels
 
-    def _on_views(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss on a view by the teacher's labels for the inputs, and these: class probabilities (R, C)."""
+class _OnInputsAndViews(SelfTraining):
+    """Labels that an input and a view of it agree on, learned on another view."""
+
+    def __init__(self, network: Network, inputs: Inputs, threshold: float, generator: torch.Generator) -> None:
+        super().__init__(network, inputs, generator)
+        self.threshold = threshold
+
+    def loss(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.network.eval()
+        of_inputs = logits(self.network, self.inputs[chosen])
+        with torch.no_grad():
+            of_view = logits(self.network, self.inputs.view(chosen, self.generator))
+            labels = (of_inputs.softmax(dim=1) + of_view.softmax(dim=1)) / 2
+        of_another = logits(self.network, self.inputs.view(chosen, self.generator))
+        loss = confident_cross_entropy(of_another, labels, self.threshold) + information_maximisation(of_inputs)
+        return loss, _confident(labels, self.threshold)
+
+
+class _OnViews(SelfTraining):
+    """A teacher's labels for inputs, learned on a view of each; the teacher averages the steps and is the result."""
+
+    def __init__(
+        self,
+        network: Network,
+        inputs: Inputs,
+        threshold: float,
+        generator: torch.Generator,
+        class_shares: torch.Tensor | None,
+    ) -> None:
+        super().__init__(network, inputs, generator)
+        self.threshold, self.class_shares, self.teacher = threshold, class_shares, copy.deepcopy(network)
+
+    def loss(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.teacher.eval()
         with torch.no_grad():
-            labels = _logits(self.teacher, self.inputs[chosen]).softmax(dim=1)
+            labels = logits(self.teacher, self.inputs[chosen]).softmax(dim=1)
         self.network.train(len(chosen) > 1)
-        logits = _logits(self.network, self.inputs.view(chosen, self.generator))
-        return self._loss(logits, labels, logits), labels
+        of_view = logits(self.network, self.inputs.view(chosen, self.generator))
+        information = information_maximisation(of_view, self.class_shares)
+        loss = confident_cross_entropy(of_view, labels, self.threshold) + information
+        return loss, _confident(labels, self.threshold)
 
-    def _loss(self, of_view: torch.Tensor, labels: torch.Tensor, informed: torch.Tensor) -> torch.Tensor:
-        information = information_maximisation(informed, self.class_shares)
-        return confident_cross_entropy(of_view, labels, self.threshold) + information
+    def run(self, trained: list[nn.Parameter], steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
+        metrics = super().run(trained, steps, batch_size, learning_rate, self._average)
+        self.network.load_state_dict(self.teacher.state_dict())
+        return metrics
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
         """Move the teacher towards the network, BatchNorm statistics included."""
-        if self.teacher is None:
-            return
         decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
         pairs = zip(self.teacher.state_dict().values(), self.network.state_dict().values(), strict=True)
         for average, value in pairs:
             average.lerp_(value, 1 - decay)
 
 
-def _mixed(server: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], weight: float) -> dict:
-    return {name: value.lerp(own[name], weight) for name, value in server.items()}
-
-
-def _logits(network: Network, inputs: torch.Tensor) -> torch.Tensor:
-    """(R, C), a row a place where features are a map."""
+def logits(network: Network, inputs: torch.Tensor) -> torch.Tensor:
+    """(R, C), a row an input, or a place where features are a map."""
     return network.classifier(network.features(inputs))
 
 
-def _scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:
-    """Weight and bias of every BatchNorm layer."""
+def head_and_scales(network: Network) -> list[nn.Parameter]:
+    """The classifier's parameters, and weight and bias of every BatchNorm layer; each once, in this order."""
     layers = (layer for layer in network.modules() if isinstance(layer, _BatchNorm))
-    return [parameter for layer in layers for parameter in layer.parameters()]
+    scales = [parameter for layer in layers for parameter in layer.parameters()]
+    # A classifier's own BatchNorm is among both.
+    return list({id(parameter): parameter for parameter in [*network.classifier.parameters(), *scales]}.values())
 
 
-def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-    """Each parameter once: a classifier's own BatchNorm is among both."""
-    return list({id(parameter): parameter for parameter in parameters}.values())
+def _confident(probabilities: torch.Tensor, threshold: float) -> torch.Tensor:
+    return (probabilities.amax(dim=1) > threshold).float().mean()
+
+
+def _mixed(server: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], weight: float) -> dict:
+    return {name: value.lerp(own[name], weight) for name, value in server.items()}

@@ -10,11 +10,13 @@ then self-training, where these are on. What is judged:
 - the source hold-out, randomised as in training: percent right, or mean IoU of scenes;
 - the same of the source's test part, randomised, after a client to which it was given without labels has adapted to it,
   by the mean of F_g and F_l: adaptation that harms where nothing is to be gained is not worth having elsewhere;
+- the source's test part as it is, before and after G has taken on its statistics with the largest weight that a client
+  might choose, where `local-batch-norm` is on: what sharpens predictions on a target must not harm here;
 - on the last quarter, before and after adaptation: the criteria of `adaptation.criteria`, averaged over the targets.
 
 A target's labels are used nowhere here. The value with the best hold-out is named first, since a criterion on the
-targets can be fooled by a collapse; where hold-outs are level (half a percent) the adapted source decides, and where
-that is level too, view information.
+targets can be fooled by a collapse; where hold-outs are level (half a percent) those that lose least by own statistics
+are left, then those with the best adapted source, and where these are level too, view information decides.
 """
 
 import copy
@@ -30,6 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adaptation.augmentations import AUGMENTATIONS
+from adaptation.batch_norm import reestimate
 from adaptation.batches import forward_slices
 from adaptation.criteria import mean_entropy, prediction_information, soft_neighbourhood_density, view_information
 from adaptation.inputs import Inputs
@@ -39,7 +43,7 @@ from benchmarks.pooled_targets import PooledTargets
 from benchmarks.provenance import provenance
 from clients.adaptation import localise
 from clients.identity import Client
-from clients.network import inputs_of, use_own_statistics
+from clients.network import inputs_of, largest_weight, use_own_statistics
 from domains.examples import Examples
 from domains.registry import family, spec_of
 from protocol.runtime import choose_device, set_threads
@@ -88,6 +92,7 @@ def judge(settings: Settings) -> dict[str, Any]:
     return {
         "hold_out": hold_out(network, source, settings),
         "source": adapted_source(network, source, settings),
+        "own_statistics": own_statistics(network, settings),
         "before": _mean(before),
         "after": _mean(after),
         "by_target": {"before": before, "after": after},
@@ -105,8 +110,7 @@ def hold_out(network: Network, source: Source, settings: Settings) -> float:
 def adapted_source(network: Network, source: Source, settings: Settings) -> dict[str, float]:
     """`hold_out` of the source's test part, randomised, `before` and `after` adaptation to it without labels."""
     generator = generator_for(settings.seed, "server", 0, "adapted source")
-    examples = family(settings.data).load(settings.source, "test", spec_of(settings)).with_known_labels()
-    examples = examples.limited(ADAPTED_SOURCE, settings.seed)
+    examples = _source_test(settings)
     inputs, labels = examples.inputs[:], examples.labels[:]
     if source.randomise:
         inputs, labels = source.augmentation.randomise(inputs, labels, generator, source.backgrounds)
@@ -119,6 +123,28 @@ def adapted_source(network: Network, source: Source, settings: Settings) -> dict
         use_own_statistics(own, inputs_of(unlabelled, unlabelled.train), unlabelled)
         local = localise(copy.deepcopy(own), unlabelled)
         return {"before": before, "after": _right([own, local], judged, known, settings)}
+
+
+def own_statistics(network: Network, settings: Settings) -> dict[str, float]:
+    """The source's test part, in percent as `hold_out`, `before` and `after` G has its BatchNorm statistics."""
+    examples = _source_test(settings)
+    inputs = Inputs(examples.inputs, AUGMENTATIONS[family(settings.data).kind], settings.standardise, _device(network))
+    labels = examples.labels[:].long()
+    before = _right([network], inputs, labels, settings)
+    if not settings.local_batch_norm:
+        return {"before": before, "after": before}
+    own = copy.deepcopy(network).requires_grad_(False)
+    reestimate(own.feature_extractor, inputs, largest_weight(len(inputs), settings))
+    return {"before": before, "after": _right([own], inputs, labels, settings)}
+
+
+def _source_test(settings: Settings) -> Examples:
+    examples = family(settings.data).load(settings.source, "test", spec_of(settings)).with_known_labels()
+    return examples.limited(ADAPTED_SOURCE, settings.seed)
+
+
+def _device(network: Network) -> torch.device:
+    return next(network.parameters()).device
 
 
 @torch.no_grad()
@@ -163,9 +189,17 @@ def chosen(tried: dict[str, dict[str, Any]]) -> str:
     """The value with the best hold-out; among level ones by the adapted source, then by view information after it."""
     best = max(result["hold_out"] for result in tried.values())
     level = {value: result for value, result in tried.items() if result["hold_out"] >= best - LEVEL}
+    losses = {
+        value: result["own_statistics"]["before"] - result["own_statistics"]["after"] for value, result in level.items()
+    }
+    level = {value: result for value, result in level.items() if losses[value] <= min(losses.values()) + LEVEL}
     best = max(result["source"]["after"] for result in level.values())
     level = {value: result for value, result in level.items() if result["source"]["after"] >= best - LEVEL}
     return max(level, key=lambda value: level[value]["after"]["view_information"])
+
+
+def _gain(figures: dict[str, float]) -> float:
+    return figures["after"] - figures["before"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -188,13 +222,20 @@ def main(arguments: list[str] | None = None) -> None:
 def table(key: str, tried: dict[str, dict[str, Any]]) -> str:
     """What was tried as Markdown; arrows lead from before to after adaptation."""
     names = list(next(iter(tried.values()))["before"])
-    titles = [key, "source hold-out", "adapted source", *(name.replace("_", " ") for name in names), "seconds"]
+    titles = [
+        key,
+        "source hold-out",
+        "adapted source",
+        "own statistics",
+        *(name.replace("_", " ") for name in names),
+        "seconds",
+    ]
     lines = [f"| {' | '.join(titles)} |"]
-    lines.append("| ---: " * (len(names) + 4) + "|")
+    lines.append("| ---: " * (len(names) + 5) + "|")
     for value, result in tried.items():
         moves = " | ".join(f"{result['before'][name]:.3f} → {result['after'][name]:.3f}" for name in names)
-        source = f"{result['source']['before']:.1f} → {result['source']['after']:.1f}"
-        lines.append(f"| {value} | {result['hold_out']:.1f} | {source} | {moves} | {result['seconds']:.0f} |")
+        source, own = (f"{result[of]['before']:.1f} → {result[of]['after']:.1f}" for of in ("source", "own_statistics"))
+        lines.append(f"| {value} | {result['hold_out']:.1f} | {source} | {own} | {moves} | {result['seconds']:.0f} |")
     return "\n".join(lines)
 
 

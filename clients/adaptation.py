@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics
 from adaptation.batches import shuffled_batches
+from adaptation.class_balanced import adapt_head_and_scales_by_class
 from adaptation.inputs import Inputs
 from adaptation.losses import local_classifier_loss
 from adaptation.mixture import Mixture
@@ -24,6 +25,7 @@ from clients.evaluation import count
 from clients.identity import Client
 from clients.mixture import FollowingMixture
 from clients.network import expected_shares, feature_rows, inputs_of, received_network, use_own_statistics
+from domains.registry import family
 from protocol.records import from_record, reply_to, to_record
 from protocol.runtime import choose_device
 
@@ -206,8 +208,8 @@ def localise(network: Network, client: Client, start: State | None = None) -> Ne
     """G and F_l as this client predicts with them; what makes them its own is written to its folder.
 
     F_l is `start` where one came; else what the client last uploaded; F_g if it has not trained or lost its folder. The
-    extra `self-train` goes on from there: F_l and G's BatchNorm scales and shifts learn from confident pseudo-labels.
-    `network` shares G with the result, and so its scales and shifts.
+    extra `self-train` goes on from there: F_l and G's BatchNorm scales and shifts learn from confident pseudo-labels,
+    those of scenes class by class. `network` shares G with the result, and so its scales and shifts.
     """
     settings = client.settings
     classifier = copy.deepcopy(network.classifier)
@@ -218,17 +220,17 @@ def localise(network: Network, client: Client, start: State | None = None) -> Ne
         classifier.load_state_dict(local_part.group("classifier", uploaded))
     local = Network(network.feature_extractor, classifier, network.feature_size)
     if settings.self_train:
+        how = {
+            "steps": settings.self_train_steps,
+            "batch_size": settings.self_train_batch,
+            "learning_rate": settings.self_train_learning_rate,
+            "generator": client.generator("self-training"),
+        }
         inputs = inputs_of(client, client.train)
-        adapt_head_and_scales(
-            local,
-            inputs,
-            steps=settings.self_train_steps,
-            batch_size=settings.self_train_batch,
-            learning_rate=settings.self_train_learning_rate,
-            threshold=settings.confidence,
-            generator=client.generator("self-training"),
-            class_shares=expected_shares(network, inputs, client),
-        )
+        if family(settings.data).segmentation:
+            adapt_head_and_scales_by_class(local, inputs, **how)
+        else:
+            adapt_head_and_scales(local, inputs, threshold=settings.confidence, **how)
     local_part.write(
         client.folder,
         local_part.LOCALISED,

@@ -50,13 +50,16 @@ def inputs_of(client: Client, examples: Examples) -> Inputs:
 def use_own_statistics(network: Network, inputs: Inputs, client: Client) -> None:
     """The extra `local-batch-norm`: move G's BatchNorm statistics towards those of the client's inputs, in place.
 
-    The client chooses its weight, up to ``batch-norm-share`` n / (n + ``batch-norm-prior``): a few examples give noisy
-    statistics.
+    The client chooses its weight, up to `largest_weight`.
     """
     settings, examples = client.settings, len(inputs)
     if settings.local_batch_norm and examples > 1:
-        largest_weight = settings.batch_norm_share * examples / (examples + settings.batch_norm_prior)
-        adapt_statistics(network, inputs, largest_weight, client.generator("statistics"))
+        adapt_statistics(network, inputs, largest_weight(examples, settings), client.generator("statistics"))
+
+
+def largest_weight(examples: int, settings: Settings) -> float:
+    """Of a client's own statistics, in [0, 1): a few examples give noisy ones."""
+    return settings.batch_norm_share * examples / (examples + settings.batch_norm_prior)
 
 
 def expected_shares(network: Network, inputs: Inputs, client: Client) -> Tensor | None:

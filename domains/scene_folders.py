@@ -38,7 +38,8 @@ class SceneFolders(Family):
     looked_at = "names"
     origin = "your own folders; CamVid, GTA5, Cityscapes, CrossCity by hand"
     segmentation = True
-    training = Streets.training  # the same kind of pictures, the same network
+    # The same kind of pictures, the same network. Own statistics of one drive harm, as its source says (docs).
+    training = Streets.training | {"local-batch-norm": False}
 
     def domains_in(self, data_dir: Path | None) -> tuple[str, ...]:
         return _layout(data_dir).domains

@@ -23,8 +23,13 @@ def settings(settings_of):
     return settings_of(targets="blend,pen", target_limit=40, source_limit=60, scenery=False)
 
 
-def result(hold_out, information, source=70.0):
-    return {"hold_out": hold_out, "source": {"after": source}, "after": {"view_information": information}}
+def result(hold_out, information, source=70.0, own_statistics=75.0):
+    return {
+        "hold_out": hold_out,
+        "source": {"after": source},
+        "own_statistics": {"before": 75.0, "after": own_statistics},
+        "after": {"view_information": information},
+    }
 
 
 def test_a_value_is_judged_without_the_targets_labels(settings, monkeypatch):
@@ -32,7 +37,7 @@ def test_a_value_is_judged_without_the_targets_labels(settings, monkeypatch):
     assert set(judged["before"]) == set(judged["after"]) == CRITERIA
     assert 0 <= judged["hold_out"] <= 100
     assert judged["before"] != judged["after"]
-    assert set(judged["source"]) == {"before", "after"}
+    assert set(judged["source"]) == set(judged["own_statistics"]) == {"before", "after"}
 
     load = Digits.load
     unlabelled = {"blend", "pen"}
@@ -53,6 +58,18 @@ def test_the_best_hold_out_is_named_unless_a_level_one_tells_more_about_the_targ
 
 def test_of_level_hold_outs_the_one_is_named_that_harms_the_source_least():
     assert chosen({"1": result(80.0, 2.0, 60.0), "2": result(79.8, 1.0, 70.0), "3": result(70.0, 1.0, 80.0)}) == "2"
+
+
+def test_of_level_hold_outs_those_are_left_that_own_statistics_harm_least():
+    harmful, harmless = result(80.0, 2.0, 72.0, own_statistics=70.0), result(80.0, 1.0, 70.0)
+    assert chosen({"true": harmful, "false": harmless}) == "false"
+    assert chosen({"true": result(80.0, 2.0, 72.0, own_statistics=74.6), "false": harmless}) == "true"
+
+
+def test_without_own_statistics_nothing_changes_by_them(settings_of):
+    off = settings_of(targets="pen", target_limit=40, source_limit=60, scenery=False, local_batch_norm=False)
+    judged = judge(off)["own_statistics"]
+    assert judged["before"] == judged["after"]
 
 
 def test_the_command_writes_figures_and_a_table_without_a_path(settings, tmp_path, capsys):

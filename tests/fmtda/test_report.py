@@ -7,7 +7,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import mean
 
 import pytest
 from invoked import invoke, refused
@@ -254,7 +254,7 @@ def test_a_benchmark_shows_its_table(benchmark_page):
     for method, reached in by_method.items():
         columns = [[seed["accuracy"][domain] for seed in reached] for domain in results["domains"]]
         columns.append([seed["average_accuracy"] for seed in reached])
-        row = " ".join(rf"{fmean(column):.1f}(?: ± [\d.]+)?" for column in columns)
+        row = " ".join(rf"{mean(column):.1f}(?: ± [\d.]+)?" for column in columns)
         assert re.search(rf"{method}(?: †)? {len(reached)} {row}", text), method
     bars = titled(benchmark_page, "average")[0]["data"][0]
     assert len(bars["y"]) == 1 + len(by_method) and bars["y"][0] == "plain source-only"

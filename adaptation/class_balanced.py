@@ -78,7 +78,7 @@ def balanced_thresholds(counts: torch.Tensor, sure: float = SURE) -> tuple[torch
     classes, bins = counts.shape
     surest_first = counts.flip(1).cumsum(1)
     totals = counts.sum(1)
-    # The first bin from above at which enough places are reached; in float64, counts are exact.
+    # The first bin from above at which enough places are reached.
     enough = surest_first.double() >= sure * totals.double()[:, None]
     thresholds = (bins - 1 - enough.int().argmax(dim=1)) / bins
     shares = totals / totals.sum().clamp(min=1)
@@ -94,14 +94,13 @@ class _ClassBalanced(SelfTraining):
     @torch.no_grad()
     def _counts(self) -> torch.Tensor:
         """Histograms of the teacher's confidences on all inputs, a row a class: (C, BINS)."""
-        counts = torch.zeros((), dtype=torch.int64)
+        counts = []
         for part in forward_slices(self.inputs):
             probabilities = logits(self.teacher, self.inputs[part]).softmax(dim=1)
             confidences, classes = probabilities.max(dim=1)
             bins = (confidences * BINS).long().clamp(max=BINS - 1)
-            size = probabilities.shape[1] * BINS
-            counts = counts.to(bins.device) + torch.bincount(classes * BINS + bins, minlength=size)
-        return counts.view(-1, BINS)
+            counts.append(torch.bincount(classes * BINS + bins, minlength=probabilities.shape[1] * BINS))
+        return torch.stack(counts).sum(dim=0).view(-1, BINS)
 
     def loss(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.network.eval()

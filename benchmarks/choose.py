@@ -38,6 +38,7 @@ from adaptation.batches import forward_slices
 from adaptation.criteria import mean_entropy, prediction_information, soft_neighbourhood_density, view_information
 from adaptation.inputs import Inputs
 from adaptation.networks import Network
+from adaptation.self_training import logits
 from benchmarks.command_line import command_line, refusals
 from benchmarks.pooled_targets import PooledTargets
 from benchmarks.provenance import provenance
@@ -173,8 +174,8 @@ def criteria(network: Network, inputs: Inputs, settings: Settings) -> dict[str, 
     plain, changed = [], []
     for part in forward_slices(inputs):
         if len(chosen := judged[part]):
-            plain.append(_probabilities(network, inputs[chosen]))
-            changed.append(_probabilities(network, inputs.view(chosen, generator)))
+            plain.append(logits(network, inputs[chosen]).softmax(dim=1))
+            changed.append(logits(network, inputs.view(chosen, generator)).softmax(dim=1))
     probabilities, of_views = torch.cat(plain), torch.cat(changed)
     rows = torch.randperm(len(probabilities), generator=generator)[:JUDGED_ROWS]
     return {
@@ -186,13 +187,11 @@ def criteria(network: Network, inputs: Inputs, settings: Settings) -> dict[str, 
 
 
 def chosen(tried: dict[str, dict[str, Any]]) -> str:
-    """The value with the best hold-out; among level ones by the adapted source, then by view information after it."""
+    """The value with the best hold-out; of level ones by own statistics, the adapted source, then view information."""
     best = max(result["hold_out"] for result in tried.values())
     level = {value: result for value, result in tried.items() if result["hold_out"] >= best - LEVEL}
-    losses = {
-        value: result["own_statistics"]["before"] - result["own_statistics"]["after"] for value, result in level.items()
-    }
-    level = {value: result for value, result in level.items() if losses[value] <= min(losses.values()) + LEVEL}
+    gains = {value: _gain(result["own_statistics"]) for value, result in level.items()}
+    level = {value: result for value, result in level.items() if gains[value] >= max(gains.values()) - LEVEL}
     best = max(result["source"]["after"] for result in level.values())
     level = {value: result for value, result in level.items() if result["source"]["after"] >= best - LEVEL}
     return max(level, key=lambda value: level[value]["after"]["view_information"])
@@ -222,16 +221,10 @@ def main(arguments: list[str] | None = None) -> None:
 def table(key: str, tried: dict[str, dict[str, Any]]) -> str:
     """What was tried as Markdown; arrows lead from before to after adaptation."""
     names = list(next(iter(tried.values()))["before"])
-    titles = [
-        key,
-        "source hold-out",
-        "adapted source",
-        "own statistics",
-        *(name.replace("_", " ") for name in names),
-        "seconds",
-    ]
+    of_source = ["source hold-out", "adapted source", "own statistics"]
+    titles = [key, *of_source, *(name.replace("_", " ") for name in names), "seconds"]
     lines = [f"| {' | '.join(titles)} |"]
-    lines.append("| ---: " * (len(names) + 5) + "|")
+    lines.append("| ---: " * len(titles) + "|")
     for value, result in tried.items():
         moves = " | ".join(f"{result['before'][name]:.3f} → {result['after'][name]:.3f}" for name in names)
         source, own = (f"{result[of]['before']:.1f} → {result[of]['after']:.1f}" for of in ("source", "own_statistics"))
@@ -252,11 +245,6 @@ def _tried(config: dict[str, Scalar]) -> dict[str, Any]:
     check_source(settings)
     set_threads(settings.server_threads)
     return judge(settings)
-
-
-def _probabilities(network: Network, inputs: Tensor) -> Tensor:
-    """(R, C), a row a place where features are a map."""
-    return network.classifier(network.features(inputs)).softmax(dim=1)
 
 
 def _mean(by_domain: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adaptation.accuracy import accuracy
 from adaptation.batches import forward_slices
 from adaptation.inputs import Inputs
 from adaptation.network import Network
@@ -52,11 +53,10 @@ def health(network: Network, source: tuple[Tensor, Tensor], targets: Sequence[In
     training = network.training
     network.eval()
     inputs, labels = source
-    predicted = torch.cat([network(inputs[part]).argmax(dim=1) for part in forward_slices(inputs)])
-    accuracy = (predicted == labels)[labels >= 0].float().mean().item()
+    source_accuracy = accuracy(network, inputs, labels)
     spreads = tuple(_spread(network, target) for target in targets)
     network.train(training)
-    return Health(accuracy, spreads)
+    return Health(source_accuracy, spreads)
 
 
 def collapsed(now: Health, start: Health) -> str | None:

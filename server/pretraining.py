@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from adaptation.batches import forward_slices, shuffled_batches
+from adaptation.accuracy import accuracy
+from adaptation.batches import shuffled_batches
 from adaptation.networks import Network
 from protocol.seeds import generator_for
 from protocol.settings import Settings
@@ -78,7 +79,8 @@ def pretrained(
         generator=generator_for(settings.seed, "server", 0, stage),
         on_step=lambda step, total: progress.advance(1),
     )
-    report["hold_out_accuracy"] = _hold_out_accuracy(network, source, settings)
+    held_out = source.held_out(generator_for(settings.seed, "server", 0, "hold-out"))
+    report["hold_out_accuracy"] = 100 * accuracy(network, *held_out)
     if kept is not None:
         with writing("the pre-trained network", kept.parent):
             state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -122,14 +124,6 @@ def _digest(source: Source) -> str:
     inputs, labels = source.batch(torch.arange(min(DIGESTED, len(source))), torch.Generator().manual_seed(0))
     content = inputs.cpu().numpy().tobytes() + labels.cpu().numpy().tobytes()
     return hashlib.sha256(str(len(source)).encode() + content).hexdigest()[:16]
-
-
-@torch.no_grad()
-def _hold_out_accuracy(network: Network, source: Source, settings: Settings) -> float:
-    """Share of a look's labels, in percent, that the network predicts."""
-    inputs, labels = source.held_out(generator_for(settings.seed, "server", 0, "hold-out"))
-    predicted = torch.cat([network(inputs[part]).argmax(dim=1) for part in forward_slices(inputs)])
-    return 100 * (predicted == labels)[labels >= 0].float().mean().item()
 
 
 def pretrain(

@@ -21,6 +21,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
+from adaptation.accuracy import accuracy
 from adaptation.augment import mixup
 from adaptation.batches import forward_slices
 from adaptation.losses import alignment_loss
@@ -267,10 +268,10 @@ class _Guard:
         """Keep what was reached, or go back to the last good state."""
         self.looks += 1
         self.network.eval()
-        accuracy, discrepancy = self._measure()
-        harmless = accuracy >= self.first_accuracy - GUARD_TOLERANCE
+        reached, discrepancy = self._measure()
+        harmless = reached >= self.first_accuracy - GUARD_TOLERANCE
         if harmless and discrepancy <= self.first_discrepancy + self.forgiven_discrepancy:
-            self.accuracy, self.discrepancy = accuracy, discrepancy
+            self.accuracy, self.discrepancy = reached, discrepancy
             self._keep()
         else:
             self.undone += 1
@@ -290,15 +291,11 @@ class _Guard:
     @torch.no_grad()
     def _measure(self) -> tuple[float, float]:
         """Accuracy on the hold-out in [0, 1], and Eq. 6 on mixed hold-out examples."""
-        known = self.labels >= 0
-        parts = forward_slices(self.inputs)
-        predicted = torch.cat([self.network(self.inputs[part]).argmax(dim=1) for part in parts])
-        accuracy = (predicted == self.labels)[known].float().mean().item()
         discrepancy = sum(
             len(self.mixed[part]) / len(self.mixed) * self.clients.alignment(self.network, self.mixed[part])
-            for part in parts
+            for part in forward_slices(self.mixed)
         )
-        return accuracy, discrepancy.item()
+        return accuracy(self.network, self.inputs, self.labels), discrepancy.item()
 
     def _keep(self) -> None:
         self._good = copy.deepcopy([part.state_dict() for part in (self.network, self.align, self.finetune)])

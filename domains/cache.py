@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,12 @@ import numpy as np
 import torch
 
 from domains.examples import Examples
+
+ABANDONED_AFTER = 24 * 3600
+"""Seconds without a write after which an unfinished entry is what a killed process left (our choice)."""
+
+UNFINISHED = ".unfinished-"
+"""How the names of entries begin that are being written."""
 
 
 def cached(key: Mapping[str, object], build: Callable[[], Examples]) -> Examples:
@@ -136,7 +143,8 @@ def _read(entry: Path) -> Examples | None:
 def _write(entry: Path, key: Mapping[str, object], count: int, blocks: Iterable[Examples]) -> None:
     """Write to a temporary folder beside the entry and rename it: nobody ever sees half an entry."""
     entry.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=entry.parent))
+    _remove_abandoned(entry.parent)
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=entry.parent))
     try:
         _write_arrays(unfinished, count, blocks)
         (unfinished / "key.json").write_text(_text(key) + "\n")
@@ -149,6 +157,13 @@ def _write(entry: Path, key: Mapping[str, object], count: int, blocks: Iterable[
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _remove_abandoned(root: Path) -> None:
+    for folder in root.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):  # its process may be renaming it
+            if time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir())) > ABANDONED_AFTER:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_arrays(folder: Path, count: int, blocks: Iterable[Examples]) -> None:

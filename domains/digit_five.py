@@ -96,8 +96,8 @@ class DigitFive(Family):
             raise DataError(f"domain {domain!r} cannot be downloaded; allowed: {', '.join(DOWNLOADABLE)}")
         try:
             return self.check([domain], DataSpec(data_dir))
-        except DataError:
-            pass
+        except DataError as error:
+            found = str(error)
 
         from protocol.runtime import repair_torchvision
 
@@ -116,6 +116,6 @@ class DigitFive(Family):
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise DataError(
-                f"domain {domain!r} could not be downloaded into {data_dir} ({reason}); "
-                "check the network, or copy its files there by hand"
+                f"domain {domain!r} could not be downloaded into {data_dir} ({reason}); before that: {found}. "
+                "Remove a damaged file, check the network, or copy the files there by hand"
             ) from error

@@ -17,7 +17,7 @@ def sample(
     run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="run directory of fmtda generate", show_default=False)],
     count: Annotated[int, typer.Option(min=1, max=100_000, help="how many")] = 64,
     output: Annotated[
-        Path | None, typer.Option(help="file to write; default: a new one in RUN_DIR/samples, named by seed and count")
+        Path | None, typer.Option(help="file to write; default: in RUN_DIR/samples, named by all that decides it")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="equal seeds give equal samples")] = 0,
     sampler: Annotated[
@@ -55,7 +55,9 @@ def sample(
         if checkpoint is None:
             refuse(f"{run}: no whole checkpoint here yet; let it finish a round with: fmtda generate --resume {path}")
         kind = MODELS[settings.workload].kind
-        file = writable(output, directory.samples / f"seed-{seed}-count-{count}{kind.suffix}")
+        asked = "".join(f"-{given}" for given in (sampler, steps) if given is not None)
+        name = f"seed-{seed}-count-{count}-round-{checkpoint.round}{asked}{kind.suffix}"
+        file = writable(output, directory.samples / name)
         if file.suffix != kind.suffix:
             refuse(f"--output {output}: samples of {settings.workload} are written as {kind.suffix}; end the name so")
         set_threads(settings.server_threads)

@@ -46,7 +46,6 @@ class GraphFormat:
 
 
 QM9 = GraphFormat(("C", "N", "O", "F"), 9)
-ZINC250K = GraphFormat(("C", "N", "O", "F", "P", "S", "Cl", "Br", "I"), 38)
 
 
 class MoleculeRefusedError(ValueError):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from domains.cache import cached, cached_rows, fingerprint
+from domains.cache import ABANDONED_AFTER, cached, cached_rows, fingerprint
 from domains.examples import Examples
 
 KEY = {"family": "f", "domain": "d", "part": "train", "seed": 0}
@@ -86,6 +86,18 @@ def test_many_may_build_the_same_entry_at_once(cache_folder):
         thread.join()
     assert len(results) == 8 and all(same(result, Builder().examples) for result in results)
     assert len(list(cache_folder.iterdir())) == 1, "unfinished entries left behind"
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(cache_folder):
+    left, written = cache_folder / ".unfinished-left", cache_folder / ".unfinished-written"
+    yesterday = time.time() - ABANDONED_AFTER - 60
+    for folder in (left, written):
+        folder.mkdir(parents=True)
+        (folder / "inputs.npy").write_bytes(b"half")
+        os.utime(folder, (yesterday, yesterday))
+    os.utime(left / "inputs.npy", (yesterday, yesterday))
+    cached(KEY, Builder())
+    assert not left.exists() and written.exists()
 
 
 def test_a_cache_that_cannot_be_written_only_warns(cache_folder, monkeypatch):

@@ -43,7 +43,7 @@ def pixels(file: Path):
 def test_sampling_writes_a_grid_that_depends_on_the_seed(copied, tmp_path):
     result = invoke("sample", copied, "--count", 5)
     assert result.exit_code == 0, result.output
-    grid = copied / "samples" / "seed-0-count-5.png"
+    grid = copied / "samples" / "seed-0-count-5-round-2.png"
     assert str(grid) in result.output
     assert pixels(grid).shape == (8 * 19, 8 * 28, 3)
     for seed, file in ((0, tmp_path / "same.png"), (1, tmp_path / "other.png")):
@@ -57,6 +57,8 @@ def test_sampling_takes_the_sampler_that_is_asked_for(copied, tmp_path):
         invoke("sample", copied, "--count", 2, "--output", tmp_path / "a.png", *options).output
         for options in ((), ("--sampler", "ddim", "--steps", 7), ("--sampler", "ddpm"))
     ]
+    assert invoke("sample", copied, "--count", 2, "--sampler", "ddim", "--steps", 7).exit_code == 0
+    assert pixels(copied / "samples" / "seed-0-count-2-round-2-ddim-7.png").any()
     assert ["(3)" in printed[0], "(7)" in printed[1], "(30)" in printed[2]] == [True] * 3
 
 
@@ -175,7 +177,7 @@ def test_molecules_are_read_with_an_account_learned_and_written_as_smiles(tmp_pa
     assert quality["count"] == 20 and quality["with_valency_correction"]["corrected"]
     assert invoke("sample", tmp_path / "run", "--count", 5).exit_code == 0
     names = {file.name for file in (tmp_path / "run" / "samples").iterdir()}
-    assert {"seed-0-count-5.smi", "seed-0-count-5.svg", "round-000001.smi"} <= names
+    assert {"seed-0-count-5-round-1.smi", "seed-0-count-5-round-1.svg", "round-000001.smi"} <= names
 
 
 def test_the_autoencoder_of_molecules_runs_and_can_be_sampled(tmp_path):

@@ -5,6 +5,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+class FeatureExtractor(nn.Sequential):
+    """G: modules one after the other, from inputs (B, ...) to float32 features.
+
+    Attributes
+    ----------
+    precision : torch.dtype
+        Of what is computed inside, float32 at first. With bfloat16, torch.autocast does convolutions and matrix
+        products in it; weights stay float32. Exported programs compute in float32.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__(*modules)
+        self.precision = torch.float32
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.precision == torch.float32 or torch.compiler.is_exporting():
+            return super().forward(inputs)
+        with torch.autocast(inputs.device.type, self.precision):
+            return super().forward(inputs).float()
+
+
 class Network(nn.Module):
     """A feature extractor G followed by a classifier F.
 
@@ -12,7 +33,7 @@ class Network(nn.Module):
 
     Parameters
     ----------
-    feature_extractor : nn.Module
+    feature_extractor : FeatureExtractor
         G, from inputs (B, ...) to features z (B, D); a dense one from pictures (B, 3, H, W) to (B, h, w, D).
     classifier : nn.Module
         F, on the last axis: from features (..., D) to logits (..., C).
@@ -20,7 +41,7 @@ class Network(nn.Module):
         D.
     """
 
-    def __init__(self, feature_extractor: nn.Module, classifier: nn.Module, feature_size: int):
+    def __init__(self, feature_extractor: FeatureExtractor, classifier: nn.Module, feature_size: int):
         super().__init__()
         self.feature_extractor = feature_extractor
         self.classifier = classifier

@@ -6,12 +6,14 @@ import torch
 from torch import nn
 
 from adaptation.layers import BatchNorm1d, BatchNorm2d, ChannelsLast, at_least
-from adaptation.network import Network
+from adaptation.network import FeatureExtractor, Network
 from adaptation.resnet import resnet18, resnet50
 from adaptation.segmentation_networks import deeplabv3, lraspp
 
 
-def build(name: str, classes: int, input_shape: tuple[int, ...], seed: int) -> Network:
+def build(
+    name: str, classes: int, input_shape: tuple[int, ...], seed: int, precision: torch.dtype = torch.float32
+) -> Network:
     """Build a network of the registry with seeded weights; torch's global generator is left as it was.
 
     Parameters
@@ -24,6 +26,8 @@ def build(name: str, classes: int, input_shape: tuple[int, ...], seed: int) -> N
         Of one input: (channels, height, width) for pictures, (D,) for feature vectors.
     seed : int
         Seed of the initial weights; equal seeds give equal weights.
+    precision : torch.dtype
+        Of what G computes, see `FeatureExtractor`.
 
     Raises
     ------
@@ -34,7 +38,9 @@ def build(name: str, classes: int, input_shape: tuple[int, ...], seed: int) -> N
         raise ValueError(f"network={name!r} is unknown; allowed are {', '.join(NETWORKS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[name](classes, input_shape)
+        network = NETWORKS[name](classes, input_shape)
+    network.feature_extractor.precision = precision
+    return network
 
 
 def small_cnn(classes: int, input_shape: tuple[int, int, int]) -> Network:
@@ -53,7 +59,7 @@ def small_cnn(classes: int, input_shape: tuple[int, int, int]) -> Network:
         ]
         channels = out_channels
     features = 128
-    feature_extractor = nn.Sequential(
+    feature_extractor = FeatureExtractor(
         *blocks,
         nn.Flatten(),
         nn.Linear(channels * (height // 8) * (width // 8), features, bias=False),
@@ -82,7 +88,7 @@ def m3sda_digits(classes: int, input_shape: tuple[int, int, int]) -> Network:
     """
     mcd_feature_extractor, mcd_features = _mcd_feature_extractor(input_shape)
     features = 2048
-    feature_extractor = nn.Sequential(
+    feature_extractor = FeatureExtractor(
         *mcd_feature_extractor, nn.Linear(mcd_features, features), BatchNorm1d(features), nn.ReLU()
     )
     return Network(feature_extractor, nn.Linear(features, classes), features)
@@ -98,7 +104,7 @@ def mlp(classes: int, input_shape: tuple[int]) -> Network:
         raise ValueError(f"input_shape={input_shape} must be (D,), one number of features; the mlp takes no pictures")
     (size,) = input_shape
     hidden, features = 256, 128
-    feature_extractor = nn.Sequential(
+    feature_extractor = FeatureExtractor(
         BatchNorm1d(size),
         nn.Linear(size, hidden, bias=False),
         BatchNorm1d(hidden),
@@ -122,11 +128,11 @@ NETWORKS: dict[str, Callable[[int, tuple[int, int, int]], Network]] = {
 }
 
 
-def _mcd_feature_extractor(input_shape: tuple[int, int, int]) -> tuple[nn.Sequential, int]:
+def _mcd_feature_extractor(input_shape: tuple[int, int, int]) -> tuple[FeatureExtractor, int]:
     """Convolutions 5x5 of 64, 64, 128 channels, two max-poolings 3 with stride 2, then 3,072 features."""
     channels, height, width = at_least(4, input_shape)
     features = 3072
-    feature_extractor = nn.Sequential(
+    feature_extractor = FeatureExtractor(
         ChannelsLast(),
         nn.Conv2d(channels, 64, kernel_size=5, padding=2),
         BatchNorm2d(64),

@@ -3,7 +3,7 @@
 from torch import nn
 
 from adaptation.layers import BatchNorm2d, ChannelsLast, three_channels
-from adaptation.network import Network
+from adaptation.network import FeatureExtractor, Network
 from protocol.runtime import repair_torchvision
 
 
@@ -30,4 +30,4 @@ def _resnet(name: str, classes: int, input_shape: tuple[int, int, int]) -> Netwo
     resnet = models.get_model(name, weights=None, norm_layer=BatchNorm2d)
     features = resnet.fc.in_features
     resnet.fc = nn.Identity()
-    return Network(nn.Sequential(ChannelsLast(), resnet), nn.Linear(features, classes), features)
+    return Network(FeatureExtractor(ChannelsLast(), resnet), nn.Linear(features, classes), features)

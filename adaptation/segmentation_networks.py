@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adaptation.layers import BatchNorm2d, ChannelsLast, three_channels
-from adaptation.network import Network
+from adaptation.network import FeatureExtractor, Network
 from protocol.runtime import repair_torchvision
 
 
@@ -46,7 +46,7 @@ def deeplabv3(classes: int, input_shape: tuple[int, int, int]) -> Network:
 def _dense(feature_maps: nn.Module, features: int, classes: int) -> Network:
     """G out of a module that gives feature maps (B, D, h, w), with a linear F."""
     _replace_layers(feature_maps)
-    return Network(nn.Sequential(feature_maps, _FeaturesLast()), nn.Linear(features, classes), features)
+    return Network(FeatureExtractor(feature_maps, _FeaturesLast()), nn.Linear(features, classes), features)
 
 
 def _replace_layers(module: nn.Module) -> None:

@@ -35,7 +35,9 @@ def loaded_network(
 ) -> Network:
     """The run's network with this state, on the client's device."""
     with torch.device("meta"):  # no initial weights are drawn: the state brings them
-        network = extended(build(settings.network, len(settings.class_names), settings.shape, seed=0))
+        precision = getattr(torch, settings.precision)
+        built = build(settings.network, len(settings.class_names), settings.shape, 0, precision)
+        network = extended(built)
     network.load_state_dict(state, assign=True)
     return network.to(choose_device(settings.device))
 

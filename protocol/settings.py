@@ -227,6 +227,9 @@ class Settings(RunSettings):
 
     # Network and server-side training
     network: str = Field(min_length=1, description="G and F by name, see docs/algorithm.md")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of what G computes; bfloat16 (torch.autocast) is faster where the processor knows it"
+    )
     base_dir: str = Field("", description="folder of pre-trained networks, shared by runs; empty: always pre-train")
     hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of the source kept from training, for the guard")
     pretrain_steps: int = Field(ge=1, description="gradient steps of server-side pre-training (Algorithm 1, line 1)")

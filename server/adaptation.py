@@ -170,4 +170,5 @@ class AdaptationRun:
 def new_network(settings: Settings, device: torch.device) -> Network:
     """A freshly initialised network of the run's architecture."""
     seed = seed_for(settings.seed, "network")
-    return build(settings.network, len(settings.class_names), settings.shape, seed).to(device)
+    precision = getattr(torch, settings.precision)
+    return build(settings.network, len(settings.class_names), settings.shape, seed, precision).to(device)

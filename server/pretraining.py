@@ -24,8 +24,8 @@ from server.source import Source
 from server.writing import writing
 
 DECIDING = (
-    "data source classes input-shape source-limit seed hold-out network pretrain-batch pretrain-learning-rate "
-    "weight-decay server-threads device"
+    "data source classes input-shape source-limit seed hold-out network precision pretrain-batch "
+    "pretrain-learning-rate weight-decay server-threads device"
 ).split()
 """Settings that decide, beside the source's extras and the number of steps, what pre-training gives."""
 

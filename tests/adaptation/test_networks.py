@@ -93,3 +93,32 @@ def test_an_unknown_name_is_refused_with_the_allowed_ones():
 def test_pictures_too_small_for_the_pooling_are_refused():
     with pytest.raises(ValueError, match="sides 8 at least"):
         build("small-cnn", 10, (3, 7, 32), 0)
+
+
+@pytest.mark.parametrize("name", ["small-cnn", "lraspp"])
+def test_in_bfloat16_g_computes_under_autocast_and_gives_float32(name):
+    network, same = build(name, 5, SHAPE, 0, torch.bfloat16).eval(), build(name, 5, SHAPE, 0).eval()
+    images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    features = network.feature_extractor(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = same.feature_extractor(images).float()
+    assert features.dtype == torch.float32 and torch.equal(features, expected)
+    exact = same.feature_extractor(images)
+    assert not torch.equal(features, exact)
+    torch.testing.assert_close(features, exact, atol=0.05 * exact.abs().max().item(), rtol=0)
+
+
+def test_weights_and_their_gradients_stay_float32_in_bfloat16():
+    network = build("small-cnn", 5, SHAPE, 0, torch.bfloat16).train()
+    network(torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(0))).square().mean().backward()
+    assert all(weight.dtype == weight.grad.dtype == torch.float32 for weight in network.parameters())
+    assert all(weight.grad.abs().sum() > 0 for weight in network.feature_extractor.parameters())
+
+
+def test_an_exported_program_computes_in_float32():
+    network = build("small-cnn", 5, SHAPE, 0, torch.bfloat16).eval()
+    images = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        program = torch.export.export(network, (images,)).module()
+        exact = build("small-cnn", 5, SHAPE, 0).eval()(images)
+        torch.testing.assert_close(program(images), exact, atol=1e-5, rtol=1e-5)

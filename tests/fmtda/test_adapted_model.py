@@ -27,9 +27,13 @@ def test_every_head_is_as_accurate_as_the_client_reported(adapted):
         assert torch.equal(prediction.probabilities, prediction.by_head["personal"])
 
 
-@pytest.mark.parametrize("strategy", ["adabn", "fed-mcd", "fed-dann"])
-def test_the_peers_models_are_as_accurate_as_their_clients_reported(strategy, tmp_path):
-    run = finish(tmp_path / "run", strategy=strategy, targets="pen", target_limit=40, source_limit=60)
+@pytest.mark.parametrize(
+    "change",
+    [{"strategy": "adabn"}, {"strategy": "fed-mcd"}, {"strategy": "fed-dann"}, {"precision": "bfloat16"}],
+    ids=lambda change: next(iter(change.values())),
+)
+def test_models_of_other_runs_too_are_as_accurate_as_their_clients_reported(change, tmp_path):
+    run = finish(tmp_path / "run", targets="pen", target_limit=40, source_limit=60, **change)
     summary = json.loads((run / "summary.json").read_text())
     examples = family("digits").load("pen", "test", DataSpec())
     labels = fmtda.AdaptedModel.load(run, "pen").predict(examples.inputs[:]).labels

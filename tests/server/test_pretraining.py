@@ -173,7 +173,7 @@ def test_a_folder_for_kept_networks_that_cant_be_written_to_is_refused_before_th
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"standardise": False}, {"scenery": False}, {"source_limit": 90}, {"pretrain_batch": 16}]
+    "change", [{"seed": 1}, {"standardise": False}, {"scenery": False}, {"source_limit": 90}, {"precision": "bfloat16"}]
 )
 def test_another_pre_training_is_not_taken_for_it(with_bases, change):
     pretrained_from_scratch(with_bases)

@@ -30,7 +30,7 @@ from clients.evaluation import count
 from clients.identity import Client
 from domains.examples import DataError
 from protocol.records import to_record
-from protocol.runtime import choose_device, set_threads
+from protocol.runtime import choose_device, prepare_to_compute
 from protocol.seeds import client_name, generator_for
 from protocol.settings import Settings
 from server.adaptation import new_network
@@ -219,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
         check_source(settings)
         check_simulation(settings)
         refuse_unusable_output(Path(settings.output))
-        set_threads(settings.server_threads)
+        prepare_to_compute(settings.server_threads)
         summary = Reference(given.method, settings, Lines(metric_of(settings))).run()
     reached, metric = summary["average_accuracy"], METRIC_NAMES[summary["metric"]]
     average = "no labels" if reached is None else f"average {metric} {reached:.1f} %"

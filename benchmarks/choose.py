@@ -47,7 +47,7 @@ from clients.identity import Client
 from clients.network import inputs_of, largest_weight, use_own_statistics
 from domains.examples import Examples
 from domains.registry import family, spec_of
-from protocol.runtime import choose_device, set_threads
+from protocol.runtime import choose_device, prepare_to_compute
 from protocol.seeds import client_name, generator_for
 from protocol.settings import Scalar, Settings
 from server.adaptation import new_network
@@ -243,7 +243,7 @@ def _client(domain: str, unlabelled: Examples, settings: Settings, folder: Path)
 def _tried(config: dict[str, Scalar]) -> dict[str, Any]:
     settings = effective_settings(config)
     check_source(settings)
-    set_threads(settings.server_threads)
+    prepare_to_compute(settings.server_threads)
     return judge(settings)
 
 

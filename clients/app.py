@@ -18,7 +18,7 @@ from clients import (
 from clients.identity import Client, identify
 from protocol.generative_settings import GenerativeSettings
 from protocol.records import reply_to
-from protocol.runtime import set_threads
+from protocol.runtime import prepare_to_compute
 
 TRAINERS = {
     "dualadapt": adaptation.train,
@@ -40,7 +40,7 @@ app = ClientApp()
 @app.query()
 def introduce(message: Message, context: Context) -> Message:
     """Say who this client is, how much it holds, and whether it agrees to show examples."""
-    set_threads(CLIENT_THREADS)
+    prepare_to_compute(CLIENT_THREADS)
     client = identify(message, context)
     held = {"train-examples": len(client.train), "test-examples": len(client.test)}
     return reply_to(message, client.name, {**held, "shares-examples": int(client.shares_examples)})
@@ -49,7 +49,7 @@ def introduce(message: Message, context: Context) -> Message:
 @app.query("join")
 def join(message: Message, context: Context) -> Message:
     """Upload a mixture alone, to join a federation under way."""
-    set_threads(CLIENT_THREADS)
+    prepare_to_compute(CLIENT_THREADS)
     client = _participant(message, context)
     return privacy.withheld(joining.join(message, client), client)
 
@@ -57,14 +57,14 @@ def join(message: Message, context: Context) -> Message:
 @app.query("illustrate")
 def illustrate(message: Message, context: Context) -> Message:
     """Show a few examples for the run's report, where the client's owner has agreed."""
-    set_threads(CLIENT_THREADS)
+    prepare_to_compute(CLIENT_THREADS)
     return illustration.illustrate(message, identify(message, context))
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train as the run's workload and strategy want it."""
-    set_threads(CLIENT_THREADS)
+    prepare_to_compute(CLIENT_THREADS)
     client = _participant(message, context)
     if isinstance(client.settings, GenerativeSettings):
         return generative.train(message, client)
@@ -74,7 +74,7 @@ def train(message: Message, context: Context) -> Message:
 @app.train("personalise")
 def personalise(message: Message, context: Context) -> Message:
     """Train and keep the client's own copy of the network, at the end of a run."""
-    set_threads(CLIENT_THREADS)
+    prepare_to_compute(CLIENT_THREADS)
     client = _participant(message, context)
     return privacy.withheld_evaluation(adaptation.personalise_copy(message, client), client)
 
@@ -82,7 +82,7 @@ def personalise(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Report how good the model is on the client's test examples, as far as that can be told."""
-    set_threads(CLIENT_THREADS)
+    prepare_to_compute(CLIENT_THREADS)
     client = _participant(message, context)
     if isinstance(client.settings, GenerativeSettings):
         return generative.evaluate(message, client)

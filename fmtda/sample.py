@@ -39,7 +39,7 @@ def sample(
     path = run.expanduser().absolute()
 
     from generative.registry import MODELS, MissingExtraError
-    from protocol.runtime import set_threads
+    from protocol.runtime import prepare_to_compute
     from protocol.seeds import generator_for
     from server import checkpoints
     from server.generative import Results
@@ -60,7 +60,7 @@ def sample(
         file = writable(output, directory.samples / name)
         if file.suffix != kind.suffix:
             refuse(f"--output {output}: samples of {settings.workload} are written as {kind.suffix}; end the name so")
-        set_threads(settings.server_threads)
+        prepare_to_compute(settings.server_threads)
         results = Results(settings)
         results.restore(checkpoint)
     except (SettingsError, MissingExtraError, ValueError) as error:

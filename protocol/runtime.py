@@ -1,9 +1,13 @@
-"""Where the computation runs: device, thread count, and the repair of torchvision on a CPU build of torch."""
+"""Where the computation runs: device, threads, memory, and the repair of torchvision on a CPU build of torch."""
 
+import ctypes
 import importlib
 import sys
 
 import torch
+
+MALLOC = ((-1, 2**31 - 1), (-2, 64 * 2**20), (-3, 2**31 - 1))
+"""mallopt(3): M_TRIM_THRESHOLD and M_MMAP_THRESHOLD as high as they go, M_TOP_PAD at 64 MiB."""
 
 # `torch.library.define` lasts only as long as the library object that it was made on.
 _operators: list[torch.library.Library] = []
@@ -33,6 +37,12 @@ def repair_torchvision() -> None:
         importlib.import_module("torchvision")
 
 
+def prepare_to_compute(threads: int) -> None:
+    """What a process does before it trains or predicts: `set_threads` and `keep_freed_memory`."""
+    set_threads(threads)
+    keep_freed_memory()
+
+
 def set_threads(count: int) -> None:
     """Fix the number of threads torch computes with.
 
@@ -40,6 +50,17 @@ def set_threads(count: int) -> None:
     counts are bit-equal. Clients therefore always compute with one thread, wherever they run.
     """
     torch.set_num_threads(count)
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what tensors free for the next ones; False where the C library is not glibc.
+
+    As it comes, glibc hands large blocks back to the system, so that every training step begins on hundreds of
+    megabytes of pages that the system first has to fill with zeros (measured by `benchmarks.freed_memory`). No result
+    depends on it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return mallopt is not None and all([mallopt(parameter, value) == 1 for parameter, value in MALLOC])
 
 
 def choose_device(device: str) -> torch.device:

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from protocol.generative_settings import LOCAL, GenerativeSettings
 from protocol.records import to_record
-from protocol.runtime import set_threads
+from protocol.runtime import prepare_to_compute
 from protocol.settings import RunSettings, SettingsError
 from server import checkpoints
 from server.adaptation import AdaptationRun
@@ -54,7 +54,7 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
     RunStopped, WriteError
         If the run can't go on; what was reached stays in the run directory.
     """
-    set_threads(settings.server_threads)
+    prepare_to_compute(settings.server_threads)
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
     workload: Workload = (GenerativeRun if isinstance(settings, GenerativeSettings) else AdaptationRun)(settings)
     roster = Roster()

@@ -17,7 +17,7 @@ from adaptation.batches import shuffled_batches
 from generative.training import LossNotFinite, descend, held_out_loss, step_sizes
 from protocol.generative_settings import GenerativeSettings
 from protocol.moments import moments_of, restore_moments
-from protocol.runtime import set_threads
+from protocol.runtime import prepare_to_compute
 from protocol.seeds import generator_for
 from server import checkpoints
 from server.generative import Results, loss_by_domain
@@ -39,7 +39,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
     RunStopped, WriteError
         If the run can't go on; what was reached stays in the run directory.
     """
-    set_threads(settings.server_threads)
+    prepare_to_compute(settings.server_threads)
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
     results = Results(settings)
     model = copy.deepcopy(results.model)

@@ -1,5 +1,6 @@
 """Where it runs: the repair of torchvision, threads, the device."""
 
+import resource
 import sys
 
 import pytest
@@ -41,6 +42,32 @@ def test_threads_are_what_was_asked_for():
         assert torch.get_num_threads() == 2
         runtime.set_threads(1)
         assert torch.get_num_threads() == 1
+    finally:
+        runtime.set_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_freed_memory_is_used_again_instead_of_fresh_pages():
+    assert runtime.keep_freed_memory()
+    count, size = 40, 8 * 2**20
+
+    def page_faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(count):
+            torch.ones(size, dtype=torch.uint8)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    page_faults()  # the first time around the memory is fresh
+    assert page_faults() < count * size / resource.getpagesize() / 10
+
+
+def test_preparing_a_process_sets_threads_and_memory(monkeypatch):
+    called = []
+    monkeypatch.setattr(runtime, "keep_freed_memory", lambda: called.append("memory"))
+    before = torch.get_num_threads()
+    try:
+        runtime.prepare_to_compute(2)
+        assert torch.get_num_threads() == 2 and called == ["memory"]
     finally:
         runtime.set_threads(before)
 

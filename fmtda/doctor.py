@@ -92,6 +92,7 @@ def look(ray: bool = True) -> Iterator[Finding]:
     yield from _pins()
     yield _torchvision()
     yield from _cores_and_gpu()
+    yield _bfloat16()
     if ray:
         yield _ray()
     yield from _ports()
@@ -164,6 +165,21 @@ def _cores_and_gpu() -> Iterator[Finding]:
         if not built and shutil.which("nvidia-smi"):
             advice = "there is an NVIDIA driver: install a CUDA build of torch 2.13"
         yield Finding("GPU", "note", why, advice)
+
+
+def _bfloat16() -> Finding:
+    """Whether the GPU, or else the processor, multiplies in bfloat16 by itself; torch can without, slowly."""
+    import torch
+
+    if torch.cuda.is_available():
+        where, known = "GPU", torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        where, known = "processor", any(able for name, able in capabilities.items() if name.endswith("bf16"))
+    if known:
+        advice = "larger networks train faster with -c precision=bfloat16"
+        return Finding("bfloat16", "ok", f"this {where} computes it", advice)
+    return Finding("bfloat16", "ok", f"this {where} doesn't compute it; fmtda needs none", "leave precision=float32")
 
 
 ALONE = {"address": "local", "num_cpus": 1}

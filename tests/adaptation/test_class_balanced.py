@@ -81,13 +81,7 @@ def test_thresholds_and_weights_of_a_case_by_hand():
 
 
 def test_thresholds_are_the_quantiles_that_numpy_finds():
-    confidences = np.random.default_rng(0).beta(
-        [[8], [2]],
-        [
-            2,
-        ],
-        size=(2, 5000),
-    )
+    confidences = np.random.default_rng(0).beta([[8], [2]], 2, size=(2, 5000))
     counts = np.stack([np.histogram(row, bins=BINS, range=(0, 1))[0] for row in confidences])
     for sure in (0.2, 0.5, 0.9):
         thresholds, _ = balanced_thresholds(torch.tensor(counts), sure)

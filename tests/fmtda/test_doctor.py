@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from fmtda import doctor
@@ -17,9 +18,33 @@ def examined(*words: str, status: int = 0) -> str:
 
 def test_a_machine_that_runs_the_tests_is_fit():
     told = examined("--no-ray")
-    for subject in ("Python", "packages", "torchvision", "cores", "GPU", "working folder", "cache", "extra test"):
+    for subject in (
+        "Python",
+        "packages",
+        "torchvision",
+        "cores",
+        "GPU",
+        "bfloat16",
+        "working folder",
+        "cache",
+        "extra test",
+    ):
         assert subject in told
     assert "fmtda works here" in told
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "found", "advice"),
+    [
+        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, "computes it", "-c precision=bfloat16"),
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "doesn't compute it", "precision=float32"),
+    ],
+)
+def test_a_processor_that_knows_bfloat16_is_told_how_to_use_it(capabilities, found, advice, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    finding = doctor._bfloat16()
+    assert found in finding.found and advice in finding.advice
 
 
 def test_ray_is_started_and_stopped():

@@ -1,9 +1,10 @@
-"""What `protocol.runtime.keep_freed_memory` is worth: training steps with glibc as it comes, and told to keep memory.
+"""What a training step costs: with glibc as it comes, told to keep freed memory as every run does, and in bfloat16 too.
 
-    python -m benchmarks.freed_memory --output benchmarks/results/freed_memory.json
+    python -m benchmarks.training_step --output benchmarks/results/training_step.json
 
-Every measurement has a process of its own, since a process can't go back; both variants take turns. A step is forward,
-backward and AdamW on random inputs, with the batch that pre-training takes; medians over all processes are compared.
+Every measurement has a process of its own, since `protocol.runtime.keep_freed_memory` can't be taken back, and the
+variants take turns. A step is forward, backward and AdamW on random inputs, with the batch that pre-training takes.
+Medians over all processes are compared.
 """
 
 import argparse
@@ -29,7 +30,10 @@ STEPS = {
 }
 """Of each network the shape of an input, how many a batch has, and how many steps are measured."""
 
+AS_IT_COMES, KEPT, BFLOAT16 = "as it comes", "kept", "kept, bfloat16"
+
 CLASSES = 10
+
 WARM_UP = 3
 """Steps that don't count."""
 
@@ -43,32 +47,29 @@ def main() -> None:
     given = parser.parse_args()
     set_threads(given.threads)
     if given.inside:
-        print(json.dumps(steps(given.inside[0], given.inside[1] == "kept")))
+        print(json.dumps(steps(*given.inside)))
         return
-    measured: dict[str, dict[str, list[dict]]] = {name: {"as it comes": [], "kept": []} for name in STEPS}
+    measured = {name: {variant: [] for variant in (AS_IT_COMES, KEPT, BFLOAT16)} for name in STEPS}
     for name, variants in measured.items():
         for _ in range(given.repeats):
             for variant, found in variants.items():
                 found.append(_in_a_process(name, variant, given.threads))
-                print(f"{name}, {variant}: {json.dumps(found[-1])}", flush=True)
     medians = {
         name: {variant: _medians(found) for variant, found in variants.items()} for name, variants in measured.items()
     }
-    for name, variants in medians.items():
-        before, after = (variants[variant]["step_ms"] for variant in ("as it comes", "kept"))
-        print(f"{name}: {before:.1f} ms as it comes, {after:.1f} ms kept, {1 - after / before:.0%} less")
+    print(table(medians))
     if given.output:
-        command = f"python -m benchmarks.freed_memory --threads {given.threads} --repeats {given.repeats}"
+        command = f"python -m benchmarks.training_step --threads {given.threads} --repeats {given.repeats}"
         report = {"command": command, "medians": medians, "measured": measured, **provenance()}
         given.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def steps(name: str, kept: bool) -> dict[str, float]:
+def steps(name: str, variant: str) -> dict[str, float]:
     """The median time of a step, and per step the system's time and the pages that had to be brought in."""
-    if kept and not keep_freed_memory():
+    if variant != AS_IT_COMES and not keep_freed_memory():
         raise SystemExit("the C library here is not glibc: there is nothing to compare")
     shape, batch, count = STEPS[name]
-    network = build(name, CLASSES, shape, seed=0).train()
+    network = build(name, CLASSES, shape, 0, torch.bfloat16 if variant == BFLOAT16 else torch.float32).train()
     inputs = torch.rand(batch, *shape)
     labels = torch.zeros(network(inputs).argmax(dim=1).shape, dtype=torch.int64)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
@@ -91,8 +92,18 @@ def steps(name: str, kept: bool) -> dict[str, float]:
     }
 
 
+def table(medians: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Milliseconds a step, and the peak of memory, as Markdown."""
+    variants = list(next(iter(medians.values())))
+    lines = [f"| network | {' | '.join(variants)} |", "| --- " + "| ---: " * len(variants) + "|"]
+    for name, found in medians.items():
+        cells = (f"{found[variant]['step_ms']:.0f} ms, {found[variant]['peak_mib']:.0f} MiB" for variant in variants)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _in_a_process(name: str, variant: str, threads: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.freed_memory", "--threads", str(threads), "--inside", name, variant]
+    command = [sys.executable, "-m", "benchmarks.training_step", "--threads", str(threads), "--inside", name, variant]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 from sklearn.isotonic import isotonic_regression
 
 from benchmarks.methods import COMPARED_IN_ABLATION
-from benchmarks.tables import DAGGER, METRICS, Results, reached, shown_bytes, spread, with_plain
+from benchmarks.tables import DAGGER, METRICS, Results, on_the_ablations_seeds, reached, shown_bytes, spread, with_plain
 
 COLOURS = {
     "federated": "#56B4E9",
@@ -63,16 +63,16 @@ def draw(results: Results, folder: Path) -> list[Path]:
     ablation = [method for method in finished if method["group"] == "ablation"]
     compared = [method for method in main if method["name"] in COMPARED_IN_ABLATION]
     pictures = {
-        "accuracy": (accuracy_by_method, with_plain(results, main)),
-        "ablation": (accuracy_by_method, [*compared, *ablation] if ablation else []),
-        "bytes": (accuracy_by_bytes, main),
-        "rounds": (accuracy_by_round, main),
+        "accuracy": (accuracy_by_method, results, with_plain(results, main)),
+        "ablation": (accuracy_by_method, on_the_ablations_seeds(results), [*compared, *ablation] if ablation else []),
+        "bytes": (accuracy_by_bytes, results, main),
+        "rounds": (accuracy_by_round, results, main),
     }
     written = []
-    for name, (picture, methods) in pictures.items():
+    for name, (picture, shown, methods) in pictures.items():
         if not methods:
             continue
-        figure = picture(results, methods)
+        figure = picture(shown, methods)
         written.append(folder / f"{name}.svg")
         save(figure, written[-1])
     return written

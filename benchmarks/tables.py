@@ -43,6 +43,13 @@ def with_plain(results: Results, methods: Sequence[Mapping[str, Any]]) -> list[M
     return [PLAIN, *methods] if reached(results, PLAIN["name"]) else list(methods)
 
 
+def on_the_ablations_seeds(results: Results) -> Results:
+    """The results less the seeds that no method of the ablation has: what it is compared with has often more."""
+    ablation = {method["name"] for method in results["methods"] if method["group"] == "ablation"}
+    seeds = {cell["seed"] for cell in results["cells"] if cell["method"] in ablation and cell["result"]}
+    return {**results, "cells": [cell for cell in results["cells"] if cell["seed"] in seeds]}
+
+
 def spread(values: Iterable[float | None]) -> tuple[float, float | None] | None:
     """Mean and sample standard deviation (over n - 1); no deviation of one value, None of no value."""
     known = [value for value in values if value is not None]
@@ -60,7 +67,8 @@ def markdown(results: Results) -> str:
         parts.append(_table(results, [_row(results, method) for method in with_plain(results, main)]))
     if ablation:
         compared = [method for method in main if method["name"] in COMPARED_IN_ABLATION]
-        parts += ["## Ablation", _table(results, [_row(results, method) for method in [*compared, *ablation]])]
+        equal = on_the_ablations_seeds(results)
+        parts += ["## Ablation", _table(equal, [_row(equal, method) for method in [*compared, *ablation]])]
     return "\n\n".join([*parts, *_notes(results)]) + "\n"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.methods import COMPARED_IN_ABLATION
-from benchmarks.tables import COSTS, DAGGER, METRICS, Results, reached, spread, with_plain
+from benchmarks.tables import COSTS, DAGGER, METRICS, Results, on_the_ablations_seeds, reached, spread, with_plain
 from fmtda.report.blocks import (
     COLOURS,
     GREY,
@@ -85,9 +85,9 @@ def sections(results: Results) -> list[Section]:
         made.append(Section("Accuracy against bytes", "Uploaded by a client in a round.", [_by_bytes(results, main)]))
         made.append(Section("Rounds", "Average over the targets and the seeds.", [_by_round(results, main)]))
     if ablation:
-        rows = [*compared, *ablation]
-        about = "One extra alone on the published algorithm, and one left out of the default preset."
-        made.append(Section("Ablation", about, [_table(results, rows), _bars(results, rows)]))
+        rows, equal = [*compared, *ablation], on_the_ablations_seeds(results)
+        about = "One extra alone on the published algorithm, and one left out of the default preset; on equal seeds."
+        made.append(Section("Ablation", about, [_table(equal, rows), _bars(equal, rows)]))
     made.append(_provenance(results))
     return made
 

@@ -63,6 +63,13 @@ def test_the_ablation_is_a_table_of_its_own_beside_the_presets(cell_of, results_
     assert "| source-only |" not in ablation
 
 
+def test_what_the_ablation_is_compared_with_has_its_seeds_alone(cell_of, results_of):
+    cells = [cell_of("dualadapt", seed, svhn, 90.0) for seed, svhn in enumerate((80.0, 83.0, 89.0))]
+    main, ablation = markdown(results_of([*cells, cell_of("paper+guard", 1, 20.0, 30.0)])).split("## Ablation")
+    assert "| dualadapt | 3 | 84.0 ± 4.6 |" in main
+    assert "| dualadapt | 1 | 83.0 | 90.0 |" in ablation and "| paper+guard | 1 | 20.0 | 30.0 |" in ablation
+
+
 def test_segmentation_is_called_by_its_metric(cell_of, results_of):
     results = {**results_of([cell_of("dualadapt", 0, 40.0, 50.0)]), "metric": "mean-iou"}
     assert "mIoU in percent" in markdown(results)

@@ -255,9 +255,11 @@ def test_a_benchmark_shows_its_table(benchmark_page):
         columns = [[seed["accuracy"][domain] for seed in reached] for domain in results["domains"]]
         columns.append([seed["average_accuracy"] for seed in reached])
         row = " ".join(rf"{mean(column):.1f}(?: ± [\d.]+)?" for column in columns)
-        assert re.search(rf"{method}(?: †)? {len(reached)} {row}", text), method
-    bars = titled(benchmark_page, "average")[0]["data"][0]
-    assert len(bars["y"]) == 1 + len(by_method) and bars["y"][0] == "plain source-only"
+        assert re.search(rf"{re.escape(method)}(?: †)? {len(reached)} {row}", text), method
+    ablation = {method["name"] for method in results["methods"] if method["group"] == "ablation"}
+    main, alone_or_left_out = (titled(benchmark_page, "average")[place]["data"][0]["y"] for place in (0, 1))
+    assert len(main) == 1 + len(by_method.keys() - ablation) and main[0] == "plain source-only"
+    assert ablation < set(alone_or_left_out) and len(ablation) == 14
 
 
 def test_a_benchmark_is_reported_alone(finished):

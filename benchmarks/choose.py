@@ -16,7 +16,8 @@ then self-training, where these are on. What is judged:
 
 A target's labels are used nowhere here. The value with the best hold-out is named first, since a criterion on the
 targets can be fooled by a collapse; where hold-outs are level (half a percent) those that lose least by own statistics
-are left, then those with the best adapted source, and where these are level too, view information decides.
+are left, then those with the best adapted source, and where these are level too (one example of a small source is more
+than half a percent), view information decides.
 """
 
 import copy
@@ -109,7 +110,10 @@ def hold_out(network: Network, source: Source, settings: Settings) -> float:
 
 
 def adapted_source(network: Network, source: Source, settings: Settings) -> dict[str, float]:
-    """`hold_out` of the source's test part, randomised, `before` and `after` adaptation to it without labels."""
+    """`hold_out` of the source's test part, randomised, `before` and `after` adaptation to it without labels.
+
+    And how many `labels` that was judged by.
+    """
     generator = generator_for(settings.seed, "server", 0, "adapted source")
     examples = _source_test(settings)
     inputs, labels = examples.inputs[:], examples.labels[:]
@@ -123,7 +127,8 @@ def adapted_source(network: Network, source: Source, settings: Settings) -> dict
         own = copy.deepcopy(network).requires_grad_(False)
         use_own_statistics(own, inputs_of(unlabelled, unlabelled.train), unlabelled)
         local = localise(copy.deepcopy(own), unlabelled)
-        return {"before": before, "after": _right([own, local], judged, known, settings)}
+        after = _right([own, local], judged, known, settings)
+        return {"before": before, "after": after, "labels": int((known >= 0).sum())}
 
 
 def own_statistics(network: Network, settings: Settings) -> dict[str, float]:
@@ -193,7 +198,9 @@ def chosen(tried: dict[str, dict[str, Any]]) -> str:
     gains = {value: _gain(result["own_statistics"]) for value, result in level.items()}
     level = {value: result for value, result in level.items() if gains[value] >= max(gains.values()) - LEVEL}
     best = max(result["source"]["after"] for result in level.values())
-    level = {value: result for value, result in level.items() if result["source"]["after"] >= best - LEVEL}
+    step = max(100 / result["source"]["labels"] for result in level.values())
+    worst = best - max(LEVEL, 1.01 * step)  # a little more, for rounding
+    level = {value: result for value, result in level.items() if result["source"]["after"] >= worst}
     return max(level, key=lambda value: level[value]["after"]["view_information"])
 
 

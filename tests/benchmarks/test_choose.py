@@ -23,10 +23,10 @@ def settings(settings_of):
     return settings_of(targets="blend,pen", target_limit=40, source_limit=60, scenery=False)
 
 
-def result(hold_out, information, source=70.0, own_statistics=75.0):
+def result(hold_out, information, source=70.0, own_statistics=75.0, labels=10_000):
     return {
         "hold_out": hold_out,
-        "source": {"after": source},
+        "source": {"after": source, "labels": labels},
         "own_statistics": {"before": 75.0, "after": own_statistics},
         "after": {"view_information": information},
     }
@@ -37,7 +37,8 @@ def test_a_value_is_judged_without_the_targets_labels(settings, monkeypatch):
     assert set(judged["before"]) == set(judged["after"]) == CRITERIA
     assert 0 <= judged["hold_out"] <= 100
     assert judged["before"] != judged["after"]
-    assert set(judged["source"]) == set(judged["own_statistics"]) == {"before", "after"}
+    assert set(judged["own_statistics"]) == {"before", "after"}
+    assert set(judged["source"]) == {"before", "after", "labels"} and judged["source"]["labels"] > 0
 
     load = Digits.load
     unlabelled = {"blend", "pen"}
@@ -58,6 +59,12 @@ def test_the_best_hold_out_is_named_unless_a_level_one_tells_more_about_the_targ
 
 def test_of_level_hold_outs_the_one_is_named_that_harms_the_source_least():
     assert chosen({"1": result(80.0, 2.0, 60.0), "2": result(79.8, 1.0, 70.0), "3": result(70.0, 1.0, 80.0)}) == "2"
+
+
+def test_one_example_of_a_small_source_is_level():
+    few = {"true": result(80.0, 2.0, 100 * 69 / 88, labels=88), "false": result(80.0, 1.0, 100 * 70 / 88, labels=88)}
+    assert chosen(few) == "true"
+    assert chosen({**few, "true": result(80.0, 2.0, 100 * 68 / 88, labels=88)}) == "false"
 
 
 def test_of_level_hold_outs_those_are_left_that_own_statistics_harm_least():

@@ -9,7 +9,6 @@
 """
 
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -17,10 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.methods import METHODS, OF_AN_EXTRA, OF_DUALADAPT_ALONE, Method
 from benchmarks.provenance import provenance
@@ -38,7 +40,9 @@ NOT_COMPARED = {"output", "resume", "timeout", "join-timeout", "in-flight", "eva
 NOT_KEPT = {"confusion"}
 """What of a run's summary is too large for the table's file."""
 
-SECONDS_TO_STOP = 5.0
+SECONDS_TO_STOP = 10.0
+"""What a simulation gets to end by itself; it takes up to three seconds for Ray, and more on a busy machine."""
+
 SECONDS_BETWEEN_TICKS = 0.3
 LINES_OF_A_FAILURE = 5
 
@@ -299,9 +303,22 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _stop(process: subprocess.Popen) -> None:
+    """End a cell's process and all below it; Ray's agents have sessions of their own and may outlive their parent."""
+    below = _below(process)
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(SECONDS_TO_STOP)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        below += _below(process)  # what it started meanwhile
+        process.kill()
         process.wait()
+    for one in below:
+        with suppress(psutil.Error):
+            one.kill()
+
+
+def _below(process: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

@@ -149,8 +149,10 @@ def _end_process(settings: RunSettings, progress: Progress, resume: str, why: st
     progress.close()
     import ray
 
-    ray.shutdown()
-    leave()
+    try:
+        ray.shutdown()
+    finally:
+        leave()
 
 
 def _first_cause(error: BaseException) -> BaseException:

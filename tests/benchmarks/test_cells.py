@@ -69,26 +69,28 @@ def test_a_process_that_ends_well_without_a_summary_has_failed(cell_with):
 
 
 STUBBORN = """
-import signal, time
+import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 print("up", flush=True)
 time.sleep(60)
 """
 
 
-def test_an_interrupt_ends_even_a_process_that_will_not(cell_with, monkeypatch):
+def test_an_interrupt_ends_even_processes_that_will_not(cell_with, monkeypatch):
     monkeypatch.setattr("benchmarks.cells.SECONDS_TO_STOP", 0.5)
     cell = cell_with(STUBBORN)
     children = []
 
     def interrupt():
         if cell.last_lines(1) == ["up"]:
-            children.extend(psutil.Process().children())
+            children.extend(psutil.Process().children(recursive=True))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         cell.execute(interrupt)
-    assert children and not any(child.is_running() for child in children)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert len(children) == 2 and not alive
     assert not cell_with().done
 
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import psutil
 
+from adaptation.heads import decisive
 from benchmarks.methods import METHODS, OF_AN_EXTRA, OF_DUALADAPT_ALONE, Method
 from benchmarks.provenance import provenance
 from protocol.settings import Scalar, Settings, SettingsError
-from server.metrics import decisive_head
 from server.run_directory import read_metrics
 from server.startup import effective_settings
 
@@ -253,7 +253,7 @@ class Cell:
             {
                 "round": line["round"],
                 "phase": line["phase"],
-                "accuracy": {domain: decisive_head(heads, inference) for domain, heads in line["accuracy"].items()},
+                "accuracy": {domain: decisive(heads, inference) for domain, heads in line["accuracy"].items()},
             }
             for line in read_metrics(self.run)
             if line.get("evaluated", True)

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adaptation.heads import decisive
 from benchmarks.cells import write_whole
 from benchmarks.command_line import command_line, refusals
 from benchmarks.in_process import InProcessGrid, belong_to_a_run
@@ -35,7 +36,7 @@ from benchmarks.provenance import provenance
 from protocol.settings import Scalar, Settings
 from server.app import run
 from server.branching import branch, with_joining
-from server.metrics import decisive_head, mean
+from server.metrics import mean
 from server.progress import Lines
 from server.run_directory import read_metrics
 from server.startup import effective_settings
@@ -116,7 +117,7 @@ class Plan:
         result = {
             "seconds": time.monotonic() - began,
             "accuracy": {
-                str(line["round"]): {domain: decisive_head(heads, "mean") for domain, heads in line["accuracy"].items()}
+                str(line["round"]): {domain: decisive(heads, "mean") for domain, heads in line["accuracy"].items()}
                 for line in lines
                 if line.get("evaluated", True)
             },

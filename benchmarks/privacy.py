@@ -24,6 +24,7 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from adaptation.heads import decisive
 from benchmarks.cells import write_whole
 from benchmarks.command_line import command_line, refusals
 from benchmarks.in_process import InProcessGrid, belong_to_a_run
@@ -36,7 +37,7 @@ from domains.registry import family, spec_of
 from protocol.seeds import domain_of, generator_for
 from protocol.settings import Scalar, Settings
 from server.app import run
-from server.metrics import decisive_head, mean
+from server.metrics import mean
 from server.progress import Lines
 from server.startup import effective_settings
 
@@ -84,7 +85,7 @@ def measured(cell: str, config: dict[str, Scalar], shadows: int) -> dict[str, An
         "settings": keys,
         "epsilon": max(summary["privacy"]["epsilon"].values()) if settings.private else None,
         "delta": settings.privacy_delta,
-        "accuracy": {domain: decisive_head(heads, "mean") for domain, heads in lines[-1]["accuracy"].items()},
+        "accuracy": {domain: decisive(heads, "mean") for domain, heads in lines[-1]["accuracy"].items()},
         "by_head": lines[-1]["accuracy"],
         "source_only": summary["source_only"],
         "membership": attacks,

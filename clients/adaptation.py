@@ -15,6 +15,7 @@ from torch import Tensor
 from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics
 from adaptation.batches import shuffled_batches
 from adaptation.class_balanced import adapt_head_and_scales_by_class
+from adaptation.heads import by_head
 from adaptation.inputs import Inputs
 from adaptation.losses import local_classifier_loss
 from adaptation.mixture import Mixture
@@ -135,7 +136,7 @@ def evaluate(message: Message, client: Client) -> Message:
             log_likelihoods.append(mixture.log_likelihood(features.flatten(0, -2)))
         p_g = network.logits(features, inputs.shape[-2:]).softmax(dim=1)
         p_l = local(inputs).softmax(dim=1)
-        return {"global": p_g, "local": p_l, "mean": (p_g + p_l) / 2}
+        return by_head({"global": p_g, "local": p_l}, client.settings.inference)
 
     metrics = count(client, predict, client.settings.inference)
     if log_likelihoods:
@@ -154,17 +155,34 @@ def predictors(network: Network, client: Client, start: State | None = None) -> 
 
 
 def personalise_copy(message: Message, client: Client) -> Message:
-    """At the end: train the client's own copy of G and head on its examples, keep it, and report how good it is."""
+    """At the end: train the client's own copy of G and head on its examples, keep it, and report what it brings."""
     began = time.perf_counter()
-    own, losses = personalise(received_network(message, client), client)
-    counts = count(client, lambda batch: {"personal": own(batch).softmax(dim=1)}, "personal")
+    networks, losses = personalise(received_network(message, client), client)
+
+    def predict(inputs: Tensor) -> dict[str, Tensor]:
+        heads = by_head(
+            {name: network(inputs).softmax(dim=1) for name, network in networks.items()}, client.settings.inference
+        )
+        return {"personal": heads["personal"]}  # the others were reported when the round was evaluated
+
+    counts = count(client, predict, "personal")
     return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **losses, **counts})
 
 
-def personalise(network: Network, client: Client) -> tuple[Network, dict[str, float]]:
-    """The client's own copy of G and head, out of the server's network and also written to its folder, and losses."""
+def personalise(network: Network, client: Client) -> tuple[dict[str, Network], dict[str, float]]:
+    """Train the client's own copy of G and head, and write it to its folder.
+
+    Returns
+    -------
+    dict of Network
+        What the client predicts with by the names of `adaptation.heads.by_head`; ``global`` is `network`, with the
+        client's BatchNorm statistics where that extra is on.
+    dict of float
+        The training's losses.
+    """
     settings = client.settings
-    own, inputs = predictors(network, client), inputs_of(client, client.train)
+    local, inputs = predictors(network, client), inputs_of(client, client.train)
+    own = copy.deepcopy(local)
     losses = adapt_network_unless_collapsed(
         own,
         inputs,
@@ -176,32 +194,31 @@ def personalise(network: Network, client: Client) -> tuple[Network, dict[str, fl
         class_shares=expected_shares(network, inputs, client),
     )
     local_part.write(client.folder, local_part.PERSONAL, own.state_dict())
-    return own, losses
+    return {"global": network, "local": local, "personal": own}, losses
 
 
 def predicting_networks(message: Message, client: Client) -> dict[str, Network]:
-    """What this client predicts with at the end of a run, by head: the mean of the heads' probabilities counts.
+    """What this client predicts with at the end of a run, by the names of `adaptation.heads.by_head`.
 
-    Its own copy where it was personalised, else G and F_g with the client's statistics and G and F_l, both as it last
-    evaluated them, or only the latter where these alone decide.
+    G and F_g with the client's statistics, and G and F_l, both as it last evaluated them; last its own copy where it
+    was personalised.
     """
     network = received_network(message, client)
-    personal = local_part.read(client.folder, local_part.PERSONAL)
-    if client.settings.personalise and personal is not None:
-        network.load_state_dict(personal)
-        return {"personal": network}
     local = copy.deepcopy(network)
+    personal = local_part.read(client.folder, local_part.PERSONAL) if client.settings.personalise else None
+    own = {}
+    if personal is not None:
+        own["personal"] = copy.deepcopy(network)
+        own["personal"].load_state_dict(personal)
     localised = local_part.read(client.folder, local_part.LOCALISED)
     if localised is not None:
         local.classifier.load_state_dict(local_part.group("classifier", localised))
-        own = local_part.group("batch-norm", localised)
-        load_batch_norm_state(local.feature_extractor, own)
-        load_batch_norm_statistics(network.feature_extractor, own)
+        batch_norm = local_part.group("batch-norm", localised)
+        load_batch_norm_state(local.feature_extractor, batch_norm)
+        load_batch_norm_statistics(network.feature_extractor, batch_norm)
     else:
         use_own_statistics(network, inputs_of(client, client.train), client)
-    if client.settings.inference == "local":
-        return {"local": local}
-    return {"global": network, "local": local}
+    return {"global": network, "local": local, **own}
 
 
 def localise(network: Network, client: Client, start: State | None = None) -> Network:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adaptation.augmentations import AUGMENTATIONS
 from adaptation.feature_map import labelled_rows
+from adaptation.heads import by_head, decisive
 from adaptation.inputs import Inputs
 from adaptation.networks import Network
 from clients import adabn, adaptation, mcd
@@ -27,7 +28,7 @@ PREDICTORS = {
     "adabn": lambda message, client: {"global": adabn.own_network(message, client)},
     "fed-mcd": lambda message, client: {"global": mcd.both_heads(message, client)},
 }
-"""The networks whose mean probabilities predict on a client, by strategy; F_g as it came for the others."""
+"""The networks that predict on a client, by the names of `adaptation.heads.by_head`; F_g as it came for the others."""
 
 
 def illustrate(message: Message, client: Client) -> Message:
@@ -56,7 +57,7 @@ def illustrate(message: Message, client: Client) -> Message:
         count = PICTURES_WITH_MAPS if family(settings.data).segmentation else PICTURES
         shown = client.test.select(order[:count])
         arrays |= {"pictures": shown.inputs[:], "labels": shown.labels[:].short()}
-        for name, networks in {"before": [before], "after": list(after.values())}.items():
+        for name, networks in {"before": {"global": before}, "after": after}.items():
             predicted, confidence = _predicted(networks, shown, client)
             arrays |= {f"predicted-{name}": predicted.short(), f"confidence-{name}": confidence.float()}
     metrics = {"num-examples": len(points)}
@@ -64,11 +65,11 @@ def illustrate(message: Message, client: Client) -> Message:
 
 
 @torch.no_grad()
-def _predicted(networks: list[Network], shown: Examples, client: Client) -> tuple[Tensor, Tensor]:
+def _predicted(networks: dict[str, Network], shown: Examples, client: Client) -> tuple[Tensor, Tensor]:
     """The likeliest class of each example, or pixel, and its probability, the mean over an example's pixels."""
     settings = client.settings
     augmentation = AUGMENTATIONS[family(settings.data).kind]
     inputs = Inputs(shown.inputs, augmentation, settings.standardise, choose_device(settings.device))[:]
-    probabilities = torch.stack([network(inputs).softmax(dim=1) for network in networks]).mean(dim=0).cpu()
-    confidence, predicted = probabilities.max(dim=1)
+    heads = by_head({name: network(inputs).softmax(dim=1) for name, network in networks.items()}, settings.inference)
+    confidence, predicted = decisive(heads, settings.inference).cpu().max(dim=1)
     return predicted, confidence.flatten(1).mean(dim=1) if confidence.ndim > 1 else confidence

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adaptation.augmentations import AUGMENTATIONS
+from adaptation.heads import by_head, decisive
 from adaptation.mixture import Mixture
 from adaptation.network import Network
 from domains.registry import family
@@ -31,7 +32,6 @@ from protocol.runtime import choose_device
 from protocol.seeds import domain_of
 from protocol.settings import Settings, SettingsError
 from protocol.workloads import read_settings
-from server.metrics import decisive_head
 
 LOOKS_LIKE_FROM = 1 / 32
 """Typicality from which a picture looks like the domain (our choice): above the first step of its 33 quantiles."""
@@ -52,7 +52,7 @@ class Prediction:
     probabilities : Tensor, (B, C) or (B, C, H, W)
         What counts: those of `AdaptedModel.head`.
     by_head : dict of Tensor
-        The same by each of ``global`` (F_g), ``local`` (F_l), ``mean`` of both, ``personal``, as far as there are.
+        The same by each of `adaptation.heads.HEADS`, as far as there are.
     typicality : Tensor, (B,), or None
         w(x) in [0, 1], the place of a picture's likelihood among those usual in the domain; for segmentation the mean
         over its places. None where there is no mixture.
@@ -158,8 +158,8 @@ class AdaptedModel(nn.Module):
 
     @property
     def head(self) -> str:
-        """Which head counts: the personalised network's, else the run's inference rule, else F_g's."""
-        return decisive_head({head: head for head in self._heads()}, self.settings.inference)
+        """Which head counts, as `adaptation.heads.decisive` says."""
+        return decisive({head: head for head in self._heads()}, self.settings.inference)
 
     @property
     def domain(self) -> str:
@@ -269,18 +269,14 @@ class AdaptedModel(nn.Module):
         return prepared, self.networks["global"].feature_extractor(prepared)
 
     def _by_head(self, prepared: Tensor, features: Tensor) -> dict[str, Tensor]:
-        """What `clients.adaptation.evaluate` computes, and the personalised network."""
-        size = prepared.shape[-2:]
-        by_head = {"global": self.networks["global"].logits(features, size).softmax(dim=1)}
-        if "local" in self.networks:
-            local = self.networks["local"]
-            shared = local.feature_extractor is self.networks["global"].feature_extractor
-            own_features = features if shared else local.feature_extractor(prepared)
-            by_head["local"] = local.logits(own_features, size).softmax(dim=1)
-            by_head["mean"] = (by_head["global"] + by_head["local"]) / 2
-        if "personal" in self.networks:
-            by_head["personal"] = self.networks["personal"](prepared).softmax(dim=1)
-        return by_head
+        """What `clients.adaptation` computes; a network that shares G with ``global`` shares its features."""
+        shared = self.networks["global"].feature_extractor
+        probabilities = {}
+        for name, network in self.networks.items():
+            extractor = network.feature_extractor
+            own_features = features if extractor is shared else extractor(prepared)
+            probabilities[name] = network.logits(own_features, prepared.shape[-2:]).softmax(dim=1)
+        return by_head(probabilities, self.settings.inference)
 
 
 def _share_equal(network: Network, local: Network) -> None:

@@ -175,7 +175,7 @@ def client_parts(
             parts = f"F_g alone: nothing of {client} is here; name its folder with --local"
         if personal is not None:
             networks["personal"] = network_of(settings, personal)
-            parts = f"the personalised network of {client}; beside it {parts}"
+            parts = f"its own copy of the network and, with equal say, {parts}"
     except (ValueError, RuntimeError, KeyError) as error:
         raise SettingsError(
             f"{folder}: doesn't fit the run in {run} ({str(error).splitlines()[0]}); is it another run's client?"

@@ -13,7 +13,7 @@ HEADS = {
     "global": "F_g, the classifier that all clients share",
     "local": "F_l, the client's own classifier",
     "mean": "(p_g + p_l) / 2",
-    "personal": "the client's own copy of the whole network",
+    "personal": "the mean of the client's own copy of the whole network and of what counts without it",
 }
 
 

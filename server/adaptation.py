@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from adaptation.heads import decisive
 from adaptation.networks import Network, build
 from domains.registry import family
 from protocol.records import check_records, config_record, from_record, to_record
@@ -22,7 +23,6 @@ from server.metrics import (
     accuracy_by_domain,
     check_counts,
     confusion_by_domain,
-    decisive_head,
     label_free_by_domain,
     summarise,
 )
@@ -113,7 +113,7 @@ class AdaptationRun:
         }
 
     def headline(self, line: Mapping[str, Any]) -> dict[str, float]:
-        return {domain: decisive_head(heads, self.settings.inference) for domain, heads in line["accuracy"].items()}
+        return {domain: decisive(heads, self.settings.inference) for domain, heads in line["accuracy"].items()}
 
     def after_training(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
         """The clients evaluate the model itself."""

@@ -10,15 +10,13 @@ from typing import Any, Literal
 
 import torch
 
+from adaptation.heads import HEADS, decisive
 from domains.registry import family
 from protocol.generative_settings import GenerativeSettings
 from protocol.records import BadReply
 from protocol.runtime import repair_torchvision
 from protocol.seeds import domain_of
 from protocol.settings import RunSettings, Settings
-
-HEADS = ("global", "local", "mean", "personal")
-"""F_g, F_l, their mean, and the client's personalised copy."""
 
 ACCURACY, MEAN_IOU, LOSS = "accuracy", "mean-iou", "loss"
 """What a run measures: percents of either kind, or a generative model's loss on held-out examples."""
@@ -157,17 +155,12 @@ def _added(counts: list[list[int]]) -> list[int]:
     return [sum(column) for column in zip(*counts, strict=True)]
 
 
-def decisive_head(accuracy: Mapping[str, float], inference: str) -> float:
-    """The accuracy that counts for a domain: the personalised copy's, else the inference rule's, else F_g's."""
-    return next(accuracy[head] for head in ("personal", inference, "global") if head in accuracy)
-
-
 def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
     """The contents of summary.json out of all lines of metrics.jsonl."""
     start, rounds = lines[0], [line for line in lines if line["phase"] == "round" and line["round"] > 0]
     whole = [line for line in rounds if line.get("evaluated", True)]  # what a round costs, evaluation included
     heads = {domain: dict(by_head) for domain, by_head in lines[-1]["accuracy"].items()}
-    accuracy = {domain: decisive_head(by_head, settings.inference) for domain, by_head in heads.items()}
+    accuracy = {domain: decisive(by_head, settings.inference) for domain, by_head in heads.items()}
     metric = metric_of(settings)
     iou = {}
     if metric == MEAN_IOU:

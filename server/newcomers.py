@@ -15,12 +15,12 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from adaptation.heads import decisive
 from adaptation.mixture import Mixture
 from adaptation.neighbours import blend, nearest
 from protocol.records import from_record, to_record
 from protocol.seeds import domain_of
 from protocol.settings import RunSettings
-from server.metrics import decisive_head
 
 JOIN = "query.join"
 JOINED, START = "joined.", "start."
@@ -180,7 +180,7 @@ def newcomers_of(lines: Iterable[Mapping[str, Any]], inference: str) -> dict[str
             heads = line["accuracy"].get(domain_of(name))
             if heads and line.get("evaluated", True) and line["phase"] == "round":
                 after = str(line["round"] - newcomer["joined"])
-                newcomer["accuracy_after"][after] = decisive_head(heads, inference)
+                newcomer["accuracy_after"][after] = decisive(heads, inference)
     return found
 
 

@@ -24,7 +24,7 @@ HEADS = {
     "global": ("F_g", "#0072B2"),
     "local": ("F_l", "#E69F00"),
     "mean": ("mean of both", "#009E73"),
-    "personal": ("own copy", "#CC79A7"),
+    "personal": ("with own copy", "#CC79A7"),
 }
 LABELLED_CELLS = 12
 """Classes up to which a cell of a confusion matrix shows its number."""

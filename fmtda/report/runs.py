@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adaptation.heads import decisive
 from protocol.generative_settings import GenerativeSettings
 from protocol.settings import RunSettings, Scalar, Settings, SettingsError
 from protocol.workloads import read_settings
 from server.illustration import Illustration, read_illustration
-from server.metrics import decisive_head, mean
+from server.metrics import mean
 from server.run_directory import read_metrics, stored_run_config
 from server.startup import effective_settings
 
@@ -88,7 +89,7 @@ class Run:
     def accuracy(self, line: Mapping[str, Any]) -> dict[str, float]:
         """What counts, in percent by domain, of a line."""
         inference = self.settings.inference if isinstance(self.settings, Settings) else "mean"
-        return {domain: decisive_head(heads, inference) for domain, heads in line.get("accuracy", {}).items()}
+        return {domain: decisive(heads, inference) for domain, heads in line.get("accuracy", {}).items()}
 
     @property
     def reached(self) -> dict[str, float]:

@@ -357,7 +357,7 @@ def test_the_statistics_it_evaluated_with_are_those_it_would_choose_anew(
     assert not torch.equal(received["feature_extractor.2.running_mean"], kept["feature_extractor.2.running_mean"])
 
 
-def test_at_the_end_a_client_predicts_with_its_own_copy_or_with_what_localise_left(settings_of, client_of, message_to):
+def test_at_the_end_a_client_predicts_with_what_localise_left_and_with_its_own_copy(settings_of, client_of, message_to):
     client = client_of(settings_of(personalise=True))
     message = message_to(client, "evaluate")
     adaptation.evaluate(message, client)
@@ -367,5 +367,7 @@ def test_at_the_end_a_client_predicts_with_its_own_copy_or_with_what_localise_le
     assert all(torch.equal(value, localised[name]) for name, value in heads["local"].classifier.state_dict().items())
     own = {name: value + 1 for name, value in heads["global"].state_dict().items()}
     local_part.write(client.folder, local_part.PERSONAL, own)
-    (personal,) = adaptation.predicting_networks(message, client).values()
-    assert all(torch.equal(value, own[name]) for name, value in personal.state_dict().items())
+    with_copy = adaptation.predicting_networks(message, client)
+    assert list(with_copy) == ["global", "local", "personal"]
+    for name, state in {"personal": own, "local": heads["local"].state_dict()}.items():
+        assert all(torch.equal(value, state[key]) for key, value in with_copy[name].state_dict().items())

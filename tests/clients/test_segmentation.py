@@ -336,10 +336,14 @@ def test_a_personalised_copy_is_written_and_its_pixels_counted(settings_of, clie
     check_counts(metrics, CLASSES, segmentation=True)
     assert metrics["kept"] in (0, 1)
     own = local_part.read(client.folder, local_part.PERSONAL)
-    network = build("tiny-dense", CLASSES, client.settings.shape, 0).eval()
-    network.load_state_dict(own)
-    p = probabilities(network.feature_extractor(inputs_of(client, client.test)[:]), network.classifier.state_dict())
-    counts = confusion(p, client.test.labels)
+    networks = adaptation.predicting_networks(asked_to("evaluate", client, pretrained()), client)
+    assert all(torch.equal(value, own[name]) for name, value in networks["personal"].state_dict().items())
+    inputs = inputs_of(client, client.test)[:]
+    p_g, p_l, p_own = (
+        probabilities(networks[name].feature_extractor(inputs), networks[name].classifier.state_dict())
+        for name in ("global", "local", "personal")
+    )
+    counts = confusion(((p_g + p_l) / 2 + p_own) / 2, client.test.labels)
     assert metrics["confusion-personal"] == metrics["confusion"] == counts.flatten().tolist()
 
 

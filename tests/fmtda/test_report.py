@@ -87,9 +87,9 @@ def test_courses_are_drawn_for_every_head(finished, page):
     summary = json.loads((finished[0] / "summary.json").read_text())
     for domain in DOMAINS:
         courses = {trace["name"]: trace for trace in titled(page, domain)[0]["data"]}
-        assert set(courses) == {"F_g", "F_l", "mean of both", "own copy"}
+        assert set(courses) == {"F_g", "F_l", "mean of both", "with own copy"}
         assert courses["F_g"]["x"] == [0, 1, 2] and courses["F_l"]["x"] == [1, 2]
-        assert courses["own copy"]["y"] == [summary["accuracy_by_head"][domain]["personal"]]
+        assert courses["with own copy"]["y"] == [summary["accuracy_by_head"][domain]["personal"]]
 
 
 def test_the_map_and_the_weights_show_every_domain(finished, page):

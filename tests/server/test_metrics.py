@@ -10,7 +10,6 @@ from server.metrics import (
     check_counts,
     class_iou,
     confusion_by_domain,
-    decisive_head,
     mean_iou,
     summarise,
 )
@@ -94,14 +93,6 @@ def test_the_personalised_copy_comes_alone():
 def test_counts_without_a_number_of_examples_are_refused():
     with pytest.raises(BadReply, match="num-examples"):
         check_counts({"correct-global": 0}, classes=2)
-
-
-def test_the_personalised_copy_decides_then_the_inference_rule_then_f_g():
-    heads = {"global": 1, "local": 2, "mean": 3}
-    assert decisive_head(heads | {"personal": 4}, "mean") == 4
-    assert decisive_head(heads, "mean") == 3
-    assert decisive_head(heads, "local") == 2
-    assert decisive_head({"global": 1}, "local") == 1
 
 
 def client(up, down, seconds):

@@ -1,8 +1,10 @@
 """Finished runs that several end-to-end tests look at."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from in_process_runs import finish
 from PIL import Image
 from real_runs import TINY, generate, simulate
@@ -12,18 +14,42 @@ from domains.registry import family
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> tuple[Path, str]:
-    """One finished run of the default preset with `personalise`, and what it printed."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    return run, simulate("--rounds", 2, "--output", run, "-c", "personalise=true").stdout
+def made_once(tmp_path_factory, worker_id):
+    """Make a run that all of pytest-xdist's processes look at: one makes it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def run_and_print(name: str, make: Callable[[Path], str]) -> tuple[Path, str]:
+        folder = shared / name
+        printed = folder / "printed.txt"
+        with FileLock(shared / f"{name}.lock"):
+            if not printed.exists():
+                folder.mkdir(exist_ok=True)
+                printed.write_text(make(folder / "run"))
+        return folder / "run", printed.read_text()
+
+    return run_and_print
 
 
 @pytest.fixture(scope="session")
-def generated(tmp_path_factory) -> tuple[Path, str]:
+def finished(made_once) -> tuple[Path, str]:
+    """One finished run of the default preset with `personalise`, and what it printed."""
+
+    def make(run: Path) -> str:
+        return simulate("--rounds", 2, "--output", run, "-c", "personalise=true").stdout
+
+    return made_once("finished", make)
+
+
+@pytest.fixture(scope="session")
+def generated(made_once) -> tuple[Path, str]:
     """One run of a tiny DDPM over two clients, finished, gone on with for another round, and what that printed."""
-    run = tmp_path_factory.mktemp("generated") / "run"
-    generate("ddpm", *TINY, "--clients", 2, "--rounds", 1, "--output", run)
-    return run, generate("--resume", run, "--rounds", 2).stdout
+
+    def make(run: Path) -> str:
+        generate("ddpm", *TINY, "--clients", 2, "--rounds", 1, "--output", run)
+        return generate("--resume", run, "--rounds", 2).stdout
+
+    return made_once("generated", make)
 
 
 @pytest.fixture(scope="session")

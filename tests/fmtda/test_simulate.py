@@ -51,16 +51,7 @@ def test_run_directory_holds_what_the_docs_list(finished):
     assert any((run / "tensorboard").iterdir())
 
 
-def test_equal_seeds_give_equal_metrics_and_arrays_and_another_seed_does_not(finished, tmp_path):
-    run, _ = finished
-    simulate("--rounds", 2, "--output", tmp_path / "same", "-c", "personalise=true")
-    assert metrics(tmp_path / "same") == metrics(run)
-    assert arrays(tmp_path / "same") == arrays(run)
-    simulate("--rounds", 1, "--output", tmp_path / "other", "--seed", 1)
-    assert metrics(tmp_path / "other")[0]["accuracy"] != metrics(run)[0]["accuracy"]
-
-
-def test_a_killed_run_resumes_to_the_same_metrics_and_arrays(finished, tmp_path):
+def test_equal_seeds_give_equal_metrics_and_arrays_also_where_one_run_was_killed_and_resumed(finished, tmp_path):
     run, _ = finished
     killed = tmp_path / "killed"
     process = subprocess.Popen(
@@ -136,19 +127,14 @@ simulate(effective_settings({{"output": {str(tmp_path / "run")!r}}}), Failing(),
     assert "Ray failed" not in done.stdout
 
 
-@pytest.mark.parametrize("strategy", ["source-only", "adabn", "fedavg-self-training", "fed-mcd", "fed-dann"])
-def test_the_other_strategies_run(strategy, finished, tmp_path):
+@pytest.mark.parametrize("strategy", ["fedavg-self-training", "fed-mcd", "fed-dann"])
+def test_strategies_that_upload_the_whole_network_run(strategy, finished, tmp_path):
     simulate("--strategy", strategy, "--rounds", 1, "--output", tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     # One pre-training for all: strategies start from the same network.
     assert summary["source_only"] == json.loads((finished[0] / "summary.json").read_text())["source_only"]
-    if strategy == "source-only":
-        assert summary["accuracy"] == summary["source_only"]
-    elif strategy == "adabn":
-        assert summary["accuracy"] != summary["source_only"]
-    else:
-        ours = json.loads((finished[0] / "summary.json").read_text())["uplink_bytes_per_client_round"]
-        assert ours <= summary["uplink_bytes_per_client_round"] / 20
+    ours = json.loads((finished[0] / "summary.json").read_text())["uplink_bytes_per_client_round"]
+    assert ours <= summary["uplink_bytes_per_client_round"] / 20
 
 
 def test_street_scenes_end_with_the_mean_iou_and_that_of_each_class(tmp_path):
@@ -177,11 +163,6 @@ def test_many_clients_on_dirichlet_shares_and_a_part_of_them_in_a_round(tmp_path
     examples = [c["train"]["num-examples"] for c in trained[0].values()]
     assert len(set(examples)) > 1
     assert sorted(json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"]) == TARGETS
-
-
-def test_a_federation_of_one_client_works(tmp_path):
-    simulate("--targets", "pen", "--clients", 1, "--rounds", 1, "--output", tmp_path / "run")
-    assert list(json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"]) == ["pen"]
 
 
 def _wait_for(condition, process: subprocess.Popen, seconds: float = 200) -> None:

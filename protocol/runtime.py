@@ -55,8 +55,8 @@ def set_threads(count: int) -> None:
 def keep_freed_memory() -> bool:
     """Let this process keep what tensors free for the next ones; False where the C library is not glibc.
 
-    As it comes, glibc hands large blocks back to the system, so that every training step begins on pages that the system
-    first has to fill with zeros (measured by `benchmarks.training_step`). No result depends on it.
+    As it comes, glibc hands large blocks back to the system, so that every training step begins on pages that the
+    system first has to fill with zeros (measured by `benchmarks.training_step`). No result depends on it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and all([mallopt(parameter, value) == 1 for parameter, value in MALLOC])

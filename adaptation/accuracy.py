@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from adaptation.batches import forward_slices
-from adaptation.network import Network
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.network import Network
 
 
 @torch.no_grad()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adaptation.augment import Augmentation, prepare
-from adaptation.draws import Draws
-from adaptation.geometry import resample
+from fmtda.adaptation.augment import Augmentation, prepare
+from fmtda.adaptation.draws import Draws
+from fmtda.adaptation.geometry import resample
 
 # Shapes: N pictures, 3 channels, H rows, W columns; M background patches. Pictures hold 0..255.
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adaptation.augment import Augmentation
+from fmtda.adaptation.augment import Augmentation
 
 # Shapes: N vectors of D features. All values below are our choice. MIXED and WORD_DROPOUT were chosen by accuracy on
 # held-out folds of the source, the mean over the four domains of Office-Caltech10 SURF each as the source.

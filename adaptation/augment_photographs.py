@@ -8,10 +8,10 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.augment import Augmentation, prepare
-from adaptation.draws import Draws
-from adaptation.geometry import crop_matrices, resample
-from adaptation.photometry import Photometry, change_photometry
+from fmtda.adaptation.augment import Augmentation, prepare
+from fmtda.adaptation.draws import Draws
+from fmtda.adaptation.geometry import crop_matrices, resample
+from fmtda.adaptation.photometry import Photometry, change_photometry
 
 RANDOMISED = Photometry(
     brightness=0.4, contrast=0.5, saturation=0.8, hue=0.2, greyscale=0.2, blur=0.3, sigma=1.5, texture=0.5

@@ -8,10 +8,10 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.augment import Augmentation, prepare
-from adaptation.draws import Draws
-from adaptation.geometry import crop_matrices, resample, resample_labels
-from adaptation.photometry import Photometry, change_photometry
+from fmtda.adaptation.augment import Augmentation, prepare
+from fmtda.adaptation.draws import Draws
+from fmtda.adaptation.geometry import crop_matrices, resample, resample_labels
+from fmtda.adaptation.photometry import Photometry, change_photometry
 
 RANDOMISED = Photometry(
     brightness=0.4,

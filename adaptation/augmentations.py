@@ -1,10 +1,10 @@
 """The augmentations by kind of inputs; a new kind is a file beside this and a line here."""
 
-from adaptation.augment import Augmentation
-from adaptation.augment_digits import DigitAugmentation
-from adaptation.augment_features import FeatureAugmentation
-from adaptation.augment_photographs import PhotographAugmentation
-from adaptation.augment_scenes import SceneAugmentation
+from fmtda.adaptation.augment import Augmentation
+from fmtda.adaptation.augment_digits import DigitAugmentation
+from fmtda.adaptation.augment_features import FeatureAugmentation
+from fmtda.adaptation.augment_photographs import PhotographAugmentation
+from fmtda.adaptation.augment_scenes import SceneAugmentation
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "digits": DigitAugmentation(),

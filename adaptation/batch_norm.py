@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from adaptation.batches import forward_slices
-from adaptation.inputs import Inputs
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.inputs import Inputs
 
 STATISTICS = ("running_mean", "running_var")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from adaptation.inputs import Inputs
+from fmtda.adaptation.inputs import Inputs
 
 FORWARD_VALUES = 256 * 3 * 32 * 32
 """Input values in a forward pass at most (our choice): 256 pictures of 32x32, 28 of 96x96."""

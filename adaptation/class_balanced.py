@@ -10,10 +10,10 @@ import copy
 import torch
 from torch.nn import functional
 
-from adaptation.batches import forward_slices
-from adaptation.inputs import Inputs
-from adaptation.network import Network
-from adaptation.self_training import SelfTraining, head_and_scales, logits
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.self_training import SelfTraining, head_and_scales, logits
 
 SURE = 0.5
 """Part of the places predicted as a class that is learned, the surest (our choice)."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptation.accuracy import accuracy
-from adaptation.batches import forward_slices
-from adaptation.inputs import Inputs
-from adaptation.network import Network
+from fmtda.adaptation.accuracy import accuracy
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.network import Network
 
 LARGEST_LOSS = 0.1
 """Accuracy on the source hold-out, in [0, 1], that may be lost against the start (our choice)."""

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adaptation.batches import forward_slices
-from adaptation.inputs import Inputs
-from adaptation.networks import Network
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.networks import Network
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from adaptation.augment import Augmentation
+from fmtda.adaptation.augment import Augmentation
 
 SMALL = 128 * 2**20
 """Bytes of prepared inputs up to which they are prepared once and kept (our choice)."""

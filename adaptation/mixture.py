@@ -25,7 +25,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from adaptation.component_floor import Components, with_enough_examples
+from fmtda.adaptation.component_floor import Components, with_enough_examples
 
 # All values here are our choice: the notes say "a simple GMM" and no more.
 QUANTILES = 33

@@ -14,7 +14,7 @@ Shapes: K and L components, D feature dimensions.
 
 from torch import Tensor
 
-from adaptation.mixture import LOG_ZERO, Mixture
+from fmtda.adaptation.mixture import LOG_ZERO, Mixture
 
 
 def divergence(f: Mixture, g: Mixture) -> float:

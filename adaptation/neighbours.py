@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adaptation.mixture import Mixture
-from adaptation.mixture_divergence import divergence
+from fmtda.adaptation.mixture import Mixture
+from fmtda.adaptation.mixture_divergence import divergence
 
 NEIGHBOURS = 3
 """Clients at most whose classifiers are blended."""

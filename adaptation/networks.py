@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from adaptation.layers import BatchNorm1d, BatchNorm2d, ChannelsLast, at_least
-from adaptation.network import FeatureExtractor, Network
-from adaptation.resnet import resnet18, resnet50
-from adaptation.segmentation_networks import deeplabv3, lraspp
+from fmtda.adaptation.layers import BatchNorm1d, BatchNorm2d, ChannelsLast, at_least
+from fmtda.adaptation.network import FeatureExtractor, Network
+from fmtda.adaptation.resnet import resnet18, resnet50
+from fmtda.adaptation.segmentation_networks import deeplabv3, lraspp
 
 
 def build(

@@ -29,9 +29,9 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.component_floor import Components, with_enough_examples
-from adaptation.mixture import QUANTILES, Mixture, components_for, variance_floor
-from adaptation.noise import Uniforms, normal
+from fmtda.adaptation.component_floor import Components, with_enough_examples
+from fmtda.adaptation.mixture import QUANTILES, Mixture, components_for, variance_floor
+from fmtda.adaptation.noise import Uniforms, normal
 
 STATISTICS_SENSITIVITY = math.sqrt(3)
 """Of all sums over the fitted examples together, in the units in which they are noised."""

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from adaptation.layers import BatchNorm2d, ChannelsLast, three_channels
-from adaptation.network import FeatureExtractor, Network
-from protocol.runtime import repair_torchvision
+from fmtda.adaptation.layers import BatchNorm2d, ChannelsLast, three_channels
+from fmtda.adaptation.network import FeatureExtractor, Network
+from fmtda.protocol.runtime import repair_torchvision
 
 
 def resnet18(classes: int, input_shape: tuple[int, int, int]) -> Network:

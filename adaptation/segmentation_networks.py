@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adaptation.layers import BatchNorm2d, ChannelsLast, three_channels
-from adaptation.network import FeatureExtractor, Network
-from protocol.runtime import repair_torchvision
+from fmtda.adaptation.layers import BatchNorm2d, ChannelsLast, three_channels
+from fmtda.adaptation.network import FeatureExtractor, Network
+from fmtda.protocol.runtime import repair_torchvision
 
 
 def lraspp(classes: int, input_shape: tuple[int, int, int]) -> Network:

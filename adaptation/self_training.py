@@ -14,12 +14,12 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, reestimate
-from adaptation.batches import forward_slices, shuffled_batches
-from adaptation.criteria import view_information
-from adaptation.inputs import Inputs
-from adaptation.losses import confident_cross_entropy, information_maximisation
-from adaptation.network import Network
+from fmtda.adaptation.batch_norm import batch_norm_state, load_batch_norm_state, reestimate
+from fmtda.adaptation.batches import forward_slices, shuffled_batches
+from fmtda.adaptation.criteria import view_information
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.losses import confident_cross_entropy, information_maximisation
+from fmtda.adaptation.network import Network
 
 AVERAGE_DECAY = 0.995
 """Of the moving average of a client's own network (our choice); smaller in the first steps, so that it warms up."""

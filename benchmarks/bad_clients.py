@@ -27,17 +27,17 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from benchmarks.cells import write_whole
-from benchmarks.command_line import command_line, refusals
-from benchmarks.in_process import InProcessGrid, Tamper, belong_to_a_run
-from benchmarks.provenance import provenance
-from protocol.records import from_record, sender, to_record
-from protocol.seeds import client_names, generator_for
-from protocol.settings import Settings, SettingsError
-from server.app import run
-from server.metrics import accuracy_by_domain, mean
-from server.progress import Lines
-from server.startup import effective_settings
+from fmtda.benchmarking.cells import write_whole
+from fmtda.benchmarking.command_line import command_line, refusals
+from fmtda.benchmarking.provenance import provenance
+from fmtda.protocol.records import from_record, sender, to_record
+from fmtda.protocol.seeds import client_names, generator_for
+from fmtda.protocol.settings import Settings, SettingsError
+from fmtda.server.app import run
+from fmtda.server.metrics import accuracy_by_domain, mean
+from fmtda.server.progress import Lines
+from fmtda.server.startup import effective_settings
+from fmtda.simulation.in_process import InProcessGrid, Tamper, belong_to_a_run
 
 FEDERATIONS = {5: 1, 10: 2}
 """How many of how many clients are bad: the last ones, which share their domains with honest ones."""

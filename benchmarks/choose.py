@@ -33,30 +33,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptation.augmentations import AUGMENTATIONS
-from adaptation.batch_norm import reestimate
-from adaptation.batches import forward_slices
-from adaptation.criteria import mean_entropy, prediction_information, soft_neighbourhood_density, view_information
-from adaptation.inputs import Inputs
-from adaptation.networks import Network
-from adaptation.self_training import logits
-from benchmarks.command_line import command_line, refusals
-from benchmarks.pooled_targets import PooledTargets
-from benchmarks.provenance import provenance
-from clients.adaptation import localise
-from clients.identity import Client
-from clients.network import inputs_of, largest_weight, use_own_statistics
-from domains.examples import Examples
-from domains.registry import family, spec_of
-from protocol.runtime import choose_device, prepare_to_compute
-from protocol.seeds import client_name, generator_for
-from protocol.settings import Scalar, Settings
-from server.adaptation import new_network
-from server.metrics import MEAN_IOU, mean_iou, metric_of
-from server.pretraining import pretrained
-from server.progress import Lines
-from server.source import Source
-from server.startup import check_source, effective_settings
+from fmtda.adaptation.augmentations import AUGMENTATIONS
+from fmtda.adaptation.batch_norm import reestimate
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.criteria import mean_entropy, prediction_information, soft_neighbourhood_density, view_information
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.networks import Network
+from fmtda.adaptation.self_training import logits
+from fmtda.benchmarking.command_line import command_line, refusals
+from fmtda.benchmarking.pooled_targets import PooledTargets
+from fmtda.benchmarking.provenance import provenance
+from fmtda.clients.adaptation import localise
+from fmtda.clients.identity import Client
+from fmtda.clients.network import inputs_of, largest_weight, use_own_statistics
+from fmtda.domains.examples import Examples
+from fmtda.domains.registry import family, spec_of
+from fmtda.protocol.runtime import choose_device, prepare_to_compute
+from fmtda.protocol.seeds import client_name, generator_for
+from fmtda.protocol.settings import Scalar, Settings
+from fmtda.server.adaptation import new_network
+from fmtda.server.metrics import MEAN_IOU, mean_iou, metric_of
+from fmtda.server.pretraining import pretrained
+from fmtda.server.progress import Lines
+from fmtda.server.source import Source
+from fmtda.server.startup import check_source, effective_settings
 
 JUDGED_SHARE = 0.25
 """Part of a target's training examples that is judged and not adapted to: there, overfitting shows (our choice)."""

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from flwr.app import Context, Message, RecordDict
 
-from adaptation.mixture import fit
-from benchmarks.in_process import belong_to_a_run
-from clients import app
-from protocol.records import config_record, to_record
-from protocol.settings import Settings
-from server.adaptation import new_network
-from server.run_directory import versions
-from server.startup import effective_settings
+from fmtda.adaptation.mixture import fit
+from fmtda.clients import app
+from fmtda.protocol.records import config_record, to_record
+from fmtda.protocol.settings import Settings
+from fmtda.server.adaptation import new_network
+from fmtda.server.run_directory import versions
+from fmtda.server.startup import effective_settings
+from fmtda.simulation.in_process import belong_to_a_run
 
 
 def main() -> None:

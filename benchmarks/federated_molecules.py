@@ -18,11 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import command_line
 from benchmarks.generative_runs import run_to_the_end, settings_words, shown, training_seconds
-from benchmarks.provenance import provenance
-from protocol.workloads import read_settings
-from server.run_directory import stored_run_config
+from fmtda.benchmarking.command_line import command_line
+from fmtda.benchmarking.provenance import provenance
+from fmtda.protocol.workloads import read_settings
+from fmtda.server.run_directory import stored_run_config
 
 REFERENCE = "local"
 ARMS: dict[str, tuple[str, ...]] = {

@@ -34,7 +34,7 @@ def main() -> None:
         return
     ours = _in_a_process(arguments, "fmtda")
     empty = _in_a_process(arguments, "empty", **{key: ours[key] for key in ("down_values", "up_values")})
-    from server.run_directory import versions
+    from fmtda.server.run_directory import versions
 
     result = {
         "command": f"python -m benchmarks.flower_overhead --clients {arguments.clients} --rounds {arguments.rounds}",
@@ -73,9 +73,9 @@ def _in_a_process(arguments: argparse.Namespace, part: str, **options: int) -> d
 
 
 def _fmtda(arguments: argparse.Namespace) -> dict:
-    from fmtda.simulation import simulate
-    from server.progress import Lines
-    from server.startup import effective_settings
+    from fmtda.server.progress import Lines
+    from fmtda.server.startup import effective_settings
+    from fmtda.simulation.flower_engine import simulate
 
     class Quiet(Lines):
         """Notes the memory after every round."""
@@ -91,7 +91,7 @@ def _fmtda(arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         config = {"preset": "paper", "clients": arguments.clients, "rounds": arguments.rounds}
         config |= {"output": f"{folder}/run"}
-        simulate(effective_settings(config), Quiet(), client_cpus=1, client_gpus=0)
+        simulate(effective_settings(config), Quiet(), client_cpus=1, client_gpus=0, resume="")
         lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
     rounds = [line for line in lines if line["round"] > 0]
     one = next(iter(rounds[0]["clients"].values()))
@@ -116,7 +116,7 @@ def _empty(arguments: argparse.Namespace) -> dict:
     from flwr.serverapp import Grid, ServerApp
     from flwr.simulation import run_simulation
 
-    from protocol.records import to_record
+    from fmtda.protocol.records import to_record
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     up = arguments.up_values

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import command_line
 from benchmarks.generative_measures import Judged, bits_per_dimension, opened, sampled, samplers, write_grid
 from benchmarks.generative_runs import run_to_the_end, settings_words, shown, training_seconds
-from benchmarks.provenance import provenance
-from fmtda.generate import MODELS
-from protocol.workloads import read_settings
-from server.run_directory import stored_run_config
+from fmtda.benchmarking.command_line import command_line
+from fmtda.benchmarking.provenance import provenance
+from fmtda.face.generate import MODELS
+from fmtda.protocol.workloads import read_settings
+from fmtda.server.run_directory import stored_run_config
 
 DOMAINS = ("--targets", "blend,fonts,street,pen", "-c", "colour=rgb")
 

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generative.image_quality import PictureClassifier, frechet_distance, judge, train_classifier
-from generative.registry import MODELS
-from generative.sampling import draw
-from protocol.generative_settings import ImageModelSettings
-from protocol.seeds import generator_for
-from protocol.workloads import read_settings
-from server import checkpoints
-from server.generative import Results
-from server.pooled_data import held_out_by_client, pooled_examples
-from server.run_directory import RunDirectory, stored_run_config
+from fmtda.generative.image_quality import PictureClassifier, frechet_distance, judge, train_classifier
+from fmtda.generative.registry import MODELS
+from fmtda.generative.sampling import draw
+from fmtda.protocol.generative_settings import ImageModelSettings
+from fmtda.protocol.seeds import generator_for
+from fmtda.protocol.workloads import read_settings
+from fmtda.server import checkpoints
+from fmtda.server.generative import Results
+from fmtda.server.pooled_data import held_out_by_client, pooled_examples
+from fmtda.server.run_directory import RunDirectory, stored_run_config
 
 BOUND_BATCH = 100
 """Pictures that the bound is computed of at once."""

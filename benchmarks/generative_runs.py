@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from server.run_directory import read_metrics
+from fmtda.server.run_directory import read_metrics
 
 
 def run_to_the_end(run: Path, words: list[str], resources: list[str] | None = None) -> None:

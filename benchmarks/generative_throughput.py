@@ -21,18 +21,18 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.in_process import belong_to_a_run
-from benchmarks.provenance import provenance
-from clients import generative
-from clients.identity import Client, load_share
-from fmtda.generate import MODELS as NAMES
-from generative.ddpm import DDPM
-from generative.model import GenerativeModel
-from generative.ncsn import NCSN
-from generative.registry import MODELS, build
-from protocol.generative_settings import GenerativeSettings
-from protocol.records import config_record, to_record
-from server.startup import effective_settings
+from fmtda.benchmarking.provenance import provenance
+from fmtda.clients import generative
+from fmtda.clients.identity import Client, load_share
+from fmtda.face.generate import MODELS as NAMES
+from fmtda.generative.ddpm import DDPM
+from fmtda.generative.model import GenerativeModel
+from fmtda.generative.ncsn import NCSN
+from fmtda.generative.registry import MODELS, build
+from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.protocol.records import config_record, to_record
+from fmtda.server.startup import effective_settings
+from fmtda.simulation.in_process import belong_to_a_run
 
 
 def main() -> None:

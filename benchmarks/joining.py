@@ -28,18 +28,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptation.heads import decisive
-from benchmarks.cells import write_whole
-from benchmarks.command_line import command_line, refusals
-from benchmarks.in_process import InProcessGrid, belong_to_a_run
-from benchmarks.provenance import provenance
-from protocol.settings import Scalar, Settings
-from server.app import run
-from server.branching import branch, with_joining
-from server.metrics import mean
-from server.progress import Lines
-from server.run_directory import read_metrics
-from server.startup import effective_settings
+from fmtda.adaptation.heads import decisive
+from fmtda.benchmarking.cells import write_whole
+from fmtda.benchmarking.command_line import command_line, refusals
+from fmtda.benchmarking.provenance import provenance
+from fmtda.protocol.settings import Scalar, Settings
+from fmtda.server.app import run
+from fmtda.server.branching import branch, with_joining
+from fmtda.server.metrics import mean
+from fmtda.server.progress import Lines
+from fmtda.server.run_directory import read_metrics
+from fmtda.server.startup import effective_settings
+from fmtda.simulation.in_process import InProcessGrid, belong_to_a_run
 
 AFTER = (0, 1, 2, 5)
 """Rounds since the joining that are told."""

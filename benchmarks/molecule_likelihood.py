@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from generative.graph_nvp import GraphNVP
-from generative.mpgvae import MPGVAE
-from generative.mpgvae import order_dependence as order_dependence_of
+from fmtda.generative.graph_nvp import GraphNVP
+from fmtda.generative.mpgvae import MPGVAE
+from fmtda.generative.mpgvae import order_dependence as order_dependence_of
 
 BATCH = 512
 """Molecules that are encoded at once."""

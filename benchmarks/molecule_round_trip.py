@@ -13,10 +13,10 @@ from pathlib import Path
 
 from rdkit import Chem, rdBase
 
-from benchmarks.provenance import provenance
-from domains import molecule_files
-from domains.registry import family
-from generative.molecules import GraphFormat, MoleculeRefusedError, read, to_smiles
+from fmtda.benchmarking.provenance import provenance
+from fmtda.domains import molecule_files
+from fmtda.domains.registry import family
+from fmtda.generative.molecules import GraphFormat, MoleculeRefusedError, read, to_smiles
 
 
 def main() -> None:

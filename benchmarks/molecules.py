@@ -28,20 +28,20 @@ import torch
 from matplotlib import pyplot
 from torch import Tensor
 
-from adaptation.batches import shuffled_batches
-from benchmarks.command_line import command_line, refusals
 from benchmarks.generative_runs import settings_words
 from benchmarks.molecule_likelihood import likelihood, order_dependence, reconstructed
-from benchmarks.provenance import provenance
-from domains.registry import family, spec_of
-from generative.model import GenerativeModel
-from generative.molecule_drawing import draw_grid
-from generative.molecule_quality import assess, distances, draw_properties, half_against_half, properties
-from generative.molecules import GraphFormat, all_smiles
-from generative.registry import build
-from generative.training import descend, step_size
-from protocol.generative_settings import MoleculeModelSettings
-from server.startup import effective_settings
+from fmtda.adaptation.batches import shuffled_batches
+from fmtda.benchmarking.command_line import command_line, refusals
+from fmtda.benchmarking.provenance import provenance
+from fmtda.domains.registry import family, spec_of
+from fmtda.generative.model import GenerativeModel
+from fmtda.generative.molecule_drawing import draw_grid
+from fmtda.generative.molecule_quality import assess, distances, draw_properties, half_against_half, properties
+from fmtda.generative.molecules import GraphFormat, all_smiles
+from fmtda.generative.registry import build
+from fmtda.generative.training import descend, step_size
+from fmtda.protocol.generative_settings import MoleculeModelSettings
+from fmtda.server.startup import effective_settings
 
 MODELS = ("graph-nvp", "mpgvae")
 LOOKS = 6

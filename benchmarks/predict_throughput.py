@@ -24,15 +24,15 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch.utils.data import DataLoader, Dataset
 
-from adaptation.augment import prepare
-from adaptation.mixture import fit
-from adaptation.networks import build
-from benchmarks.provenance import provenance
-from domains.decoding import decode_picture
-from fmtda.adapted_model import AdaptedModel
-from fmtda.predict import label
-from fmtda.progress import ErrorLines
-from server.startup import effective_settings
+from fmtda.adaptation.augment import prepare
+from fmtda.adaptation.mixture import fit
+from fmtda.adaptation.networks import build
+from fmtda.benchmarking.provenance import provenance
+from fmtda.domains.decoding import decode_picture
+from fmtda.face.predict import label
+from fmtda.face.progress import ErrorLines
+from fmtda.inference.adapted_model import AdaptedModel
+from fmtda.server.startup import effective_settings
 
 BATCH = 256
 

@@ -24,22 +24,22 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from adaptation.heads import decisive
-from benchmarks.cells import write_whole
-from benchmarks.command_line import command_line, refusals
-from benchmarks.in_process import InProcessGrid, belong_to_a_run
-from benchmarks.plots import LINES, REFERENCE_LINE, SMALL, save
 from benchmarks.privacy_attacks import Observer, membership, reconstruction
-from benchmarks.provenance import provenance
-from clients.identity import Client
-from domains.partition import limited_split, split_labels
-from domains.registry import family, spec_of
-from protocol.seeds import domain_of, generator_for
-from protocol.settings import Scalar, Settings
-from server.app import run
-from server.metrics import mean
-from server.progress import Lines
-from server.startup import effective_settings
+from fmtda.adaptation.heads import decisive
+from fmtda.benchmarking.cells import write_whole
+from fmtda.benchmarking.command_line import command_line, refusals
+from fmtda.benchmarking.plots import LINES, REFERENCE_LINE, SMALL, save
+from fmtda.benchmarking.provenance import provenance
+from fmtda.clients.identity import Client
+from fmtda.domains.partition import limited_split, split_labels
+from fmtda.domains.registry import family, spec_of
+from fmtda.protocol.seeds import domain_of, generator_for
+from fmtda.protocol.settings import Scalar, Settings
+from fmtda.server.app import run
+from fmtda.server.metrics import mean
+from fmtda.server.progress import Lines
+from fmtda.server.startup import effective_settings
+from fmtda.simulation.in_process import InProcessGrid, belong_to_a_run
 
 NOISE: dict[str, tuple[float, float]] = {
     "off": (0.0, 0.0),

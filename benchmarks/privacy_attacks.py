@@ -30,16 +30,16 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from adaptation.losses import local_classifier_loss
-from adaptation.mixture import Mixture
-from adaptation.networks import Network
-from adaptation.private_classifier import per_example_gradients
-from clients import adaptation, privacy
-from clients.identity import Client
-from clients.mixture import fitted_and_held_out
-from clients.network import feature_rows, inputs_of, loaded_network, use_own_statistics
-from protocol.records import from_record, sender
-from protocol.seeds import client_name, domain_of
+from fmtda.adaptation.losses import local_classifier_loss
+from fmtda.adaptation.mixture import Mixture
+from fmtda.adaptation.networks import Network
+from fmtda.adaptation.private_classifier import per_example_gradients
+from fmtda.clients import adaptation, privacy
+from fmtda.clients.identity import Client
+from fmtda.clients.mixture import fitted_and_held_out
+from fmtda.clients.network import feature_rows, inputs_of, loaded_network, use_own_statistics
+from fmtda.protocol.records import from_record, sender
+from fmtda.protocol.seeds import client_name, domain_of
 
 FALSE_POSITIVES = 0.01
 """Share of the non-members at which the found members are counted."""
@@ -59,7 +59,7 @@ class Round:
 
 @dataclass
 class Observer:
-    """Looks over the server's shoulder: a `benchmarks.in_process.Tamper` that changes nothing.
+    """Looks over the server's shoulder: a `fmtda.simulation.in_process.Tamper` that changes nothing.
 
     Attributes
     ----------

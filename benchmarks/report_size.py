@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.provenance import provenance
+from fmtda.benchmarking.provenance import provenance
 
 FEW_STEPS = {"pretrain-steps": 20, "plain-steps": 5, "server-steps": 1, "client-steps": 2, "components": 2}
 

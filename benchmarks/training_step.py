@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from adaptation.networks import build
-from benchmarks.provenance import provenance
-from protocol.runtime import keep_freed_memory, set_threads
+from fmtda.adaptation.networks import build
+from fmtda.benchmarking.provenance import provenance
+from fmtda.protocol.runtime import keep_freed_memory, set_threads
 
 STEPS = {
     "small-cnn": ((3, 32, 32), 128, 40),

@@ -4,12 +4,12 @@ import time
 
 from flwr.app import Message
 
-from adaptation.batch_norm import batch_norm_state, reestimate
-from adaptation.networks import Network
-from clients import local_part
-from clients.evaluation import report
-from clients.identity import Client
-from clients.network import inputs_of, received_network
+from fmtda.adaptation.batch_norm import batch_norm_state, reestimate
+from fmtda.adaptation.networks import Network
+from fmtda.clients import local_part
+from fmtda.clients.evaluation import report
+from fmtda.clients.identity import Client
+from fmtda.clients.network import inputs_of, received_network
 
 
 def evaluate(message: Message, client: Client) -> Message:

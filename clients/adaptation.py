@@ -12,23 +12,23 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics
-from adaptation.batches import shuffled_batches
-from adaptation.class_balanced import adapt_head_and_scales_by_class
-from adaptation.heads import by_head
-from adaptation.inputs import Inputs
-from adaptation.losses import local_classifier_loss
-from adaptation.mixture import Mixture
-from adaptation.networks import Network
-from adaptation.self_training import adapt_head_and_scales, adapt_network_unless_collapsed
-from clients import local_part, privacy
-from clients.evaluation import count
-from clients.identity import Client
-from clients.mixture import FollowingMixture
-from clients.network import expected_shares, feature_rows, inputs_of, received_network, use_own_statistics
-from domains.registry import family
-from protocol.records import from_record, reply_to, to_record
-from protocol.runtime import choose_device
+from fmtda.adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics
+from fmtda.adaptation.batches import shuffled_batches
+from fmtda.adaptation.class_balanced import adapt_head_and_scales_by_class
+from fmtda.adaptation.heads import by_head
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.losses import local_classifier_loss
+from fmtda.adaptation.mixture import Mixture
+from fmtda.adaptation.networks import Network
+from fmtda.adaptation.self_training import adapt_head_and_scales, adapt_network_unless_collapsed
+from fmtda.clients import local_part, privacy
+from fmtda.clients.evaluation import count
+from fmtda.clients.identity import Client
+from fmtda.clients.mixture import FollowingMixture
+from fmtda.clients.network import expected_shares, feature_rows, inputs_of, received_network, use_own_statistics
+from fmtda.domains.registry import family
+from fmtda.protocol.records import from_record, reply_to, to_record
+from fmtda.protocol.runtime import choose_device
 
 TYPICALITY_BINS = 10
 """Of the histogram of w_S over [0, 1] that a client reports (our choice)."""

@@ -3,7 +3,7 @@
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import (
+from fmtda.clients import (
     adabn,
     adaptation,
     domain_adversarial,
@@ -15,10 +15,10 @@ from clients import (
     privacy,
     self_training,
 )
-from clients.identity import Client, identify
-from protocol.generative_settings import GenerativeSettings
-from protocol.records import reply_to
-from protocol.runtime import prepare_to_compute
+from fmtda.clients.identity import Client, identify
+from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.protocol.records import reply_to
+from fmtda.protocol.runtime import prepare_to_compute
 
 TRAINERS = {
     "dualadapt": adaptation.train,

@@ -5,12 +5,12 @@ from statistics import fmean
 
 from flwr.app import Message
 
-from adaptation.batches import shuffled_batches
-from adaptation.domain_adversarial import DANN, Discriminated, Discriminator, reversal_weight
-from adaptation.networks import Network
-from clients.identity import Client
-from clients.network import inputs_of, received_network
-from protocol.records import from_record, reply_to, to_record
+from fmtda.adaptation.batches import shuffled_batches
+from fmtda.adaptation.domain_adversarial import DANN, Discriminated, Discriminator, reversal_weight
+from fmtda.adaptation.networks import Network
+from fmtda.clients.identity import Client
+from fmtda.clients.network import inputs_of, received_network
+from fmtda.protocol.records import from_record, reply_to, to_record
 
 
 def train(message: Message, client: Client) -> Message:

@@ -10,12 +10,12 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from adaptation.batches import forward_slices
-from adaptation.networks import Network
-from clients.identity import Client
-from clients.network import inputs_of, received_network
-from domains.registry import family
-from protocol.records import reply_to
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.networks import Network
+from fmtda.clients.identity import Client
+from fmtda.clients.network import inputs_of, received_network
+from fmtda.domains.registry import family
+from fmtda.protocol.records import reply_to
 
 Counts = dict[str, int | float | list[int]]
 Predict = Callable[[Tensor], dict[str, Tensor]]

@@ -9,16 +9,16 @@ import time
 import torch
 from flwr.app import Message
 
-from adaptation.batches import shuffled_batches
-from clients.identity import Client
-from generative.model import GenerativeModel
-from generative.registry import MODELS, build
-from generative.training import descend, held_out_loss, step_sizes
-from protocol.generative_settings import GenerativeSettings
-from protocol.moments import moments_of, parted, restore_moments
-from protocol.records import from_record, reply_to, to_record
-from protocol.runtime import choose_device
-from protocol.seeds import generator_for
+from fmtda.adaptation.batches import shuffled_batches
+from fmtda.clients.identity import Client
+from fmtda.generative.model import GenerativeModel
+from fmtda.generative.registry import MODELS, build
+from fmtda.generative.training import descend, held_out_loss, step_sizes
+from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.protocol.moments import moments_of, parted, restore_moments
+from fmtda.protocol.records import from_record, reply_to, to_record
+from fmtda.protocol.runtime import choose_device
+from fmtda.protocol.seeds import generator_for
 
 
 def train(message: Message, client: Client) -> Message:

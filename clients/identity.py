@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from flwr.app import Context, Message
 
-from adaptation.noise import Uniforms, seeded_uniforms, system_uniforms
-from domains.examples import DataError, Examples
-from domains.family import DataSpec
-from domains.partition import held_out_share, limited_split, split_labels
-from domains.registry import family, spec_of
-from protocol.records import read_config
-from protocol.seeds import client_name, domain_of, generator_for
-from protocol.settings import RunSettings
+from fmtda.adaptation.noise import Uniforms, seeded_uniforms, system_uniforms
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import DataSpec
+from fmtda.domains.partition import held_out_share, limited_split, split_labels
+from fmtda.domains.registry import family, spec_of
+from fmtda.protocol.records import read_config
+from fmtda.protocol.seeds import client_name, domain_of, generator_for
+from fmtda.protocol.settings import RunSettings
 
 
 @dataclass(frozen=True)

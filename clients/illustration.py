@@ -9,19 +9,19 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from adaptation.augmentations import AUGMENTATIONS
-from adaptation.feature_map import labelled_rows
-from adaptation.heads import by_head, decisive
-from adaptation.inputs import Inputs
-from adaptation.networks import Network
-from clients import adabn, adaptation, mcd
-from clients.identity import Client
-from clients.network import inputs_of, loaded_network, received_network
-from domains.examples import DataError, Examples
-from domains.registry import family
-from protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS
-from protocol.records import from_record, reply_to, to_record
-from protocol.runtime import choose_device
+from fmtda.adaptation.augmentations import AUGMENTATIONS
+from fmtda.adaptation.feature_map import labelled_rows
+from fmtda.adaptation.heads import by_head, decisive
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.networks import Network
+from fmtda.clients import adabn, adaptation, mcd
+from fmtda.clients.identity import Client
+from fmtda.clients.network import inputs_of, loaded_network, received_network
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.registry import family
+from fmtda.protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS
+from fmtda.protocol.records import from_record, reply_to, to_record
+from fmtda.protocol.runtime import choose_device
 
 PREDICTORS = {
     "dualadapt": adaptation.predicting_networks,

@@ -8,14 +8,14 @@ import time
 
 from flwr.app import Message
 
-from adaptation.batches import shuffled_batches
-from adaptation.mixture import Mixture
-from adaptation.networks import Network
-from clients import privacy
-from clients.identity import Client
-from clients.mixture import FollowingMixture
-from clients.network import feature_rows, inputs_of, received_network, use_own_statistics
-from protocol.records import reply_to, to_record
+from fmtda.adaptation.batches import shuffled_batches
+from fmtda.adaptation.mixture import Mixture
+from fmtda.adaptation.networks import Network
+from fmtda.clients import privacy
+from fmtda.clients.identity import Client
+from fmtda.clients.mixture import FollowingMixture
+from fmtda.clients.network import feature_rows, inputs_of, received_network, use_own_statistics
+from fmtda.protocol.records import reply_to, to_record
 
 
 def join(message: Message, client: Client) -> Message:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from adaptation.mixture import Mixture
+from fmtda.adaptation.mixture import Mixture
 
 UPLOADED = "uploaded.safetensors"
 """F_l and W_T as the client last sent them."""

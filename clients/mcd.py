@@ -6,13 +6,13 @@ from statistics import fmean
 
 from flwr.app import Message
 
-from adaptation.batches import shuffled_batches
-from adaptation.mcd import MCD, TwoHeads
-from adaptation.networks import Network
-from clients.evaluation import report
-from clients.identity import Client
-from clients.network import inputs_of, received_network
-from protocol.records import reply_to, to_record
+from fmtda.adaptation.batches import shuffled_batches
+from fmtda.adaptation.mcd import MCD, TwoHeads
+from fmtda.adaptation.networks import Network
+from fmtda.clients.evaluation import report
+from fmtda.clients.identity import Client
+from fmtda.clients.network import inputs_of, received_network
+from fmtda.protocol.records import reply_to, to_record
 
 
 def train(message: Message, client: Client) -> Message:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from adaptation.mixture import Mixture, StepwiseEM, hold_out
-from clients.identity import Client
-from protocol.seeds import seed_for
+from fmtda.adaptation.mixture import Mixture, StepwiseEM, hold_out
+from fmtda.clients.identity import Client
+from fmtda.protocol.seeds import seed_for
 
 
 def fitted_and_held_out(client: Client, examples: int) -> tuple[Tensor, Tensor]:

@@ -6,17 +6,17 @@ import torch
 from flwr.app import ArrayRecord, Message
 from torch import Tensor
 
-from adaptation.augmentations import AUGMENTATIONS
-from adaptation.batches import forward_slices
-from adaptation.inputs import Inputs
-from adaptation.networks import Network, build
-from adaptation.self_training import adapt_statistics, predicted_shares
-from clients.identity import Client
-from domains.examples import Examples
-from domains.registry import family
-from protocol.records import from_record
-from protocol.runtime import choose_device
-from protocol.settings import Settings
+from fmtda.adaptation.augmentations import AUGMENTATIONS
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.networks import Network, build
+from fmtda.adaptation.self_training import adapt_statistics, predicted_shares
+from fmtda.clients.identity import Client
+from fmtda.domains.examples import Examples
+from fmtda.domains.registry import family
+from fmtda.protocol.records import from_record
+from fmtda.protocol.runtime import choose_device
+from fmtda.protocol.settings import Settings
 
 Extension = Callable[[Network], Network]
 

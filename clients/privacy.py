@@ -16,17 +16,17 @@ import torch
 from flwr.app import Message, MetricRecord
 from torch import Tensor
 
-from adaptation.mixture import HELD_OUT_FROM, Mixture, hold_out
-from adaptation.networks import Network
-from adaptation.privacy_account import Release, epsilon
-from adaptation.private_classifier import sampling_rate, train_privately
-from adaptation.private_mixture import fit_privately
-from clients import local_part
-from clients.identity import Client
-from clients.mixture import fitted_and_held_out
-from clients.network import feature_rows, inputs_of
-from domains.examples import DataError
-from protocol.settings import Settings
+from fmtda.adaptation.mixture import HELD_OUT_FROM, Mixture, hold_out
+from fmtda.adaptation.networks import Network
+from fmtda.adaptation.privacy_account import Release, epsilon
+from fmtda.adaptation.private_classifier import sampling_rate, train_privately
+from fmtda.adaptation.private_mixture import fit_privately
+from fmtda.clients import local_part
+from fmtda.clients.identity import Client
+from fmtda.clients.mixture import fitted_and_held_out
+from fmtda.clients.network import feature_rows, inputs_of
+from fmtda.domains.examples import DataError
+from fmtda.protocol.settings import Settings
 
 DECLARED = ("num-examples", "seconds", "epsilon")
 """The metrics that leave a client in a run with privacy: docs/privacy.md says what each tells."""

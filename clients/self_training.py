@@ -5,10 +5,10 @@ import time
 import torch
 from flwr.app import Message
 
-from adaptation.self_training import adapt_network
-from clients.identity import Client
-from clients.network import expected_shares, inputs_of, received_network
-from protocol.records import reply_to, to_record
+from fmtda.adaptation.self_training import adapt_network
+from fmtda.clients.identity import Client
+from fmtda.clients.network import expected_shares, inputs_of, received_network
+from fmtda.protocol.records import reply_to, to_record
 
 
 def train(message: Message, client: Client) -> Message:

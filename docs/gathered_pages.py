@@ -19,7 +19,10 @@ ROOMS = {
     "clients": "The Flower ClientApp.",
     "strategies": "One file a federated algorithm.",
     "server": "The Flower ServerApp.",
-    "fmtda": "The face: command line, and the classes for notebooks.",
+    "inference": "What a client predicts with, as one model, and the classes for notebooks.",
+    "simulation": "A federation on this machine, on a Ray cluster, or within one process.",
+    "benchmarking": "What `fmtda benchmark` is made of.",
+    "face": "The command line and what it shows.",
 }
 SHOWN = {".json", ".md", ".svg"}
 
@@ -53,4 +56,4 @@ def _reference(room: str, what: str) -> str:
         for path in (ROOT / room).rglob("*.py")
         if not path.name.startswith("__")
     )
-    return f"# {room}\n\n{what}\n\n" + "".join(f"::: {module}\n\n" for module in modules)
+    return f"# {room}\n\n{what}\n\n" + "".join(f"::: fmtda.{module}\n\n" for module in modules)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from domains.examples import Examples
+from fmtda.domains.examples import Examples
 
 ABANDONED_AFTER = 24 * 3600
 """Seconds without a write after which an unfinished entry is what a killed process left (our choice)."""

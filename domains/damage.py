@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scipy.io.matlab import MatReadError
 
-from domains.examples import DataError
+from fmtda.domains.examples import DataError
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from domains.examples import DataError
+from fmtda.domains.examples import DataError
 
 Item = TypeVar("Item")
 Decoded = TypeVar("Decoded")

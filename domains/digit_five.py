@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from domains import digit_files, rendered
-from domains.cache import cached, fingerprint
-from domains.examples import DataError, Examples
-from domains.family import DataSpec, Family, Part
+from fmtda.domains import digit_files, rendered
+from fmtda.domains.cache import cached, fingerprint
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import DataSpec, Family, Part
 
 # Raised whenever a change here, in digit_files or in rendered.py changes a picture.
 RECIPE_VERSION = 3
@@ -99,7 +99,7 @@ class DigitFive(Family):
         except DataError as error:
             found = str(error)
 
-        from protocol.runtime import repair_torchvision
+        from fmtda.protocol.runtime import repair_torchvision
 
         repair_torchvision()
         from torchvision import datasets

@@ -10,12 +10,12 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn import functional
 
-from domains import rendered
-from domains.cache import cached
-from domains.distortions import blurred, halved, warped
-from domains.examples import Examples
-from domains.family import DataSpec, Family, Part
-from domains.photographs import patches
+from fmtda.domains import rendered
+from fmtda.domains.cache import cached
+from fmtda.domains.distortions import blurred, halved, warped
+from fmtda.domains.examples import Examples
+from fmtda.domains.family import DataSpec, Family, Part
+from fmtda.domains.photographs import patches
 
 # Raised whenever a change here or in a file that draws for us changes a picture.
 RECIPE_VERSION = 3

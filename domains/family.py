@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from domains.examples import DataError, Examples
-from protocol.seeds import seed_for
-from protocol.settings import Scalar
+from fmtda.domains.examples import DataError, Examples
+from fmtda.protocol.seeds import seed_for
+from fmtda.protocol.settings import Scalar
 
 Part = Literal["train", "test"]
 

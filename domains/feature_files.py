@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat, whosmat
 
-from domains.damage import reading
-from domains.examples import DataError
+from fmtda.domains.damage import reading
+from fmtda.domains.examples import DataError
 
 FEATURES = ("features", "fts", "feas")
 """Names that the array of vectors may have, first found first."""

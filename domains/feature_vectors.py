@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from domains import feature_files
-from domains.cache import cached, fingerprint
-from domains.examples import DataError, Examples
-from domains.family import DataSpec, Family, Part
-from protocol.settings import Scalar
+from fmtda.domains import feature_files
+from fmtda.domains.cache import cached, fingerprint
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import DataSpec, Family, Part
+from fmtda.protocol.settings import Scalar
 
 # Raised whenever a change here or in feature_files.py changes what is loaded.
 RECIPE_VERSION = 1

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from domains.family import Part
+from fmtda.domains.family import Part
 
 SIDE = 96
 HEIGHT = 42

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from domains.examples import DataError
+from fmtda.domains.examples import DataError
 
 SETS: Mapping[str, str] = {"pacs": "flwrlabs/pacs", "office-home": "flwrlabs/office-home"}
 """The hub's name of each; their columns are `image`, `domain` and `label`."""

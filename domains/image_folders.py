@@ -13,13 +13,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from domains import image_listing
-from domains.cache import cached_rows
-from domains.decoding import decode_picture, decoded
-from domains.examples import DataError, Examples
-from domains.family import DataSpec, Family, Part
-from domains.image_listing import LAYOUT, Picture
-from protocol.settings import AUTO, Scalar
+from fmtda.domains import image_listing
+from fmtda.domains.cache import cached_rows
+from fmtda.domains.decoding import decode_picture, decoded
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import DataSpec, Family, Part
+from fmtda.domains.image_listing import LAYOUT, Picture
+from fmtda.protocol.settings import AUTO, Scalar
 
 # Raised whenever a change here or in decoding.py changes a picture.
 RECIPE_VERSION = 1

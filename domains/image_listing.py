@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from domains.examples import DataError
-from domains.family import Part
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import Part
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LAYOUT = "ROOT/DOMAIN/CLASS/*.jpg (or jpeg, png, bmp, webp)"

@@ -11,9 +11,9 @@ from typing import TextIO
 
 import numpy as np
 
-from domains.decoding import decoded
-from domains.examples import DataError
-from generative.molecules import GraphFormat, Reading, Refusals, read_many
+from fmtda.domains.decoding import decoded
+from fmtda.domains.examples import DataError
+from fmtda.generative.molecules import GraphFormat, Reading, Refusals, read_many
 
 FOLDER = "molecules"
 """Folder below the data folder that is looked into when the data folder itself does not hold the file."""

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
-from domains.cache import cache_root, cached, fingerprint
-from domains.examples import DataError, Examples
-from domains.family import DataSpec, Family, Part
-from domains.image_listing import hashed_part
-from protocol.settings import Scalar
+from fmtda.domains.cache import cache_root, cached, fingerprint
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import DataSpec, Family, Part
+from fmtda.domains.image_listing import hashed_part
+from fmtda.protocol.settings import Scalar
 
 if TYPE_CHECKING:
-    from generative.molecules import GraphFormat, Reading, Refusals
+    from fmtda.generative.molecules import GraphFormat, Reading, Refusals
 
 # Raised whenever a change here, in molecule_files.py, fragments.py or generative/molecules.py changes a graph.
 RECIPE_VERSION = 1
@@ -55,7 +55,7 @@ class Molecules(Family):
 
     def form(self) -> GraphFormat:
         """Table of atoms and size of the graphs."""
-        from generative.molecules import GraphFormat
+        from fmtda.generative.molecules import GraphFormat
 
         return GraphFormat(self.classes, self.input_shape[0])
 
@@ -71,14 +71,14 @@ class Molecules(Family):
 
     def readings(self, spec: DataSpec) -> tuple[list[Reading], Refusals]:
         """All molecules, read anew, and the account of those that were refused."""
-        from domains.fragments import enumerated
-        from generative.molecules import read_many
+        from fmtda.domains.fragments import enumerated
+        from fmtda.generative.molecules import read_many
 
         return read_many(enumerate(enumerated(self.form().size), 1), self.form())
 
     def _prepared(self, spec: DataSpec, part: Part) -> Examples:
         """One part; the other one, which came with it, is put into the cache."""
-        from domains.molecule_files import scaffold_labels
+        from fmtda.domains.molecule_files import scaffold_labels
 
         readings, refusals = self.readings(spec)
         labels = scaffold_labels(readings)
@@ -142,12 +142,12 @@ class MoleculeFile(Molecules):
         self._located(spec)
 
     def readings(self, spec: DataSpec) -> tuple[list[Reading], Refusals]:
-        from domains.molecule_files import read_file
+        from fmtda.domains.molecule_files import read_file
 
         return read_file(self._located(spec), self.form())
 
     def _located(self, spec: DataSpec) -> Path:
-        from domains.molecule_files import located
+        from fmtda.domains.molecule_files import located
 
         return located(self.file, spec.data_dir)
 

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from domains.examples import DataError, Examples
-from protocol.seeds import seed_for
+from fmtda.domains.examples import DataError, Examples
+from fmtda.protocol.seeds import seed_for
 
 How = Literal["iid", "dirichlet", "scaffold"]
 

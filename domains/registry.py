@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domains.digit_five import DigitFive
-from domains.digits import Digits
-from domains.examples import DataError
-from domains.family import DataSpec, Family
-from domains.feature_vectors import FeatureVectors
-from domains.image_folders import ImageFolders
-from domains.molecules import QM9, Fragments, Zinc250k
-from domains.scene_folders import SceneFolders
-from domains.streets import Streets
-from protocol.settings import RunSettings
+from fmtda.domains.digit_five import DigitFive
+from fmtda.domains.digits import Digits
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import DataSpec, Family
+from fmtda.domains.feature_vectors import FeatureVectors
+from fmtda.domains.image_folders import ImageFolders
+from fmtda.domains.molecules import QM9, Fragments, Zinc250k
+from fmtda.domains.scene_folders import SceneFolders
+from fmtda.domains.streets import Streets
+from fmtda.protocol.settings import RunSettings
 
 FAMILIES: dict[str, Family] = {
     family.name: family

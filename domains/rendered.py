@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from domains import glyphs
-from domains.distortions import blurred, halved, warped
-from domains.examples import Examples
-from domains.family import Part
-from domains.photographs import patches
+from fmtda.domains import glyphs
+from fmtda.domains.distortions import blurred, halved, warped
+from fmtda.domains.examples import Examples
+from fmtda.domains.family import Part
+from fmtda.domains.photographs import patches
 
 SIDE = 32
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from domains.cache import cached_rows, fingerprint
-from domains.decoding import damage_named, decoded
-from domains.examples import DataError, Examples
-from domains.family import DataSpec, Family, Part
-from domains.label_ids import MOST_CLASSES, VOID, lookup_table
-from domains.scene_layouts import EXPECTED, Layout, Scene, layout_of
-from domains.streets import Streets
-from protocol.settings import AUTO, Scalar
+from fmtda.domains.cache import cached_rows, fingerprint
+from fmtda.domains.decoding import damage_named, decoded
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import DataSpec, Family, Part
+from fmtda.domains.label_ids import MOST_CLASSES, VOID, lookup_table
+from fmtda.domains.scene_layouts import EXPECTED, Layout, Scene, layout_of
+from fmtda.domains.streets import Streets
+from fmtda.protocol.settings import AUTO, Scalar
 
 # Raised whenever a change here, in label_ids.py or in scene_layouts.py changes a picture or a label.
 RECIPE_VERSION = 1

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from domains.examples import DataError
-from domains.family import Part
-from domains.image_listing import ENDINGS, hashed_part
-from domains.label_ids import CAMVID, CITYSCAPES, MOST_CLASSES
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import Part
+from fmtda.domains.image_listing import ENDINGS, hashed_part
+from fmtda.domains.label_ids import CAMVID, CITYSCAPES, MOST_CLASSES
 
 EXPECTED = (
     "CamVid's {train,val,test} with {train,val,test}annot, folders gta5, cityscapes or crosscity, or "

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, zoom
 
-from domains.street_scenes import FARTHEST, HEIGHT, WIDTH, Range, Scene
-from domains.street_shapes import CLASS_OF, CLASSES, Shape
+from fmtda.domains.street_scenes import FARTHEST, HEIGHT, WIDTH, Range, Scene
+from fmtda.domains.street_shapes import CLASS_OF, CLASSES, Shape
 
 # Pictures are drawn this much larger and averaged.
 SUPERSAMPLING = 2

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domains.street_shapes import Camera, Shape, alongside, blob, ellipse, post, strip, upright
+from fmtda.domains.street_shapes import Camera, Shape, alongside, blob, ellipse, post, strip, upright
 
 HEIGHT, WIDTH = 64, 96
 FARTHEST = 110.0

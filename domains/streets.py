@@ -7,12 +7,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from domains.cache import cached
-from domains.examples import Examples
-from domains.family import DataSpec, Family, Part
-from domains.street_looks import LOOKS, render
-from domains.street_scenes import HEIGHT, WIDTH, Layout, draw_scene
-from domains.street_shapes import CLASSES
+from fmtda.domains.cache import cached
+from fmtda.domains.examples import Examples
+from fmtda.domains.family import DataSpec, Family, Part
+from fmtda.domains.street_looks import LOOKS, render
+from fmtda.domains.street_scenes import HEIGHT, WIDTH, Layout, draw_scene
+from fmtda.domains.street_shapes import CLASSES
 
 # Raised whenever a change here, in street_scenes.py, street_shapes.py or street_looks.py changes a picture or a label.
 RECIPE_VERSION = 1

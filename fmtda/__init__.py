@@ -1,12 +1,20 @@
-"""The face of fmtda: command line, simulation launcher, and how a run is shown and used. Nothing imports it.
+"""Federated multi-target domain adaptation on Flower: the one package that is installed, and its Python interface.
 
 For notebooks: ``fmtda.AdaptedModel.load(run, domain="svhn")`` and ``fmtda.adapt(run, folder)``, see docs/python.md.
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-_WHERE = {"AdaptedModel": "fmtda.adapted_model", "Prediction": "fmtda.adapted_model", "adapt": "fmtda.adapting"}
+if not Path(__file__).with_name("server").is_dir():  # a checkout or a bundle; installed, the rooms lie in this folder
+    __path__.append(str(Path(__file__).parents[1]))
+
+_WHERE = {
+    "AdaptedModel": "fmtda.inference.adapted_model",
+    "Prediction": "fmtda.inference.adapted_model",
+    "adapt": "fmtda.inference.adapting",
+}
 
 __all__ = list(_WHERE)
 

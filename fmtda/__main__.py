@@ -1,5 +1,5 @@
 """``python -m fmtda`` is ``fmtda``."""
 
-from fmtda.command_line import main
+from fmtda.face.command_line import main
 
 main()

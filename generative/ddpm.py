@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generative.diffusion_schedule import DiffusionSchedule, Gaussian, spaced_steps
-from generative.image_network import ImageNetwork
-from generative.model import GenerativeModel, unreported
-from generative.noise import integers, normal, normal_like
-from generative.pixels import from_signed, to_signed
+from fmtda.generative.diffusion_schedule import DiffusionSchedule, Gaussian, spaced_steps
+from fmtda.generative.image_network import ImageNetwork
+from fmtda.generative.model import GenerativeModel, unreported
+from fmtda.generative.noise import integers, normal, normal_like
+from fmtda.generative.pixels import from_signed, to_signed
 
 HALF_PIXEL = 1 / 255  # half the distance of two pixel values in [-1, 1]
 SMALLEST_PROBABILITY = 1e-12  # of a pixel value: bounds the decoder's loss, as in DDPM's official code

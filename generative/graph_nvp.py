@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generative.model import GenerativeModel, unreported
-from generative.noise import normal
+from fmtda.generative.model import GenerativeModel, unreported
+from fmtda.generative.noise import normal
 
 BOND_KINDS = 4
 """K: none, single, double, triple."""

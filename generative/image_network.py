@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from protocol.runtime import repair_torchvision
+from fmtda.protocol.runtime import repair_torchvision
 
 
 class ImageNetwork(nn.Module):

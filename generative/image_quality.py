@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generative.pixels import to_signed
-from protocol.runtime import repair_torchvision
+from fmtda.generative.pixels import to_signed
+from fmtda.protocol.runtime import repair_torchvision
 
 # All values are our choice. The change of a training picture is mild: more, and the judge would take for digits what
 # a person would not.

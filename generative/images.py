@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from generative.example_kind import ExampleKind, Judge
-from generative.image_quality import image_grid, judge, train_classifier
+from fmtda.generative.example_kind import ExampleKind, Judge
+from fmtda.generative.image_quality import image_grid, judge, train_classifier
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in ITU-R BT.601's luma."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from generative.model import unreported
-from generative.noise import normal_like
+from fmtda.generative.model import unreported
+from fmtda.generative.noise import normal_like
 
 
 def langevin(

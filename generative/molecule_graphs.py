@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generative.example_kind import ExampleKind, Judge
+from fmtda.generative.example_kind import ExampleKind, Judge
 
 JUDGED_PROPERTIES = 2000
 """Molecules whose properties are compared, of the real and of the sampled ones at most (our choice): a QED takes a
@@ -44,8 +44,8 @@ class MoleculeGraphs(ExampleKind):
 
         The Wasserstein distances stand beside those between two halves of the real molecules.
         """
-        from generative.molecule_quality import assess, distances, half_against_half, histograms, properties
-        from generative.molecules import all_smiles
+        from fmtda.generative.molecule_quality import assess, distances, half_against_half, histograms, properties
+        from fmtda.generative.molecules import all_smiles
 
         form = _format(settings)
         known = list(all_smiles(real.numpy(), form))
@@ -72,7 +72,7 @@ class MoleculeGraphs(ExampleKind):
         """The molecules side by side; a sample that is no valid one has a place that says so."""
         from PIL import Image
 
-        from generative.molecule_drawing import grid
+        from fmtda.generative.molecule_drawing import grid
 
         smiles, legends = _shown(samples[:DRAWN], settings)
         with Image.open(io.BytesIO(grid(smiles, ".png", legends))) as drawing:
@@ -80,7 +80,7 @@ class MoleculeGraphs(ExampleKind):
 
     def write(self, samples: Tensor, file: Path, settings: Any) -> None:
         """A line a valid sample, its SMILES and its number, from 0; beside the file a drawing of the first ones."""
-        from generative.molecule_drawing import grid
+        from fmtda.generative.molecule_drawing import grid
 
         smiles, legends = _shown(samples, settings)
         lines = "".join(f"{text} {place}\n" for place, text in enumerate(smiles) if text)
@@ -90,14 +90,14 @@ class MoleculeGraphs(ExampleKind):
 
 def _shown(samples: Tensor, settings: Any) -> tuple[list[str], list[str]]:
     """Canonical SMILES, empty where a sample is no valid molecule, and what to write below each."""
-    from generative.molecules import all_smiles
+    from fmtda.generative.molecules import all_smiles
 
     smiles = [text if text and "." not in text else "" for text in all_smiles(samples.numpy(), _format(settings))]
     return smiles, ["" if text else "not valid" for text in smiles]
 
 
 def _format(settings: Any):
-    from generative.molecules import GraphFormat
+    from fmtda.generative.molecules import GraphFormat
 
     return GraphFormat(settings.class_names, settings.shape[0])
 

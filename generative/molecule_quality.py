@@ -11,8 +11,8 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Crippen, Descriptors
 from scipy.stats import wasserstein_distance
 
-from generative.model import unreported
-from generative.molecules import GraphFormat, skeleton, to_molecule
+from fmtda.generative.model import unreported
+from fmtda.generative.molecules import GraphFormat, skeleton, to_molecule
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generative.atom_order import in_canonical_order, reordered
-from generative.model import GenerativeModel, unreported
-from generative.noise import normal, normal_like
+from fmtda.generative.atom_order import in_canonical_order, reordered
+from fmtda.generative.model import GenerativeModel, unreported
+from fmtda.generative.noise import normal, normal_like
 
 BOND_KINDS = 4
 """K: none, single, double, triple."""

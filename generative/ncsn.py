@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from generative import score_matching
-from generative.image_network import ImageNetwork
-from generative.langevin import annealed_langevin, fitting_step_size, geometric_levels
-from generative.model import GenerativeModel, unreported
-from generative.noise import normal
-from generative.pixels import PIXEL_LEVELS, from_unit
+from fmtda.generative import score_matching
+from fmtda.generative.image_network import ImageNetwork
+from fmtda.generative.langevin import annealed_langevin, fitting_step_size, geometric_levels
+from fmtda.generative.model import GenerativeModel, unreported
+from fmtda.generative.noise import normal
+from fmtda.generative.pixels import PIXEL_LEVELS, from_unit
 
 OBJECTIVES = ("noise-conditional", "denoising", "sliced", "exact")
 

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from generative import ddpm, graph_nvp, mpgvae, ncsn
-from generative.example_kind import ExampleKind
-from generative.images import Images
-from generative.model import GenerativeModel
-from generative.molecule_graphs import MoleculeGraphs
+from fmtda.generative import ddpm, graph_nvp, mpgvae, ncsn
+from fmtda.generative.example_kind import ExampleKind
+from fmtda.generative.images import Images
+from fmtda.generative.model import GenerativeModel
+from fmtda.generative.molecule_graphs import MoleculeGraphs
 
 
 class MissingExtraError(ImportError):

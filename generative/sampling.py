@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from generative.model import GenerativeModel, unreported
+from fmtda.generative.model import GenerativeModel, unreported
 
 SAMPLE_BATCH = 256
 """Examples that are drawn at once (our choice)."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from generative.noise import integers, normal_like
+from fmtda.generative.noise import integers, normal_like
 
 Score = Callable[[Tensor], Tensor]
 """From points (B, ...) to the score at each, of the same shape, every example by itself."""

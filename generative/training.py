@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generative.model import GenerativeModel
+from fmtda.generative.model import GenerativeModel
 
 HELD_OUT_DRAWS = 256
 """Examples at least that a held-out loss is the mean of; a smaller set counts several times, each time with other noise

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from protocol.settings import RunSettings, Scalar, SettingsError
+from fmtda.protocol.settings import RunSettings, Scalar, SettingsError
 
 LOCAL = "local"
 """The strategy that is none: the clients' data pooled in one process, the reference for the federated ones."""

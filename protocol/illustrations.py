@@ -18,7 +18,7 @@ confidence-after    as before                   and its probability
 import numpy as np
 from flwr.app import ArrayRecord
 
-from protocol.records import BadReply, check_arrays, layout_of
+from fmtda.protocol.records import BadReply, check_arrays, layout_of
 
 POINTS = 150
 """Examples of a domain, or places of its pictures, in a map of features (our choice)."""

@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from protocol.settings import RunSettings
-from protocol.workloads import read_settings
+from fmtda.protocol.settings import RunSettings
+from fmtda.protocol.workloads import read_settings
 
 Metrics = Mapping[str, int | float | list[int] | list[float]]
 Layout = Mapping[str, tuple[tuple[int, ...], str]]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from protocol.seeds import client_name, client_names
+from fmtda.protocol.seeds import client_name, client_names
 
 AUTO = "auto"
 Scalar = str | int | float | bool

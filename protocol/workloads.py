@@ -6,8 +6,8 @@ here where they hold their default, and refused otherwise.
 
 from collections.abc import Mapping
 
-from protocol.generative_settings import DDPMSettings, GraphNVPSettings, MPGVAESettings, NCSNSettings
-from protocol.settings import RunSettings, Scalar, Settings, SettingsError
+from fmtda.protocol.generative_settings import DDPMSettings, GraphNVPSettings, MPGVAESettings, NCSNSettings
+from fmtda.protocol.settings import RunSettings, Scalar, Settings, SettingsError
 
 WORKLOADS: dict[str, type[RunSettings]] = {
     "adaptation": Settings,

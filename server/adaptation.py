@@ -9,31 +9,31 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from adaptation.heads import decisive
-from adaptation.networks import Network, build
-from domains.registry import family
-from protocol.records import check_records, config_record, from_record, to_record
-from protocol.runtime import choose_device
-from protocol.seeds import seed_for
-from protocol.settings import Settings
-from server import checkpoints, uploads
-from server.checkpoints import Checkpoint
-from server.illustration import illustrate
-from server.metrics import (
+from fmtda.adaptation.heads import decisive
+from fmtda.adaptation.networks import Network, build
+from fmtda.domains.registry import family
+from fmtda.protocol.records import check_records, config_record, from_record, to_record
+from fmtda.protocol.runtime import choose_device
+from fmtda.protocol.seeds import seed_for
+from fmtda.protocol.settings import Settings
+from fmtda.server import checkpoints, uploads
+from fmtda.server.checkpoints import Checkpoint
+from fmtda.server.illustration import illustrate
+from fmtda.server.metrics import (
     accuracy_by_domain,
     check_counts,
     confusion_by_domain,
     label_free_by_domain,
     summarise,
 )
-from server.newcomers import newcomers_of
-from server.pretraining import pretrained
-from server.roster import Cohort
-from server.rounds import Federation, NoClientAnswered, first_reason
-from server.source import Source
-from server.workload import Counts
-from strategies.dual_adapt import DualAdapt
-from strategies.registry import STRATEGIES
+from fmtda.server.newcomers import newcomers_of
+from fmtda.server.pretraining import pretrained
+from fmtda.server.roster import Cohort
+from fmtda.server.rounds import Federation, NoClientAnswered, first_reason
+from fmtda.server.source import Source
+from fmtda.server.workload import Counts
+from fmtda.strategies.dual_adapt import DualAdapt
+from fmtda.strategies.registry import STRATEGIES
 
 
 class AdaptationRun:

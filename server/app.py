@@ -6,21 +6,21 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from protocol.generative_settings import LOCAL, GenerativeSettings
-from protocol.records import to_record
-from protocol.runtime import prepare_to_compute
-from protocol.settings import RunSettings, SettingsError
-from server import checkpoints
-from server.adaptation import AdaptationRun
-from server.generative import GenerativeRun
-from server.metrics import metric_of
-from server.progress import Lines, Progress
-from server.roster import Roster
-from server.rounds import Federation
-from server.run_directory import RunDirectory
-from server.startup import check_source, effective_settings
-from server.workload import Workload
-from strategies.memory import remind
+from fmtda.protocol.generative_settings import LOCAL, GenerativeSettings
+from fmtda.protocol.records import to_record
+from fmtda.protocol.runtime import prepare_to_compute
+from fmtda.protocol.settings import RunSettings, SettingsError
+from fmtda.server import checkpoints
+from fmtda.server.adaptation import AdaptationRun
+from fmtda.server.generative import GenerativeRun
+from fmtda.server.metrics import metric_of
+from fmtda.server.progress import Lines, Progress
+from fmtda.server.roster import Roster
+from fmtda.server.rounds import Federation
+from fmtda.server.run_directory import RunDirectory
+from fmtda.server.startup import check_source, effective_settings
+from fmtda.server.workload import Workload
+from fmtda.strategies.memory import remind
 
 app = ServerApp()
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import tomli_w
 
-from protocol.settings import Scalar, Settings, SettingsError
-from server import checkpoints
-from server.run_directory import PRETRAINED, RunDirectory, stored_run_config, versions
-from server.startup import effective_settings
-from server.writing import MAKE_ROOM
+from fmtda.protocol.settings import Scalar, Settings, SettingsError
+from fmtda.server import checkpoints
+from fmtda.server.run_directory import PRETRAINED, RunDirectory, stored_run_config, versions
+from fmtda.server.startup import effective_settings
+from fmtda.server.writing import MAKE_ROOM
 
 CARRIED = ("checkpoints", "clients", "uploads", "tensorboard", PRETRAINED, "metrics.jsonl")
 """What a run needs to go on and to be reported as a whole; summary, report, samples and logs are made anew."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from protocol.settings import SettingsError
-from server.writing import writing
+from fmtda.protocol.settings import SettingsError
+from fmtda.server.writing import writing
 
 KEPT = 2
 """Checkpoints that stay; the older one serves if the disk loses the newer."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from protocol.records import payload_bytes
-from server.progress import Progress
+from fmtda.protocol.records import payload_bytes
+from fmtda.server.progress import Progress
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 """Seconds between two looks for replies: short at first, longer while nothing comes, so that a SuperLink rests."""

@@ -13,25 +13,25 @@ from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from domains.examples import DataError
-from generative.example_kind import Judge
-from generative.registry import MODELS, build
-from generative.sampling import draw, steps_to_draw
-from protocol.generative_settings import GenerativeSettings
-from protocol.records import BadReply, check_records, from_record, to_record
-from protocol.runtime import choose_device
-from protocol.seeds import domain_of, generator_for, seed_for
-from protocol.settings import SettingsError
-from server.checkpoints import Checkpoint
-from server.metrics import mean
-from server.pooled_data import pooled_examples
-from server.progress import Progress
-from server.rounds import Federation
-from server.run_directory import RunDirectory
-from server.trackers import Trackers
-from server.workload import Counts
-from server.writing import writing
-from strategies.generative import strategy_for
+from fmtda.domains.examples import DataError
+from fmtda.generative.example_kind import Judge
+from fmtda.generative.registry import MODELS, build
+from fmtda.generative.sampling import draw, steps_to_draw
+from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.protocol.records import BadReply, check_records, from_record, to_record
+from fmtda.protocol.runtime import choose_device
+from fmtda.protocol.seeds import domain_of, generator_for, seed_for
+from fmtda.protocol.settings import SettingsError
+from fmtda.server.checkpoints import Checkpoint
+from fmtda.server.metrics import mean
+from fmtda.server.pooled_data import pooled_examples
+from fmtda.server.progress import Progress
+from fmtda.server.rounds import Federation
+from fmtda.server.run_directory import RunDirectory
+from fmtda.server.trackers import Trackers
+from fmtda.server.workload import Counts
+from fmtda.server.writing import writing
+from fmtda.strategies.generative import strategy_for
 
 AVERAGE = "average."
 """How the moving average's arrays are named in a checkpoint's state."""

@@ -19,18 +19,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from adaptation.feature_map import labelled_rows
-from adaptation.inputs import Inputs
-from adaptation.networks import Network
-from domains.registry import family
-from protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
-from protocol.records import check_records, config_record, from_record, to_record
-from protocol.seeds import domain_of, generator_for
-from protocol.settings import Settings
-from server.roster import Roster
-from server.rounds import Federation
-from server.source import Source
-from server.writing import writing
+from fmtda.adaptation.feature_map import labelled_rows
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.networks import Network
+from fmtda.domains.registry import family
+from fmtda.protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
+from fmtda.protocol.records import check_records, config_record, from_record, to_record
+from fmtda.protocol.seeds import domain_of, generator_for
+from fmtda.protocol.settings import Settings
+from fmtda.server.roster import Roster
+from fmtda.server.rounds import Federation
+from fmtda.server.source import Source
+from fmtda.server.writing import writing
 
 FILE = "illustration.safetensors"
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import torch
 
-from adaptation.heads import HEADS, decisive
-from domains.registry import family
-from protocol.generative_settings import GenerativeSettings
-from protocol.records import BadReply
-from protocol.runtime import repair_torchvision
-from protocol.seeds import domain_of
-from protocol.settings import RunSettings, Settings
+from fmtda.adaptation.heads import HEADS, decisive
+from fmtda.domains.registry import family
+from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.protocol.records import BadReply
+from fmtda.protocol.runtime import repair_torchvision
+from fmtda.protocol.seeds import domain_of
+from fmtda.protocol.settings import RunSettings, Settings
 
 ACCURACY, MEAN_IOU, LOSS = "accuracy", "mean-iou", "loss"
 """What a run measures: percents of either kind, or a generative model's loss on held-out examples."""

@@ -15,12 +15,12 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from adaptation.heads import decisive
-from adaptation.mixture import Mixture
-from adaptation.neighbours import blend, nearest
-from protocol.records import from_record, to_record
-from protocol.seeds import domain_of
-from protocol.settings import RunSettings
+from fmtda.adaptation.heads import decisive
+from fmtda.adaptation.mixture import Mixture
+from fmtda.adaptation.neighbours import blend, nearest
+from fmtda.protocol.records import from_record, to_record
+from fmtda.protocol.seeds import domain_of
+from fmtda.protocol.settings import RunSettings
 
 JOIN = "query.join"
 JOINED, START = "joined.", "start."

@@ -13,20 +13,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from adaptation.batches import shuffled_batches
-from generative.training import LossNotFinite, descend, held_out_loss, step_sizes
-from protocol.generative_settings import GenerativeSettings
-from protocol.moments import moments_of, restore_moments
-from protocol.runtime import prepare_to_compute
-from protocol.seeds import generator_for
-from server import checkpoints
-from server.generative import Results, loss_by_domain
-from server.pooled_data import held_out_by_client, pooled_examples
-from server.progress import Progress
-from server.rounds import RunStopped
-from server.run_directory import RunDirectory
-from server.trackers import Trackers
-from server.writing import writing
+from fmtda.adaptation.batches import shuffled_batches
+from fmtda.generative.training import LossNotFinite, descend, held_out_loss, step_sizes
+from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.protocol.moments import moments_of, restore_moments
+from fmtda.protocol.runtime import prepare_to_compute
+from fmtda.protocol.seeds import generator_for
+from fmtda.server import checkpoints
+from fmtda.server.generative import Results, loss_by_domain
+from fmtda.server.pooled_data import held_out_by_client, pooled_examples
+from fmtda.server.progress import Progress
+from fmtda.server.rounds import RunStopped
+from fmtda.server.run_directory import RunDirectory
+from fmtda.server.trackers import Trackers
+from fmtda.server.writing import writing
 
 
 def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory:

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from domains.partition import held_out_share, limited_split, split_labels
-from domains.registry import family, spec_of
-from generative.registry import MODELS
-from protocol.generative_settings import GenerativeSettings
-from protocol.seeds import client_names, domain_of
+from fmtda.domains.partition import held_out_share, limited_split, split_labels
+from fmtda.domains.registry import family, spec_of
+from fmtda.generative.registry import MODELS
+from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.protocol.seeds import client_names, domain_of
 
 
 def pooled_examples(settings: GenerativeSettings) -> tuple[Tensor, Tensor]:

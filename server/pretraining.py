@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from adaptation.accuracy import accuracy
-from adaptation.batches import shuffled_batches
-from adaptation.networks import Network
-from protocol.seeds import generator_for
-from protocol.settings import Settings
-from server.progress import Progress
-from server.source import Source
-from server.writing import writing
+from fmtda.adaptation.accuracy import accuracy
+from fmtda.adaptation.batches import shuffled_batches
+from fmtda.adaptation.networks import Network
+from fmtda.protocol.seeds import generator_for
+from fmtda.protocol.settings import Settings
+from fmtda.server.progress import Progress
+from fmtda.server.source import Source
+from fmtda.server.writing import writing
 
 DECIDING = (
     "data source classes input-shape source-limit seed hold-out network precision pretrain-batch "

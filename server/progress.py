@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from server.metrics import ACCURACY, LOSS, METRIC_NAMES
+from fmtda.server.metrics import ACCURACY, LOSS, METRIC_NAMES
 
 
 class Progress(Protocol):

@@ -7,10 +7,10 @@ import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from protocol.records import BadReply, check_records, config_record, sender
-from protocol.seeds import seed_for
-from protocol.settings import RunSettings, SettingsError
-from server.exchange import NOT_TAKEN, Exchange
+from fmtda.protocol.records import BadReply, check_records, config_record, sender
+from fmtda.protocol.seeds import seed_for
+from fmtda.protocol.settings import RunSettings, SettingsError
+from fmtda.server.exchange import NOT_TAKEN, Exchange
 
 
 class Roster:

@@ -16,8 +16,8 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from protocol.moments import is_second_moment
-from protocol.records import (
+from fmtda.protocol.moments import is_second_moment
+from fmtda.protocol.records import (
     BadReply,
     check_arrays,
     check_records,
@@ -27,17 +27,17 @@ from protocol.records import (
     payload_bytes,
     sender,
 )
-from protocol.settings import RunSettings
-from server import checkpoints, uploads
-from server.exchange import NOT_TAKEN, Answers, Exchange
-from server.newcomers import Newcomers, told
-from server.progress import Progress
-from server.roster import Cohort, Roster, last_line
-from server.run_directory import RunDirectory
-from server.trackers import Trackers
-from server.workload import Workload
-from server.writing import writing
-from strategies.memory import remembered
+from fmtda.protocol.settings import RunSettings
+from fmtda.server import checkpoints, uploads
+from fmtda.server.exchange import NOT_TAKEN, Answers, Exchange
+from fmtda.server.newcomers import Newcomers, told
+from fmtda.server.progress import Progress
+from fmtda.server.roster import Cohort, Roster, last_line
+from fmtda.server.run_directory import RunDirectory
+from fmtda.server.trackers import Trackers
+from fmtda.server.workload import Workload
+from fmtda.server.writing import writing
+from fmtda.strategies.memory import remembered
 
 Check = Callable[[RecordDict], None]
 

@@ -30,8 +30,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from protocol.settings import RunSettings, SettingsError
-from server.writing import WriteError, writing
+from fmtda.protocol.settings import RunSettings, SettingsError
+from fmtda.server.writing import WriteError, writing
 
 FLOWER_LOG = "flower.log"
 """Flower's own log of a simulation; it may be there before the run is."""

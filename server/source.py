@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptation.augment import Augmentation
-from adaptation.augmentations import AUGMENTATIONS
-from domains.examples import DataError, Examples
-from domains.photographs import patches
-from domains.registry import family, spec_of
-from protocol.seeds import seed_for
-from protocol.settings import Settings
+from fmtda.adaptation.augment import Augmentation
+from fmtda.adaptation.augmentations import AUGMENTATIONS
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.photographs import patches
+from fmtda.domains.registry import family, spec_of
+from fmtda.protocol.seeds import seed_for
+from fmtda.protocol.settings import Settings
 
 LEAST_EXAMPLES = 20
 """Labelled examples below which no network is trained (our choice)."""

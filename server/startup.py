@@ -8,21 +8,21 @@ from pathlib import Path
 
 import torch
 
-from adaptation.networks import NETWORKS, build
-from adaptation.privacy_account import EXTRA, is_installed
-from domains.examples import DataError
-from domains.family import Family
-from domains.partition import limited_split, split_labels
-from domains.registry import family, spec_of
-from generative.registry import MODELS, MissingExtraError
-from generative.registry import build as build_model
-from protocol.generative_settings import GenerativeSettings
-from protocol.runtime import choose_device
-from protocol.seeds import domain_of
-from protocol.settings import AUTO, RunSettings, Scalar, Settings, SettingsError
-from protocol.workloads import own_keys, settings_class
-from server.trackers import check_installed as check_trackers
-from strategies.registry import check_strategy
+from fmtda.adaptation.networks import NETWORKS, build
+from fmtda.adaptation.privacy_account import EXTRA, is_installed
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import Family
+from fmtda.domains.partition import limited_split, split_labels
+from fmtda.domains.registry import family, spec_of
+from fmtda.generative.registry import MODELS, MissingExtraError
+from fmtda.generative.registry import build as build_model
+from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.protocol.runtime import choose_device
+from fmtda.protocol.seeds import domain_of
+from fmtda.protocol.settings import AUTO, RunSettings, Scalar, Settings, SettingsError
+from fmtda.protocol.workloads import own_keys, settings_class
+from fmtda.server.trackers import check_installed as check_trackers
+from fmtda.strategies.registry import check_strategy
 
 
 def effective_settings(config: Mapping[str, Scalar]) -> RunSettings:

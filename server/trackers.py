@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from protocol.settings import RunSettings, SettingsError
+from fmtda.protocol.settings import RunSettings, SettingsError
 
 PROJECT = "fmtda"
 """MLflow's experiment and the project of Weights & Biases."""

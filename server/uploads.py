@@ -14,9 +14,9 @@ from flwr.app import ArrayRecord, Message
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from adaptation.mixture import Mixture
-from protocol.records import from_record
-from server.writing import writing
+from fmtda.adaptation.mixture import Mixture
+from fmtda.protocol.records import from_record
+from fmtda.server.writing import writing
 
 FILE = "uploaded.safetensors"
 """In a folder of the client's name, laid out as on the client: ``classifier.*``, ``mixture.*``."""

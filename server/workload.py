@@ -10,10 +10,10 @@ from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from server.checkpoints import Checkpoint
+from fmtda.server.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
-    from server.rounds import Federation
+    from fmtda.server.rounds import Federation
 
 Counts = Mapping[str, Mapping[str, int | float | list[int]]]
 """The metrics of every client's evaluation by its name."""

@@ -3,7 +3,7 @@
 Li et al., "Revisiting batch normalization for practical domain adaptation", 2016.
 """
 
-from strategies.source_only import SourceOnly
+from fmtda.strategies.source_only import SourceOnly
 
 
 class AdaBN(SourceOnly):

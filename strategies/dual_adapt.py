@@ -21,13 +21,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
-from adaptation.accuracy import accuracy
-from adaptation.augment import mixup
-from adaptation.batches import forward_slices
-from adaptation.losses import alignment_loss
-from adaptation.mixture import QUANTILES, Mixture, StackedMixtures, fit
-from adaptation.networks import Network
-from protocol.records import (
+from fmtda.adaptation.accuracy import accuracy
+from fmtda.adaptation.augment import mixup
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.losses import alignment_loss
+from fmtda.adaptation.mixture import QUANTILES, Mixture, StackedMixtures, fit
+from fmtda.adaptation.networks import Network
+from fmtda.protocol.records import (
     SERVER_ROUND,
     check_arrays,
     check_mixture,
@@ -37,8 +37,8 @@ from protocol.records import (
     sender,
     to_record,
 )
-from protocol.seeds import generator_for, seed_for
-from protocol.settings import Settings
+from fmtda.protocol.seeds import generator_for, seed_for
+from fmtda.protocol.settings import Settings
 
 MIXTURE_EXAMPLES = 2000
 """Source features at most that W_S is fitted on (our choice)."""

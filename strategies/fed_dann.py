@@ -14,12 +14,12 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adaptation.domain_adversarial import Discriminated, Discriminator
-from adaptation.networks import Network
-from protocol.records import from_record, to_record
-from protocol.seeds import seed_for
-from protocol.settings import Settings
-from strategies.fine_tuned_average import FineTunedAverage
+from fmtda.adaptation.domain_adversarial import Discriminated, Discriminator
+from fmtda.adaptation.networks import Network
+from fmtda.protocol.records import from_record, to_record
+from fmtda.protocol.seeds import seed_for
+from fmtda.protocol.settings import Settings
+from fmtda.strategies.fine_tuned_average import FineTunedAverage
 
 DISCRIMINATOR = "discriminator."
 """How the names of its arrays begin."""

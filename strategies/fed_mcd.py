@@ -8,12 +8,12 @@ step A is the server's fine-tuning. The client's side is `clients.mcd`. No colla
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
-from adaptation.mcd import TwoHeads, train_second_classifier
-from adaptation.networks import Network, build
-from protocol.records import from_record, to_record
-from protocol.seeds import seed_for
-from protocol.settings import Settings
-from strategies.fine_tuned_average import FineTunedAverage
+from fmtda.adaptation.mcd import TwoHeads, train_second_classifier
+from fmtda.adaptation.networks import Network, build
+from fmtda.protocol.records import from_record, to_record
+from fmtda.protocol.seeds import seed_for
+from fmtda.protocol.settings import Settings
+from fmtda.strategies.fine_tuned_average import FineTunedAverage
 
 SECOND_CLASSIFIER_SHARE = 0.25
 """Steps that the fresh second classifier is trained for, as a share of the pre-training's (our choice)."""

@@ -12,11 +12,11 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
-from adaptation.network import Network
-from adaptation.optimisation import descend
-from protocol.records import from_record, to_record
-from protocol.seeds import generator_for
-from protocol.settings import Settings
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.optimisation import descend
+from fmtda.protocol.records import from_record, to_record
+from fmtda.protocol.seeds import generator_for
+from fmtda.protocol.settings import Settings
 
 
 class FineTunedAverage(FedAvg):

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, Strategy
 from torch import nn
 
-from protocol.generative_settings import GenerativeSettings
-from strategies.shared_moments import ProximalSharedMoments, SharedMoments
+from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.strategies.shared_moments import ProximalSharedMoments, SharedMoments
 
 
 def strategy_for(settings: GenerativeSettings, model: nn.Module) -> Strategy:

@@ -13,8 +13,8 @@ from flwr.serverapp.strategy import FedAvgM, Strategy
 from flwr.serverapp.strategy.fedopt import FedOpt
 from torch import Tensor
 
-from protocol.moments import parted
-from strategies.shared_moments import SharedMoments
+from fmtda.protocol.moments import parted
+from fmtda.strategies.shared_moments import SharedMoments
 
 MOMENTUM, MOMENTS = "strategy.momentum.", {"m_t": "strategy.first-moment.", "v_t": "strategy.second-moment."}
 

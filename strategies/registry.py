@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 from flwr.serverapp.strategy import Strategy
 
-from adaptation.networks import Network
-from protocol.settings import Settings, SettingsError
-from strategies.adabn import AdaBN
-from strategies.dual_adapt import DualAdapt
-from strategies.fed_dann import FedDANN
-from strategies.fed_mcd import FedMCD
-from strategies.fedavg_self_training import FedAvgSelfTraining
-from strategies.source_only import SourceOnly
+from fmtda.adaptation.networks import Network
+from fmtda.protocol.settings import Settings, SettingsError
+from fmtda.strategies.adabn import AdaBN
+from fmtda.strategies.dual_adapt import DualAdapt
+from fmtda.strategies.fed_dann import FedDANN
+from fmtda.strategies.fed_mcd import FedMCD
+from fmtda.strategies.fedavg_self_training import FedAvgSelfTraining
+from fmtda.strategies.source_only import SourceOnly
 
 STRATEGIES: dict[str, Callable[[Settings, Network, object], Strategy]] = {
     "dualadapt": DualAdapt,

@@ -13,8 +13,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedProx
 from torch import Tensor, nn
 
-from protocol.moments import initial_moments, parted
-from protocol.records import from_record, to_record
+from fmtda.protocol.moments import initial_moments, parted
+from fmtda.protocol.records import from_record, to_record
 
 
 class SharedMoments(FedAvg):

@@ -5,17 +5,17 @@ import torch
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from adaptation.augment import prepare
-from adaptation.mixture import fit
-from adaptation.networks import build
-from clients.identity import Client
-from domains.examples import Examples
-from domains.registry import family
-from protocol.records import config_record, to_record
-from protocol.settings import Settings
-from protocol.workloads import WORKLOADS
-from server.source import WATCHED
-from server.startup import effective_settings
+from fmtda.adaptation.augment import prepare
+from fmtda.adaptation.mixture import fit
+from fmtda.adaptation.networks import build
+from fmtda.clients.identity import Client
+from fmtda.domains.examples import Examples
+from fmtda.domains.registry import family
+from fmtda.protocol.records import config_record, to_record
+from fmtda.protocol.settings import Settings
+from fmtda.protocol.workloads import WORKLOADS
+from fmtda.server.source import WATCHED
+from fmtda.server.startup import effective_settings
 
 BLINK = {
     "pretrain-steps": 2,
@@ -65,7 +65,7 @@ def flower_identity():
 def few_source_examples():
     """For W_S and the guard, where what is tested does not depend on their number, and the seconds do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
+        patch.setattr("fmtda.strategies.dual_adapt.MIXTURE_EXAMPLES", 60)
         patch.setitem(WATCHED, "digits", 30)
         yield
 

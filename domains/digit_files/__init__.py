@@ -6,10 +6,10 @@ One file a data set. Copies may be partial or repacked: what counts is that a fi
 from collections.abc import Sequence
 from pathlib import Path
 
-from domains.digit_files import mnist, mnist_m, svhn, usps
-from domains.digit_files.layout import Layout
-from domains.examples import DataError, Examples
-from domains.family import Part
+from fmtda.domains.digit_files import mnist, mnist_m, svhn, usps
+from fmtda.domains.digit_files.layout import Layout
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import Part
 
 LAYOUTS: dict[str, Layout] = {
     "mnist": mnist.LAYOUT,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from domains.examples import DataError, Examples
-from domains.family import Part
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import Part
 
 
 @dataclass(frozen=True)

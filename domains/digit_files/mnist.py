@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from domains.damage import reading
-from domains.digit_files.ends import tail
-from domains.digit_files.layout import Layout, digits
-from domains.examples import DataError, Examples
-from domains.family import Part
+from fmtda.domains.damage import reading
+from fmtda.domains.digit_files.ends import tail
+from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import Part
 
 
 def _check(files: Sequence[Path]) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from domains.damage import reading
-from domains.digit_files.ends import head, tail
-from domains.digit_files.layout import Layout, digits
-from domains.examples import DataError, Examples
-from domains.family import Part
+from fmtda.domains.damage import reading
+from fmtda.domains.digit_files.ends import head, tail
+from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import Part
 
 
 def _check(files: Sequence[Path]) -> None:

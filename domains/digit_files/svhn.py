@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from scipy.io import loadmat, whosmat
 
-from domains.damage import reading
-from domains.digit_files.layout import Layout, digits
-from domains.examples import Examples
-from domains.family import Part
+from fmtda.domains.damage import reading
+from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.examples import Examples
+from fmtda.domains.family import Part
 
 
 def _check(files: Sequence[Path]) -> None:

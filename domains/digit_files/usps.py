@@ -9,11 +9,11 @@ import torch
 from sklearn.datasets import load_svmlight_file
 from torch.nn import functional
 
-from domains.damage import reading
-from domains.digit_files.ends import head, tail
-from domains.digit_files.layout import Layout, digits
-from domains.examples import Examples
-from domains.family import Part
+from fmtda.domains.damage import reading
+from fmtda.domains.digit_files.ends import head, tail
+from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.examples import Examples
+from fmtda.domains.family import Part
 
 BZIP2_END = 0x177245385090
 """Six bytes that end the stream."""

@@ -2,9 +2,9 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score
 
-from adaptation.accuracy import accuracy
-from adaptation.batches import FORWARD_EXAMPLES
-from adaptation.networks import build
+from fmtda.adaptation.accuracy import accuracy
+from fmtda.adaptation.batches import FORWARD_EXAMPLES
+from fmtda.adaptation.networks import build
 
 
 @pytest.mark.parametrize("examples", [3, FORWARD_EXAMPLES + 1])

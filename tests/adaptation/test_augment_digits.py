@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.augment import mixup, prepare
-from adaptation.augment_digits import (
+from fmtda.adaptation.augment import mixup, prepare
+from fmtda.adaptation.augment_digits import (
     VIEW_GAIN,
     VIEW_OFFSET,
     DigitAugmentation,

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from adaptation import augment_features
-from adaptation.augment_features import LEAST_DEVIATION, VIEW_DROPOUT, FeatureAugmentation
+from fmtda.adaptation import augment_features
+from fmtda.adaptation.augment_features import LEAST_DEVIATION, VIEW_DROPOUT, FeatureAugmentation
 
 FEATURES = FeatureAugmentation()
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from adaptation.augment_photographs import random_crop
-from adaptation.augmentations import AUGMENTATIONS
+from fmtda.adaptation.augment_photographs import random_crop
+from fmtda.adaptation.augmentations import AUGMENTATIONS
 
 PHOTOGRAPHS = AUGMENTATIONS["photographs"]
 LABELS = torch.arange(8) % 3

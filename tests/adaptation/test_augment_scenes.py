@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from adaptation.augment_scenes import LARGEST_ZOOM, SMALLEST_ZOOM, random_zoom
-from adaptation.augmentations import AUGMENTATIONS
+from fmtda.adaptation.augment_scenes import LARGEST_ZOOM, SMALLEST_ZOOM, random_zoom
+from fmtda.adaptation.augmentations import AUGMENTATIONS
 
 SCENES = AUGMENTATIONS["scenes"]
 CLASSES = 5

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics, reestimate
-from adaptation.networks import build
+from fmtda.adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics, reestimate
+from fmtda.adaptation.networks import build
 
 
 def example_inputs(count=64):
@@ -38,7 +38,7 @@ def test_at_weight_one_a_batch_gives_each_layer_its_own_statistics():
 
 
 def test_several_batches_are_averaged_by_size(monkeypatch):
-    monkeypatch.setattr("adaptation.batches.FORWARD_EXAMPLES", 20)
+    monkeypatch.setattr("fmtda.adaptation.batches.FORWARD_EXAMPLES", 20)
     first_layer_inputs = example_inputs(50)
     network = feature_extractor()
     reestimate(network, first_layer_inputs, client_weight=1)

@@ -2,7 +2,7 @@
 
 import torch
 
-from adaptation.batches import shuffled_batches
+from fmtda.adaptation.batches import shuffled_batches
 
 
 def batches(examples, batch_size, steps, seed=0):

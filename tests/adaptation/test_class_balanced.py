@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.augment_scenes import SceneAugmentation
-from adaptation.class_balanced import (
+from fmtda.adaptation.augment_scenes import SceneAugmentation
+from fmtda.adaptation.class_balanced import (
     BINS,
     _ClassBalanced,
     adapt_head_and_scales_by_class,
     balanced_thresholds,
 )
-from adaptation.inputs import Inputs
-from adaptation.networks import build
-from adaptation.self_training import adapt_head_and_scales, head_and_scales, logits
-from domains.examples import Examples
-from server.pretraining import pretrain
-from server.source import Source
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.networks import build
+from fmtda.adaptation.self_training import adapt_head_and_scales, head_and_scales, logits
+from fmtda.domains.examples import Examples
+from fmtda.server.pretraining import pretrain
+from fmtda.server.source import Source
 
 SIZE = 32
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.collapse import LARGEST_LOSS, LEAST_SPREAD, Health, collapsed, health
-from adaptation.mcd import MCD, TwoHeads
-from adaptation.network import Network
+from fmtda.adaptation.collapse import LARGEST_LOSS, LEAST_SPREAD, Health, collapsed, health
+from fmtda.adaptation.mcd import MCD, TwoHeads
+from fmtda.adaptation.network import Network
 
 
 class Table(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adaptation.component_floor import Components, with_enough_examples
+from fmtda.adaptation.component_floor import Components, with_enough_examples
 
 THREE = Components(
     torch.tensor([0.5, 0.1, 0.4]), torch.tensor([[0.0], [5.0], [1.0]]), torch.tensor([[1.0], [2.0], [3.0]])

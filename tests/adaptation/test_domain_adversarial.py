@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.domain_adversarial import (
+from fmtda.adaptation.domain_adversarial import (
     DANN,
     Discriminated,
     Discriminator,
@@ -14,8 +14,8 @@ from adaptation.domain_adversarial import (
     reversal_weight,
     reverse_gradient,
 )
-from adaptation.network import Network
-from adaptation.networks import build
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.networks import build
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from adaptation.geometry import crop_matrices, resample, resample_labels
-from protocol.runtime import repair_torchvision
+from fmtda.adaptation.geometry import crop_matrices, resample, resample_labels
+from fmtda.protocol.runtime import repair_torchvision
 
 HEIGHT, WIDTH = 24, 40
 

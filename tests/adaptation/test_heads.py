@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adaptation.heads import HEADS, by_head, decisive
+from fmtda.adaptation.heads import HEADS, by_head, decisive
 
 OF_NETWORKS = {
     "global": torch.tensor([[0.8, 0.2]]),

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from adaptation import inputs as module
-from adaptation.augment import prepare
-from adaptation.augment_digits import DigitAugmentation
-from adaptation.batches import forward_slices
-from adaptation.inputs import Inputs
-from domains.examples import Rows
+from fmtda.adaptation import inputs as module
+from fmtda.adaptation.augment import prepare
+from fmtda.adaptation.augment_digits import DigitAugmentation
+from fmtda.adaptation.batches import forward_slices
+from fmtda.adaptation.inputs import Inputs
+from fmtda.domains.examples import Rows
 
 
 def pictures(count=10):

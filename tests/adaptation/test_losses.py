@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.losses import (
+from fmtda.adaptation.losses import (
     alignment_loss,
     confident_cross_entropy,
     discrepancy,

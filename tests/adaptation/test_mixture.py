@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from adaptation.mixture import (
+from fmtda.adaptation.mixture import (
     QUANTILES,
     VARIANCE_FLOOR,
     Mixture,

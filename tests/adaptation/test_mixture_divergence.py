@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from adaptation.mixture import QUANTILES, Mixture
-from adaptation.mixture_divergence import divergence
+from fmtda.adaptation.mixture import QUANTILES, Mixture
+from fmtda.adaptation.mixture_divergence import divergence
 
 
 def mixture(weights, means, variances) -> Mixture:

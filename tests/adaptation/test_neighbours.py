@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.mixture import QUANTILES, Mixture
-from adaptation.neighbours import NEIGHBOURS, blend, nearest
+from fmtda.adaptation.mixture import QUANTILES, Mixture
+from fmtda.adaptation.neighbours import NEIGHBOURS, blend, nearest
 
 
 def at(place: float, dimensions: int = 2) -> Mixture:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from adaptation.noise import BITS, normal, seeded_uniforms, system_uniforms
+from fmtda.adaptation.noise import BITS, normal, seeded_uniforms, system_uniforms
 
 
 def seeded(seed=0):

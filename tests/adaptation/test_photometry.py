@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from adaptation import photometry
-from adaptation.draws import Draws
-from adaptation.photometry import Photometry, change_photometry
-from protocol.runtime import repair_torchvision
+from fmtda.adaptation import photometry
+from fmtda.adaptation.draws import Draws
+from fmtda.adaptation.photometry import Photometry, change_photometry
+from fmtda.protocol.runtime import repair_torchvision
 
 EVERYTHING = Photometry(0.5, 0.5, 0.5, 0.2, 0.2, 0.5, 0.2, 0.05, 0.5, 1.5, 0.5)
 

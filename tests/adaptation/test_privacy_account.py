@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.special import comb, logsumexp
 from scipy.stats import norm
 
-from adaptation.privacy_account import Release, epsilon
+from fmtda.adaptation.privacy_account import Release, epsilon
 
 DELTA = 1e-5
 

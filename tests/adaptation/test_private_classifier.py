@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.layers import BatchNorm1d
-from adaptation.losses import local_classifier_loss
-from adaptation.noise import seeded_uniforms
-from adaptation.private_classifier import clip_each, per_example_gradients, sampling_rate, train_privately
+from fmtda.adaptation.layers import BatchNorm1d
+from fmtda.adaptation.losses import local_classifier_loss
+from fmtda.adaptation.noise import seeded_uniforms
+from fmtda.adaptation.private_classifier import clip_each, per_example_gradients, sampling_rate, train_privately
 
 CLASSIFIERS = {
     "linear": lambda: nn.Linear(6, 3),
@@ -81,7 +81,7 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(problem):
 
 def test_gradients_in_small_portions_add_up_to_the_same(problem, monkeypatch):
     whole = trained(problem)
-    monkeypatch.setattr("adaptation.private_classifier.GRADIENT_VALUES", 100)
+    monkeypatch.setattr("fmtda.adaptation.private_classifier.GRADIENT_VALUES", 100)
     for name, value in trained(problem).items():
         torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-5)
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from adaptation.mixture import Mixture, StepwiseEM, fit
-from adaptation.noise import seeded_uniforms
-from adaptation.private_mixture import (
+from fmtda.adaptation.mixture import Mixture, StepwiseEM, fit
+from fmtda.adaptation.noise import seeded_uniforms
+from fmtda.adaptation.private_mixture import (
     QUANTILES_SENSITIVITY,
     STATISTICS_SENSITIVITY,
     fit_privately,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.layers import BatchNorm2d
-from adaptation.networks import NETWORKS, build
-from protocol.runtime import repair_torchvision
+from fmtda.adaptation.layers import BatchNorm2d
+from fmtda.adaptation.networks import NETWORKS, build
+from fmtda.protocol.runtime import repair_torchvision
 
 SHAPE = (3, 64, 96)
 CLASSES = 5

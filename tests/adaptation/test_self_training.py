@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from adaptation.augment_digits import DigitAugmentation, Randomisation
-from adaptation.batch_norm import batch_norm_state, reestimate
-from adaptation.criteria import view_information
-from adaptation.inputs import Inputs
-from adaptation.networks import build
-from adaptation.self_training import (
+from fmtda.adaptation.augment_digits import DigitAugmentation, Randomisation
+from fmtda.adaptation.batch_norm import batch_norm_state, reestimate
+from fmtda.adaptation.criteria import view_information
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.networks import build
+from fmtda.adaptation.self_training import (
     SHARES,
     adapt_head_and_scales,
     adapt_network,
@@ -16,9 +16,9 @@ from adaptation.self_training import (
     adapt_statistics,
     predicted_shares,
 )
-from domains.examples import Examples
-from server.pretraining import pretrain
-from server.source import Source
+from fmtda.domains.examples import Examples
+from fmtda.server.pretraining import pretrain
+from fmtda.server.source import Source
 
 BATCH_NORM_STATISTICS = ("running_mean", "running_var")
 
@@ -159,10 +159,10 @@ def test_predictions_move_towards_the_expected_shares(source_network):
 def test_the_personal_copy_is_the_moving_average_of_the_steps(source_network, monkeypatch):
     """With no memory the average is the last network; with a full one it is the first."""
     images = bars(128, 90, 5)[0]
-    monkeypatch.setattr("adaptation.self_training.AVERAGE_DECAY", 0.0)
+    monkeypatch.setattr("fmtda.adaptation.self_training.AVERAGE_DECAY", 0.0)
     forgetful = copy_of(source_network)
     make_own(forgetful, images, steps=1)
-    monkeypatch.setattr("adaptation.self_training.AVERAGE_DECAY", 0.995)
+    monkeypatch.setattr("fmtda.adaptation.self_training.AVERAGE_DECAY", 0.995)
     averaged = copy_of(source_network)
     make_own(averaged, images, steps=1)
     for name, value in averaged.state_dict().items():  # the decay of the first step is 1 / 10

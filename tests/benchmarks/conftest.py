@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.methods import METHODS
+from fmtda.benchmarking.methods import METHODS
 
 
 @pytest.fixture

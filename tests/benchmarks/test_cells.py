@@ -6,9 +6,9 @@ import sys
 import psutil
 import pytest
 
-from benchmarks.cells import Cell, CellFailed, cells_in, write_whole
-from benchmarks.methods import METHODS
-from protocol.settings import SettingsError
+from fmtda.benchmarking.cells import Cell, CellFailed, cells_in, write_whole
+from fmtda.benchmarking.methods import METHODS
+from fmtda.protocol.settings import SettingsError
 
 REACHED = {"average_accuracy": 80.0, "accuracy": {"pen": 80.0}, "confusion": {"pen": [1]}}
 
@@ -78,7 +78,7 @@ time.sleep(60)
 
 
 def test_an_interrupt_ends_even_processes_that_will_not(cell_with, monkeypatch):
-    monkeypatch.setattr("benchmarks.cells.SECONDS_TO_STOP", 0.5)
+    monkeypatch.setattr("fmtda.benchmarking.cells.SECONDS_TO_STOP", 0.5)
     cell = cell_with(STUBBORN)
     children = []
 
@@ -159,7 +159,7 @@ def test_commands_name_the_program_and_what_makes_the_method(cell_with):
     assert federated[1:4] == ["-m", "fmtda", "simulate"]
     assert {"data=digits", "rounds=2", "preset=paper", "seed=0"} <= set(federated)
     reference = cell_with(method="mcd").command()
-    assert reference[1:4] == ["-m", "benchmarks.centralised", "mcd"]
+    assert reference[1:4] == ["-m", "fmtda.benchmarking.centralised", "mcd"]
     assert "--output" in reference and "data=digits" in reference
     shown = cell_with(method="mcd", base_dir="/some/place").shown_command()
     assert shown.startswith("python -m benchmarks.centralised mcd -c data=digits -c base-dir=DIR")

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from benchmarks.centralised import METHODS, Reference, main
-from domains.examples import DataError, Examples
-from domains.registry import FAMILIES
-from domains.streets import Streets
-from server.metrics import MEAN_IOU
-from server.progress import Lines
-from server.source import WATCHED
+from fmtda.benchmarking.centralised import METHODS, Reference, main
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.registry import FAMILIES
+from fmtda.domains.streets import Streets
+from fmtda.server.metrics import MEAN_IOU
+from fmtda.server.progress import Lines
+from fmtda.server.source import WATCHED
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -20,9 +20,9 @@ def small_looks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(WATCHED, "digits", 30)
         patch.setitem(WATCHED, "scenes", 4)
-        patch.setattr("domains.streets.COUNTS", {"train": 40, "test": 6})
-        patch.setattr("benchmarks.centralised.WATCHED", 20)
-        patch.setattr("benchmarks.centralised.LOOKS", 3)
+        patch.setattr("fmtda.domains.streets.COUNTS", {"train": 40, "test": 6})
+        patch.setattr("fmtda.benchmarking.centralised.WATCHED", 20)
+        patch.setattr("fmtda.benchmarking.centralised.LOOKS", 3)
         yield
 
 

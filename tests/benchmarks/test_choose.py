@@ -5,8 +5,8 @@ import json
 import pytest
 
 from benchmarks.choose import chosen, judge, main, table
-from domains.digits import Digits
-from server.source import WATCHED
+from fmtda.domains.digits import Digits
+from fmtda.server.source import WATCHED
 
 CRITERIA = {"mean_entropy", "prediction_information", "soft_neighbourhood_density", "view_information"}
 

@@ -1,8 +1,8 @@
 import pytest
 
-from benchmarks.command_line import command_line, refusals
-from domains.examples import DataError
-from protocol.settings import SettingsError
+from fmtda.benchmarking.command_line import command_line, refusals
+from fmtda.domains.examples import DataError
+from fmtda.protocol.settings import SettingsError
 
 
 def test_the_run_config_comes_out_as_a_dict_and_the_last_value_of_a_key_counts():

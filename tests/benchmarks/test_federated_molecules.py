@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from benchmarks import federated_molecules
-from server.pooled import run_pooled
-from server.progress import Lines
-from server.startup import effective_settings
+from fmtda.server.pooled import run_pooled
+from fmtda.server.progress import Lines
+from fmtda.server.startup import effective_settings
 
 TINY = {"rounds": 1, "local-steps": 2, "local-batch": 8, "target-limit": 40, "sample-count": 2, "quality-samples": 20}
 TINY |= {"node-width": 8, "message-width": 4, "latent": 4, "message-rounds": 1}

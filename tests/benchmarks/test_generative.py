@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from benchmarks import generative
-from generative.image_quality import train_classifier
-from server.pooled import run_pooled
-from server.progress import Lines
+from fmtda.generative.image_quality import train_classifier
+from fmtda.server.pooled import run_pooled
+from fmtda.server.progress import Lines
 
 DRAWN = ("--samples", "70", "--sampler-samples", "70", "--ddim-steps", "5")
 
@@ -17,7 +17,7 @@ DRAWN = ("--samples", "70", "--sampler-samples", "70", "--ddim-steps", "5")
 @pytest.fixture
 def measured(generative_settings_of, tmp_path, monkeypatch):
     """Measures two finished tiny runs, the second in place of a federated one; returns the output folder."""
-    monkeypatch.setattr("generative.training.HELD_OUT_DRAWS", 1)
+    monkeypatch.setattr("fmtda.generative.training.HELD_OUT_DRAWS", 1)
     monkeypatch.setattr("benchmarks.generative_measures.train_classifier", partial(train_classifier, steps=3))
     for arm in ("local", "skewed"):
         run = tmp_path / "runs" / f"ddpm-{arm}-seed-0"

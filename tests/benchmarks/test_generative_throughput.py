@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import generative_throughput
 from benchmarks.generative_throughput import bare_loss
-from generative.registry import MODELS, build
-from server.startup import effective_settings
+from fmtda.generative.registry import MODELS, build
+from fmtda.server.startup import effective_settings
 
 
 def test_a_message_is_compared_with_a_bare_loop(tmp_path, monkeypatch):

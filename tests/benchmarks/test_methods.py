@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.methods import METHODS, SELECTIONS, select
-from domains.registry import family
-from protocol.settings import EXTRAS, Settings, SettingsError
+from fmtda.benchmarking.methods import METHODS, SELECTIONS, select
+from fmtda.domains.registry import family
+from fmtda.protocol.settings import EXTRAS, Settings, SettingsError
 
 NO_SCENERY = {"scenery": False}
 

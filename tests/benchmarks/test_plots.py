@@ -6,8 +6,8 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.text import Text
 
-from benchmarks.plots import accuracy_by_bytes, accuracy_by_method, accuracy_by_round, draw, without_overlap
-from benchmarks.tables import with_plain
+from fmtda.benchmarking.plots import accuracy_by_bytes, accuracy_by_method, accuracy_by_round, draw, without_overlap
+from fmtda.benchmarking.tables import with_plain
 
 
 @pytest.fixture

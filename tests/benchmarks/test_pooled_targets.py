@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from benchmarks.pooled_targets import PooledTargets
-from clients.identity import load_share
-from domains.examples import Examples
-from protocol.seeds import client_names
+from fmtda.benchmarking.pooled_targets import PooledTargets
+from fmtda.clients.identity import load_share
+from fmtda.domains.examples import Examples
+from fmtda.protocol.seeds import client_names
 
 CPU = torch.device("cpu")
 

@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from adaptation.mixture import Mixture
-from adaptation.networks import build
 from benchmarks import privacy, privacy_attacks
 from benchmarks.privacy_attacks import Round, membership, reconstruction
-from clients.network import feature_rows, inputs_of
+from fmtda.adaptation.mixture import Mixture
+from fmtda.adaptation.networks import build
+from fmtda.clients.network import feature_rows, inputs_of
 from tests.conftest import BLINK
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.tables import markdown, shown_bytes, spread
+from fmtda.benchmarking.tables import markdown, shown_bytes, spread
 
 
 def rows(text: str) -> dict[str, list[str]]:

@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from adaptation.batch_norm import reestimate
-from adaptation.mixture import Mixture
-from adaptation.networks import build
-from adaptation.self_training import SHARES
-from clients import adaptation, evaluation, local_part, self_training
-from clients.network import inputs_of, received_network, use_own_statistics
-from domains.examples import Examples
-from protocol.records import from_record, read_config, to_record
+from fmtda.adaptation.batch_norm import reestimate
+from fmtda.adaptation.mixture import Mixture
+from fmtda.adaptation.networks import build
+from fmtda.adaptation.self_training import SHARES
+from fmtda.clients import adaptation, evaluation, local_part, self_training
+from fmtda.clients.network import inputs_of, received_network, use_own_statistics
+from fmtda.domains.examples import Examples
+from fmtda.protocol.records import from_record, read_config, to_record
 
 TRAINERS = {"dualadapt": adaptation.train, "fedavg-self-training": self_training.train}
 WAYS = [
@@ -345,7 +345,7 @@ def test_rounding_alone_never_moves_the_local_classifier(cached, settings_of, cl
 def test_the_statistics_it_evaluated_with_are_those_it_would_choose_anew(
     settings_of, client_of, message_to, monkeypatch
 ):
-    monkeypatch.setattr("adaptation.self_training.SHARES", (1.0,))  # random weights may choose none
+    monkeypatch.setattr("fmtda.adaptation.self_training.SHARES", (1.0,))  # random weights may choose none
     client = client_of(settings_of())
     message = message_to(client, "evaluate")
     adaptation.evaluate(message, client)

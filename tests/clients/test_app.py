@@ -4,11 +4,11 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 
-from adaptation.mixture import fit
-from adaptation.networks import build
-from clients.app import TRAINERS, app
-from protocol.records import check_records, config_record, sender, to_record
-from strategies.registry import STRATEGIES
+from fmtda.adaptation.mixture import fit
+from fmtda.adaptation.networks import build
+from fmtda.clients.app import TRAINERS, app
+from fmtda.protocol.records import check_records, config_record, sender, to_record
+from fmtda.strategies.registry import STRATEGIES
 
 
 @pytest.fixture

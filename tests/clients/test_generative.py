@@ -6,15 +6,15 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
-from clients import generative
-from clients.identity import Client
-from domains.examples import Examples
-from domains.family import DataSpec
-from domains.registry import family
-from generative.molecule_graphs import MoleculeGraphs
-from generative.registry import MODELS, build
-from protocol.moments import initial_moments, parted
-from protocol.records import check_arrays, config_record, from_record, layout_of, to_record
+from fmtda.clients import generative
+from fmtda.clients.identity import Client
+from fmtda.domains.examples import Examples
+from fmtda.domains.family import DataSpec
+from fmtda.domains.registry import family
+from fmtda.generative.molecule_graphs import MoleculeGraphs
+from fmtda.generative.registry import MODELS, build
+from fmtda.protocol.moments import initial_moments, parted
+from fmtda.protocol.records import check_arrays, config_record, from_record, layout_of, to_record
 
 
 @pytest.fixture

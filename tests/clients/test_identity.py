@@ -4,12 +4,12 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 
-from clients.identity import identify, load_share
-from domains.examples import DataError
-from domains.family import DataSpec
-from domains.registry import family
-from protocol.records import config_record
-from protocol.seeds import client_name
+from fmtda.clients.identity import identify, load_share
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import DataSpec
+from fmtda.domains.registry import family
+from fmtda.protocol.records import config_record
+from fmtda.protocol.seeds import client_name
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
-from clients import adaptation, joining, local_part
-from protocol.records import from_record, to_record
+from fmtda.clients import adaptation, joining, local_part
+from fmtda.protocol.records import from_record, to_record
 
 
 def with_start(message, start):

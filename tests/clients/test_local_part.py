@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clients import local_part
+from fmtda.clients import local_part
 
 
 def tensors(value):

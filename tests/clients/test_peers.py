@@ -6,14 +6,14 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
-from adaptation.batch_norm import reestimate
-from adaptation.domain_adversarial import Discriminated, Discriminator
-from adaptation.mcd import TwoHeads
-from adaptation.networks import build
-from clients import adabn, domain_adversarial, mcd
-from clients.network import inputs_of
-from domains.examples import Examples
-from protocol.records import check_arrays, check_records, config_record, from_record, layout_of, to_record
+from fmtda.adaptation.batch_norm import reestimate
+from fmtda.adaptation.domain_adversarial import Discriminated, Discriminator
+from fmtda.adaptation.mcd import TwoHeads
+from fmtda.adaptation.networks import build
+from fmtda.clients import adabn, domain_adversarial, mcd
+from fmtda.clients.network import inputs_of
+from fmtda.domains.examples import Examples
+from fmtda.protocol.records import check_arrays, check_records, config_record, from_record, layout_of, to_record
 
 TRAINERS = {"fed-mcd": mcd.train, "fed-dann": domain_adversarial.train}
 

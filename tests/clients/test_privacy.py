@@ -9,12 +9,12 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 
-from adaptation.mixture import fit
-from adaptation.privacy_account import Release, epsilon
-from clients import adaptation, joining, local_part, privacy
-from clients.app import app
-from domains.examples import DataError, Examples
-from protocol.records import config_record, from_record, to_record
+from fmtda.adaptation.mixture import fit
+from fmtda.adaptation.privacy_account import Release, epsilon
+from fmtda.clients import adaptation, joining, local_part, privacy
+from fmtda.clients.app import app
+from fmtda.domains.examples import DataError, Examples
+from fmtda.protocol.records import config_record, from_record, to_record
 
 NOISE = {"privacy_noise": 1.0, "mixture_noise": 4.0}
 

@@ -12,29 +12,29 @@ import torch
 from flwr.app import Message, RecordDict
 from torch import nn
 
-from adaptation import networks
-from adaptation.augment import mixup
-from adaptation.augment_scenes import SceneAugmentation
-from adaptation.batch_norm import reestimate
-from adaptation.layers import BatchNorm2d
-from adaptation.mixture import Mixture
-from adaptation.networks import Network, build
-from clients import adaptation, local_part
-from clients.app import EVALUATORS, TRAINERS
-from clients.evaluation import evaluate
-from clients.identity import Client
-from clients.network import inputs_of, received_network, use_own_statistics
-from domains.examples import Examples
-from domains.registry import family
-from protocol.records import config_record, from_record, to_record
-from protocol.seeds import generator_for
-from protocol.settings import Settings
-from server.exchange import Answers
-from server.metrics import accuracy_by_domain, check_counts
-from server.roster import Cohort
-from server.rounds import _checker, admit
-from server.source import Source
-from strategies.registry import STRATEGIES
+from fmtda.adaptation import networks
+from fmtda.adaptation.augment import mixup
+from fmtda.adaptation.augment_scenes import SceneAugmentation
+from fmtda.adaptation.batch_norm import reestimate
+from fmtda.adaptation.layers import BatchNorm2d
+from fmtda.adaptation.mixture import Mixture
+from fmtda.adaptation.networks import Network, build
+from fmtda.clients import adaptation, local_part
+from fmtda.clients.app import EVALUATORS, TRAINERS
+from fmtda.clients.evaluation import evaluate
+from fmtda.clients.identity import Client
+from fmtda.clients.network import inputs_of, received_network, use_own_statistics
+from fmtda.domains.examples import Examples
+from fmtda.domains.registry import family
+from fmtda.protocol.records import config_record, from_record, to_record
+from fmtda.protocol.seeds import generator_for
+from fmtda.protocol.settings import Settings
+from fmtda.server.exchange import Answers
+from fmtda.server.metrics import accuracy_by_domain, check_counts
+from fmtda.server.roster import Cohort
+from fmtda.server.rounds import _checker, admit
+from fmtda.server.source import Source
+from fmtda.strategies.registry import STRATEGIES
 
 CLASSES, HEIGHT, WIDTH, FEATURES, PLACES = 3, 16, 24, 6, 10
 ROUND = 2

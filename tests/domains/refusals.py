@@ -2,7 +2,7 @@
 
 import pytest
 
-from domains.examples import DataError
+from fmtda.domains.examples import DataError
 
 
 def refused(call, match):

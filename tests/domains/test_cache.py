@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from domains.cache import ABANDONED_AFTER, cached, cached_rows, fingerprint
-from domains.examples import Examples
+from fmtda.domains.cache import ABANDONED_AFTER, cached, cached_rows, fingerprint
+from fmtda.domains.examples import Examples
 
 KEY = {"family": "f", "domain": "d", "part": "train", "seed": 0}
 

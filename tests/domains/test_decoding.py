@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from domains import decoding
-from domains.decoding import BLOCK, decode_picture, decoded
-from domains.examples import DataError
+from fmtda.domains import decoding
+from fmtda.domains.decoding import BLOCK, decode_picture, decoded
+from fmtda.domains.examples import DataError
 
 
 def noise(height, width):
@@ -20,7 +20,7 @@ def noise(height, width):
 
 def by_torchvision(image, height, width):
     """Resized to cover and cropped in the middle, for pictures of just the proportions that this is exact for."""
-    from protocol.runtime import repair_torchvision
+    from fmtda.protocol.runtime import repair_torchvision
 
     repair_torchvision()
     from torchvision.transforms import v2

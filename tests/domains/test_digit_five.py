@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from domains.digit_five import DigitFive
-from domains.examples import DataError
-from domains.family import DataSpec
+from fmtda.domains.digit_five import DigitFive
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import DataSpec
 
 LABELS = np.array([5, 0, 9, 1, 0, 7], dtype=np.uint8)
 FILES = ("mnist", "usps", "svhn", "mnist-m")
@@ -227,7 +227,7 @@ def test_fonts_are_rendered_without_files(digit_five):
 
 
 def test_a_failed_download_is_one_line(digit_five, tmp_path, monkeypatch):
-    from protocol.runtime import repair_torchvision
+    from fmtda.protocol.runtime import repair_torchvision
 
     repair_torchvision()
     from torchvision import datasets

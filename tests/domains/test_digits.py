@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from domains import glyphs, photographs
-from domains.digits import Digits, handwriting
-from domains.examples import DataError, Examples
-from domains.family import DataSpec
-from domains.registry import FAMILIES, family
+from fmtda.domains import glyphs, photographs
+from fmtda.domains.digits import Digits, handwriting
+from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.family import DataSpec
+from fmtda.domains.registry import FAMILIES, family
 
 SIZES = {
     "handwritten": (800, 100),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from domains import examples as module
-from domains.examples import Examples, Rows
+from fmtda.domains import examples as module
+from fmtda.domains.examples import Examples, Rows
 
 
 def numbered(count=10):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from domains.examples import DataError
-from domains.family import DataSpec
-from domains.feature_vectors import FeatureVectors
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import DataSpec
+from fmtda.domains.feature_vectors import FeatureVectors
 
 LABELS = np.array([1, 2, 10, 1, 2, 10, 1, 2, 10, 10])
 PARTS = ("train", "test")

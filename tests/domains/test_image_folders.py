@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from domains import image_folders
-from domains.examples import DataError
-from domains.family import DataSpec
-from domains.image_folders import ImageFolders
-from domains.image_listing import pictures_of
-from protocol.settings import Settings
+from fmtda.domains import image_folders
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import DataSpec
+from fmtda.domains.image_folders import ImageFolders
+from fmtda.domains.image_listing import pictures_of
+from fmtda.protocol.settings import Settings
 from tests.domains.refusals import refused
 
 CLASSES = ("cat", "dog")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from domains import decoding
-from domains.examples import DataError
-from domains.family import DataSpec
-from domains.fragments import enumerated
-from domains.molecules import QM9, Fragments, Zinc250k
-from domains.partition import split_between, split_labels
-from generative.molecules import QM9 as QM9_FORMAT
-from generative.molecules import all_smiles, read
+from fmtda.domains import decoding
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import DataSpec
+from fmtda.domains.fragments import enumerated
+from fmtda.domains.molecules import QM9, Fragments, Zinc250k
+from fmtda.domains.partition import split_between, split_labels
+from fmtda.generative.molecules import QM9 as QM9_FORMAT
+from fmtda.generative.molecules import all_smiles, read
 
 LINES = ["C1CC1", "CC1CC1", "c1ccccc1", "Cc1ccccc1", "CCO", "C1CC", "CCS", "C" * 10, "CC", "CCC", "N.O", "OC"]
 

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from domains.examples import DataError
-from domains.partition import split_between
+from fmtda.domains.examples import DataError
+from fmtda.domains.partition import split_between
 
 LABELS = np.arange(2000) % 10
 

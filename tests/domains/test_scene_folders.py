@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from domains import scene_folders
-from domains.examples import DataError
-from domains.family import DataSpec
-from domains.label_ids import CAMVID, CITYSCAPES, lookup_table
-from domains.scene_folders import SceneFolders
-from domains.scene_layouts import layout_of
-from protocol.settings import Settings
+from fmtda.domains import scene_folders
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import DataSpec
+from fmtda.domains.label_ids import CAMVID, CITYSCAPES, lookup_table
+from fmtda.domains.scene_folders import SceneFolders
+from fmtda.domains.scene_layouts import layout_of
+from fmtda.protocol.settings import Settings
 from tests.domains.refusals import refused
 
 CAMVID_CLASSES, CITY_CLASSES = tuple(CAMVID.values()), tuple(CITYSCAPES.values())

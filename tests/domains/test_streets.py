@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from domains import streets
-from domains.examples import DataError
-from domains.family import DataSpec
-from domains.street_looks import LOOKS, Look, render
-from domains.street_scenes import HEIGHT, WIDTH, Scene, draw_scene
-from domains.street_shapes import CLASS_OF, CLASSES, Camera, Shape
-from domains.streets import COUNTS, LAYOUTS, Streets
+from fmtda.domains import streets
+from fmtda.domains.examples import DataError
+from fmtda.domains.family import DataSpec
+from fmtda.domains.street_looks import LOOKS, Look, render
+from fmtda.domains.street_scenes import HEIGHT, WIDTH, Scene, draw_scene
+from fmtda.domains.street_shapes import CLASS_OF, CLASSES, Camera, Shape
+from fmtda.domains.streets import COUNTS, LAYOUTS, Streets
 
 SOME = {"train": 24, "test": 8}
 SKY, BUILDING, POLE = (CLASSES.index(name) for name in ("sky", "building", "pole"))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from domains.fragments import enumerated
-from generative.atom_order import canonical_order, in_canonical_order, reordered
-from generative.molecules import QM9, all_smiles, read
-from generative.mpgvae import permuted
+from fmtda.domains.fragments import enumerated
+from fmtda.generative.atom_order import canonical_order, in_canonical_order, reordered
+from fmtda.generative.molecules import QM9, all_smiles, read
+from fmtda.generative.mpgvae import permuted
 
 SYMMETRIC = ["C", "CC", "CC(C)(C)C", "C1CCCCC1", "c1ccccc1", "C12C3C4C1C5C2C3C45", "C1CC1C1CC1", "FC(F)C(F)F", "C#CC#C"]
 

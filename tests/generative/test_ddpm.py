@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from generative.ddpm import DDPM, divergence, pixel_log_likelihood
-from generative.diffusion_schedule import DiffusionSchedule, Gaussian
-from generative.pixels import from_signed, to_signed
-from generative.registry import build
-from protocol.runtime import repair_torchvision
+from fmtda.generative.ddpm import DDPM, divergence, pixel_log_likelihood
+from fmtda.generative.diffusion_schedule import DiffusionSchedule, Gaussian
+from fmtda.generative.pixels import from_signed, to_signed
+from fmtda.generative.registry import build
+from fmtda.protocol.runtime import repair_torchvision
 
 repair_torchvision()
 from diffusers import DDIMScheduler, DDPMScheduler  # noqa: E402 - it imports torchvision

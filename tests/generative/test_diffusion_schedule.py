@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from generative.diffusion_schedule import SCHEDULES, DiffusionSchedule, betas, spaced_steps
-from protocol.runtime import repair_torchvision
+from fmtda.generative.diffusion_schedule import SCHEDULES, DiffusionSchedule, betas, spaced_steps
+from fmtda.protocol.runtime import repair_torchvision
 
 repair_torchvision()
 from diffusers import DDIMScheduler, DDPMScheduler  # noqa: E402 - it imports torchvision

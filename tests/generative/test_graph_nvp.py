@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from domains.fragments import enumerated
-from generative.graph_nvp import BOND_KINDS, GraphNVP, build, gaussian_log_density
-from generative.molecules import QM9, all_smiles, read, read_many
+from fmtda.domains.fragments import enumerated
+from fmtda.generative.graph_nvp import BOND_KINDS, GraphNVP, build, gaussian_log_density
+from fmtda.generative.molecules import QM9, all_smiles, read, read_many
 
 ROOT = Path(__file__).parents[2]
 COUPLINGS = ("affine", "additive")

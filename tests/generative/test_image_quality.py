@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from domains.family import DataSpec
-from domains.registry import family
-from generative.image_quality import (
+from fmtda.domains.family import DataSpec
+from fmtda.domains.registry import family
+from fmtda.generative.image_quality import (
     PictureClassifier,
     _Features,
     frechet_distance,
@@ -14,7 +14,7 @@ from generative.image_quality import (
     judge,
     train_classifier,
 )
-from generative.pixels import to_signed
+from fmtda.generative.pixels import to_signed
 
 
 def grey_digits(part: str) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.image_quality import train_classifier
-from generative.images import BLOCK, Images
+from fmtda.generative.image_quality import train_classifier
+from fmtda.generative.images import BLOCK, Images
 
 
 def wanted(image_size, channels, **more):
@@ -61,7 +61,7 @@ def test_data_that_is_no_pictures_is_refused():
 
 
 def test_real_pictures_are_of_better_quality_than_noise(monkeypatch):
-    monkeypatch.setattr("generative.images.train_classifier", partial(train_classifier, steps=60))
+    monkeypatch.setattr("fmtda.generative.images.train_classifier", partial(train_classifier, steps=60))
     draws = torch.Generator().manual_seed(0)
     labels = torch.arange(80) % 2
     bright = torch.where(labels == 1, 200, 40)[:, None, None, None]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from generative.langevin import annealed_langevin, fitting_step_size, geometric_levels, langevin
+from fmtda.generative.langevin import annealed_langevin, fitting_step_size, geometric_levels, langevin
 
 
 def generator(seed: int = 0) -> torch.Generator:

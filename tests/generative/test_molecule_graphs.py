@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from generative.molecule_graphs import MoleculeGraphs
-from generative.molecules import QM9, read
+from fmtda.generative.molecule_graphs import MoleculeGraphs
+from fmtda.generative.molecules import QM9, read
 
 SETTINGS = SimpleNamespace(shape=(9, 9), class_names=QM9.atoms, data="fragments", workload="graph-nvp")
 

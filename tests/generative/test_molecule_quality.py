@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from generative.molecule_drawing import draw_grid
-from generative.molecule_quality import (
+from fmtda.generative.molecule_drawing import draw_grid
+from fmtda.generative.molecule_quality import (
     assess,
     corrected,
     distances,
@@ -13,7 +13,7 @@ from generative.molecule_quality import (
     half_against_half,
     properties,
 )
-from generative.molecules import QM9, read
+from fmtda.generative.molecules import QM9, read
 
 
 def graph_of(smiles):

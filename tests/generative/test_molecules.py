@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from generative.molecules import (
+from fmtda.generative.molecules import (
     MALFORMED,
     NO_GRAPH,
     OUTSIDE,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from domains.fragments import enumerated
-from generative.molecules import QM9, read
-from generative.mpgvae import (
+from fmtda.domains.fragments import enumerated
+from fmtda.generative.molecules import QM9, read
+from fmtda.generative.mpgvae import (
     BOND_KINDS,
     MPGVAE,
     MessageRound,

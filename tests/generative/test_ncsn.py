@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from generative.langevin import geometric_levels
-from generative.ncsn import NCSN, OBJECTIVES, dequantised
-from generative.pixels import from_unit
-from generative.registry import build
+from fmtda.generative.langevin import geometric_levels
+from fmtda.generative.ncsn import NCSN, OBJECTIVES, dequantised
+from fmtda.generative.pixels import from_unit
+from fmtda.generative.registry import build
 
 MEAN, DEVIATION = 0.6, 0.1  # of every pixel, in [0, 1]
 SETTINGS = {

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from generative import registry
-from generative.images import Images
-from generative.registry import MODELS, MissingExtraError, build
+from fmtda.generative import registry
+from fmtda.generative.images import Images
+from fmtda.generative.registry import MODELS, MissingExtraError, build
 
 SETTINGS = SimpleNamespace(
     channels=3,

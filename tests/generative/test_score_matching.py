@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from generative.score_matching import denoising, exact, half_squared_norm, noise_conditional, sliced
+from fmtda.generative.score_matching import denoising, exact, half_squared_norm, noise_conditional, sliced
 
 SIGMAS = torch.tensor([1.5, 0.6])
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from generative.model import GenerativeModel
-from generative.sampling import SAMPLE_BATCH, draw, steps_to_draw
-from generative.training import HELD_OUT_DRAWS, LossNotFinite, descend, held_out_loss, step_size, step_sizes
+from fmtda.generative.model import GenerativeModel
+from fmtda.generative.sampling import SAMPLE_BATCH, draw, steps_to_draw
+from fmtda.generative.training import HELD_OUT_DRAWS, LossNotFinite, descend, held_out_loss, step_size, step_sizes
 
 
 class Mean(GenerativeModel):

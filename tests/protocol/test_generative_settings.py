@@ -2,8 +2,8 @@
 
 import pytest
 
-from protocol.settings import SettingsError
-from protocol.workloads import read_settings
+from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.workloads import read_settings
 
 
 def settings(workload="ddpm", **config):

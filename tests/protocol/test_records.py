@@ -8,9 +8,9 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from adaptation.mixture import QUANTILES, fit
-from adaptation.networks import build
-from protocol.records import (
+from fmtda.adaptation.mixture import QUANTILES, fit
+from fmtda.adaptation.networks import build
+from fmtda.protocol.records import (
     LARGEST_VALUE,
     BadReply,
     check_arrays,

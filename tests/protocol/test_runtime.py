@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from protocol import runtime
+from fmtda.protocol import runtime
 
 
 def test_repairing_torchvision_twice_changes_nothing_the_second_time():

@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from domains.registry import FAMILIES
-from protocol.records import config_record, read_config
-from protocol.settings import AUTO, EXTRAS, PRESETS, Settings, SettingsError
+from fmtda.domains.registry import FAMILIES
+from fmtda.protocol.records import config_record, read_config
+from fmtda.protocol.settings import AUTO, EXTRAS, PRESETS, Settings, SettingsError
 
 DIGITS = FAMILIES["digits"].defaults()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from protocol.records import config_record, read_config
-from protocol.settings import AUTO, Settings, SettingsError
-from protocol.workloads import WORKLOADS, own_keys, read_settings, run_config_defaults
+from fmtda.protocol.records import config_record, read_config
+from fmtda.protocol.settings import AUTO, Settings, SettingsError
+from fmtda.protocol.workloads import WORKLOADS, own_keys, read_settings, run_config_defaults
 
 DATA = {"targets": "pen", "classes": "0,1", "input-shape": "3x32x32"}
 GENERATIVE = [name for name in WORKLOADS if name != "adaptation"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.in_process import InProcessGrid
+from fmtda.simulation.in_process import InProcessGrid
 
 
 class Silence:
@@ -30,7 +30,7 @@ def grid_of():
 @pytest.fixture(autouse=True)
 def few_held_out_draws(monkeypatch):
     """What is tested here does not depend on their number, the seconds do."""
-    monkeypatch.setattr("generative.training.HELD_OUT_DRAWS", 1)
+    monkeypatch.setattr("fmtda.generative.training.HELD_OUT_DRAWS", 1)
 
 
 @pytest.fixture

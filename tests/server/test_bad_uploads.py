@@ -5,10 +5,10 @@ import pytest
 import torch
 from flwr.app import Array, Error, Message
 
-from adaptation.networks import build
-from protocol.records import LARGEST_VALUE, from_record, sender, to_record
-from server import checkpoints
-from server.app import run
+from fmtda.adaptation.networks import build
+from fmtda.protocol.records import LARGEST_VALUE, from_record, sender, to_record
+from fmtda.server import checkpoints
+from fmtda.server.app import run
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
 

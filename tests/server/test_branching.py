@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from protocol.settings import SettingsError
-from server import checkpoints
-from server.app import run
-from server.branching import branch, with_joining
+from fmtda.protocol.settings import SettingsError
+from fmtda.server import checkpoints
+from fmtda.server.app import run
+from fmtda.server.branching import branch, with_joining
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
 

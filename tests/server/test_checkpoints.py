@@ -8,9 +8,9 @@ import shutil
 import pytest
 import torch
 
-from server import checkpoints
-from server.checkpoints import latest, write
-from server.writing import WriteError
+from fmtda.server import checkpoints
+from fmtda.server.checkpoints import latest, write
+from fmtda.server.writing import WriteError
 
 
 def model(value):

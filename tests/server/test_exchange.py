@@ -3,8 +3,8 @@
 import pytest
 from flwr.app import Message, RecordDict
 
-from protocol.records import config_record, payload_bytes
-from server.exchange import Exchange
+from fmtda.protocol.records import config_record, payload_bytes
+from fmtda.server.exchange import Exchange
 
 
 @pytest.fixture

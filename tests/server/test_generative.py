@@ -10,15 +10,15 @@ import torch
 from flwr.app import Context, RecordDict
 from PIL import Image
 
-from generative.ddpm import DDPM
-from generative.image_quality import train_classifier
-from protocol.records import from_record, to_record
-from protocol.settings import SettingsError
-from server import checkpoints
-from server.app import app, run
-from server.checkpoints import Checkpoint
-from server.generative import Results
-from server.rounds import NoClientAnswered, RunStopped
+from fmtda.generative.ddpm import DDPM
+from fmtda.generative.image_quality import train_classifier
+from fmtda.protocol.records import from_record, to_record
+from fmtda.protocol.settings import SettingsError
+from fmtda.server import checkpoints
+from fmtda.server.app import app, run
+from fmtda.server.checkpoints import Checkpoint
+from fmtda.server.generative import Results
+from fmtda.server.rounds import NoClientAnswered, RunStopped
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_run_depends_on_its_seed_and_neither_on_node_ids_nor_on_the_order_of_r
 def test_one_domain_a_client_in_colour_and_what_a_run_leaves_behind(
     workload, generative_settings_of, grid_of, silence, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("generative.images.train_classifier", partial(train_classifier, steps=3))
+    monkeypatch.setattr("fmtda.generative.images.train_classifier", partial(train_classifier, steps=3))
     settings = generative_settings_of(
         workload,
         rounds=1,
@@ -238,7 +238,7 @@ def test_data_without_labels_leave_the_quality_unmeasured_with_a_note(settings, 
     def unlabelled(settings):
         return torch.zeros(30, 1, 8, 8, dtype=torch.uint8), torch.full((30,), -1)
 
-    monkeypatch.setattr("server.generative.pooled_examples", unlabelled)
+    monkeypatch.setattr("fmtda.server.generative.pooled_examples", unlabelled)
     directory = run(grid_of.simulated(2), settings.changed(rounds=1, quality_samples=4), silence)
     assert json.loads((directory.path / "summary.json").read_text())["quality"] is None
     assert any(note.startswith("quality is not measured: 0 labelled pictures") for note in silence.notes)

@@ -5,14 +5,14 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from safetensors import safe_open
 
-from clients.app import app as client_app
-from protocol.illustrations import PICTURES, POINTS
-from protocol.records import config_record, to_record
-from server.app import run
-from server.illustration import CLIENTS_OF_A_DOMAIN, FILE, read_illustration, who_shows
-from server.roster import Roster
-from server.startup import effective_settings
-from strategies.registry import STRATEGIES
+from fmtda.clients.app import app as client_app
+from fmtda.protocol.illustrations import PICTURES, POINTS
+from fmtda.protocol.records import config_record, to_record
+from fmtda.server.app import run
+from fmtda.server.illustration import CLIENTS_OF_A_DOMAIN, FILE, read_illustration, who_shows
+from fmtda.server.roster import Roster
+from fmtda.server.startup import effective_settings
+from fmtda.strategies.registry import STRATEGIES
 
 
 @pytest.fixture

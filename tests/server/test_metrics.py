@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from protocol.records import BadReply
-from server.metrics import (
+from fmtda.protocol.records import BadReply
+from fmtda.server.metrics import (
     accuracy_by_domain,
     check_counts,
     class_iou,

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from adaptation.mixture import Mixture
-from adaptation.neighbours import blend, nearest
-from protocol.records import from_record, sender
-from server import checkpoints
-from server.app import run
-from server.newcomers import JOIN, Newcomers
+from fmtda.adaptation.mixture import Mixture
+from fmtda.adaptation.neighbours import blend, nearest
+from fmtda.protocol.records import from_record, sender
+from fmtda.server import checkpoints
+from fmtda.server.app import run
+from fmtda.server.newcomers import JOIN, Newcomers
 from tests.server.compared import same, without_times
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")

@@ -6,15 +6,15 @@ import math
 import pytest
 import torch
 
-from clients.identity import load_share
-from generative.ddpm import DDPM
-from generative.registry import MODELS
-from protocol.seeds import client_names
-from server import checkpoints
-from server.pooled import run_pooled
-from server.pooled_data import held_out_by_client, pooled_examples
-from server.rounds import RunStopped
-from server.writing import WriteError
+from fmtda.clients.identity import load_share
+from fmtda.generative.ddpm import DDPM
+from fmtda.generative.registry import MODELS
+from fmtda.protocol.seeds import client_names
+from fmtda.server import checkpoints
+from fmtda.server.pooled import run_pooled
+from fmtda.server.pooled_data import held_out_by_client, pooled_examples
+from fmtda.server.rounds import RunStopped
+from fmtda.server.writing import WriteError
 
 
 @pytest.fixture

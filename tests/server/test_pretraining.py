@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptation.augment import prepare
-from adaptation.augment_digits import DigitAugmentation
-from adaptation.networks import build
-from domains.examples import Examples
-from server.pretraining import one_cycle, pretrain, pretrained
-from server.progress import Lines
-from server.source import Source
-from server.writing import WriteError
+from fmtda.adaptation.augment import prepare
+from fmtda.adaptation.augment_digits import DigitAugmentation
+from fmtda.adaptation.networks import build
+from fmtda.domains.examples import Examples
+from fmtda.server.pretraining import one_cycle, pretrain, pretrained
+from fmtda.server.progress import Lines
+from fmtda.server.source import Source
+from fmtda.server.writing import WriteError
 
 
 def generator(seed=0):

@@ -6,9 +6,9 @@ import json
 import pytest
 from rich.console import Console
 
-from adaptation.privacy_account import Release, epsilon
-from fmtda.run_table import print_run
-from server.app import run
+from fmtda.adaptation.privacy_account import Release, epsilon
+from fmtda.face.run_table import print_run
+from fmtda.server.app import run
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
 

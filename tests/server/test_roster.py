@@ -5,10 +5,10 @@ import re
 import pytest
 from flwr.app import Error, Message, RecordDict
 
-from protocol.records import reply_to
-from protocol.settings import SettingsError
-from server.exchange import Exchange
-from server.roster import Roster, last_line
+from fmtda.protocol.records import reply_to
+from fmtda.protocol.settings import SettingsError
+from fmtda.server.exchange import Exchange
+from fmtda.server.roster import Roster, last_line
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import torch
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from protocol.records import BadReply, check_records, from_record, reply_to, to_record
-from server import checkpoints
-from server.app import run
-from server.exchange import Answers
-from server.progress import describe
-from server.rounds import NoClientAnswered, admit
-from server.run_directory import read_metrics
-from server.writing import WriteError
-from strategies.registry import STRATEGIES
+from fmtda.protocol.records import BadReply, check_records, from_record, reply_to, to_record
+from fmtda.server import checkpoints
+from fmtda.server.app import run
+from fmtda.server.exchange import Answers
+from fmtda.server.progress import describe
+from fmtda.server.rounds import NoClientAnswered, admit
+from fmtda.server.run_directory import read_metrics
+from fmtda.server.writing import WriteError
+from fmtda.strategies.registry import STRATEGIES
 from tests.server.compared import same, without_times
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")

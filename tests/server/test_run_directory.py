@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.settings import SettingsError
-from server.run_directory import (
+from fmtda.protocol.settings import SettingsError
+from fmtda.server.run_directory import (
     FLOWER_LOG,
     RunDirectory,
     read_metrics,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from domains.examples import DataError
-from server.source import WATCHED, Source
+from fmtda.domains.examples import DataError
+from fmtda.server.source import WATCHED, Source
 
 CPU = torch.device("cpu")
 LOOK = WATCHED["digits"]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from domains.examples import DataError
-from protocol.settings import SettingsError
-from protocol.workloads import run_config_defaults
-from server.startup import check_simulation, check_source, effective_settings
+from fmtda.domains.examples import DataError
+from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.workloads import run_config_defaults
+from fmtda.server.startup import check_simulation, check_source, effective_settings
 
 
 def refusal(check, *arguments):
@@ -54,7 +54,7 @@ def test_bad_settings_are_refused_with_what_is_allowed(config, said):
 
 
 def test_noise_without_the_package_that_accounts_for_it_is_refused(monkeypatch):
-    monkeypatch.setattr("server.startup.is_installed", lambda: False)
+    monkeypatch.setattr("fmtda.server.startup.is_installed", lambda: False)
     message = refusal(effective_settings, {"privacy-noise": 1.0, "mixture-noise": 4.0})
     assert "pip install -e '.[privacy]'" in message
     effective_settings({"mixture-floor": 9})

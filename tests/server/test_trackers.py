@@ -8,9 +8,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from protocol.settings import SettingsError
-from server.startup import effective_settings
-from server.trackers import Trackers, allowed_name
+from fmtda.protocol.settings import SettingsError
+from fmtda.server.startup import effective_settings
+from fmtda.server.trackers import Trackers, allowed_name
 
 LINES = [
     {

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fmtda.run_table import print_run
-from server.app import run
-from server.metrics import LABEL_FREE, label_free_by_domain
-from server.startup import effective_settings
-from server.trackers import scalars
+from fmtda.face.run_table import print_run
+from fmtda.server.app import run
+from fmtda.server.metrics import LABEL_FREE, label_free_by_domain
+from fmtda.server.startup import effective_settings
+from fmtda.server.trackers import scalars
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
-from adaptation.networks import build
-from protocol.records import config_record, from_record, to_record
-from protocol.settings import SettingsError
-from server.roster import Cohort
-from strategies.adabn import AdaBN
-from strategies.fedavg_self_training import FedAvgSelfTraining
-from strategies.registry import STRATEGIES, check_strategy
-from strategies.source_only import SourceOnly
+from fmtda.adaptation.networks import build
+from fmtda.protocol.records import config_record, from_record, to_record
+from fmtda.protocol.settings import SettingsError
+from fmtda.server.roster import Cohort
+from fmtda.strategies.adabn import AdaBN
+from fmtda.strategies.fedavg_self_training import FedAvgSelfTraining
+from fmtda.strategies.registry import STRATEGIES, check_strategy
+from fmtda.strategies.source_only import SourceOnly
 
 
 @pytest.fixture

@@ -7,20 +7,20 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
-from adaptation.augment import prepare
-from adaptation.augment_digits import DigitAugmentation
-from adaptation.mixture import Mixture, fit
-from adaptation.networks import Network, build
-from clients import adaptation
-from domains.examples import Examples
-from protocol.records import BadReply, config_record, from_record, to_record
-from protocol.seeds import generator_for
-from server.exchange import Answers
-from server.pretraining import pretrain
-from server.roster import Cohort
-from server.rounds import admit
-from server.source import Source
-from strategies.dual_adapt import GUARD_INTERVAL, GUARD_TOLERANCE, DualAdapt, _Clients, _Guard
+from fmtda.adaptation.augment import prepare
+from fmtda.adaptation.augment_digits import DigitAugmentation
+from fmtda.adaptation.mixture import Mixture, fit
+from fmtda.adaptation.networks import Network, build
+from fmtda.clients import adaptation
+from fmtda.domains.examples import Examples
+from fmtda.protocol.records import BadReply, config_record, from_record, to_record
+from fmtda.protocol.seeds import generator_for
+from fmtda.server.exchange import Answers
+from fmtda.server.pretraining import pretrain
+from fmtda.server.roster import Cohort
+from fmtda.server.rounds import admit
+from fmtda.server.source import Source
+from fmtda.strategies.dual_adapt import GUARD_INTERVAL, GUARD_TOLERANCE, DualAdapt, _Clients, _Guard
 
 ROUND = 2
 SHAPE = (3, 8, 8)

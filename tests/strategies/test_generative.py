@@ -6,12 +6,12 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
-from protocol.generative_settings import LOCAL, GenerativeSettings
-from protocol.moments import moments_of, parted, restore_moments
-from protocol.records import config_record, from_record, to_record
-from server.roster import Cohort
-from strategies.generative import GENERATIVE_STRATEGIES, strategy_for
-from strategies.memory import remembered, remind
+from fmtda.protocol.generative_settings import LOCAL, GenerativeSettings
+from fmtda.protocol.moments import moments_of, parted, restore_moments
+from fmtda.protocol.records import config_record, from_record, to_record
+from fmtda.server.roster import Cohort
+from fmtda.strategies.generative import GENERATIVE_STRATEGIES, strategy_for
+from fmtda.strategies.memory import remembered, remind
 
 START = {"b": np.array([1.0, 2.0], np.float32), "a": np.array([[3.0]], np.float32)}
 

@@ -8,12 +8,12 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from torch.nn import functional
 
-from adaptation.networks import build
-from protocol.records import config_record, from_record, to_record
-from protocol.seeds import generator_for
-from server.roster import Cohort
-from strategies.fed_dann import FedDANN
-from strategies.fed_mcd import FedMCD
+from fmtda.adaptation.networks import build
+from fmtda.protocol.records import config_record, from_record, to_record
+from fmtda.protocol.seeds import generator_for
+from fmtda.server.roster import Cohort
+from fmtda.strategies.fed_dann import FedDANN
+from fmtda.strategies.fed_mcd import FedMCD
 
 SHAPE = (3, 32, 32)
 ADDED = {FedMCD: "second_classifier", FedDANN: "discriminator"}

@@ -1,0 +1,1 @@
+"""What ``fmtda benchmark`` is made of: cells, methods, tables and plots."""

@@ -1,0 +1,54 @@
+"""What the command lines of the measuring programs share: their help, ``-c KEY=VALUE`` and how bad input ends."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fmtda.domains.examples import DataError
+from fmtda.face.given import BAD_INPUT, pair
+from fmtda.protocol.settings import SettingsError
+
+
+def command_line(description: str, program: str | None = None) -> argparse.ArgumentParser:
+    """A parser whose help is a module's docstring, with ``-c``, which comes out as the dict `config`.
+
+    Parameters
+    ----------
+    description
+        Shown as it stands.
+    program
+        What the user calls; by default the file's name.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        *("-c", "--config"),
+        action=_RunConfig,
+        default={},
+        metavar="KEY=VALUE",
+        help="a run-config key, as of fmtda simulate; may be given again",
+    )
+    return parser
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """End the program with one line and status 2 where settings or data are refused."""
+    try:
+        yield
+    except (SettingsError, DataError) as error:
+        for line in str(error).splitlines():
+            print(f"fmtda: error: {line}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+class _RunConfig(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        try:
+            key, value = pair(values)
+        except SettingsError as error:
+            parser.error(str(error))
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest), key: value})

@@ -1,0 +1,1 @@
+"""The command line and what it shows: progress, tables, the report, deployment folders. Nothing imports it."""

@@ -1,0 +1,133 @@
+"""``fmtda generate``: a generative model trained over simulated clients, or alone on their pooled data."""
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmtda.face.given import (
+    INTERRUPTED,
+    check_resources,
+    checked_settings,
+    open_console,
+    pairs,
+    refuse,
+    resume_line,
+    stop,
+)
+from fmtda.face.report.command import end_with_report
+from fmtda.protocol.generative_settings import LOCAL
+from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.workloads import WORKLOADS
+
+MODELS = [name for name, settings in WORKLOADS.items() if settings.command == "generate"]
+
+
+def generate(
+    model: Annotated[
+        str | None, typer.Argument(help=f"{', '.join(MODELS)}; may be left out with --resume", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="family of domains, see `fmtda data list`; default: digits, embedded")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="folder with the data files; embedded data needs none")] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="the clients' domains; default: one, shared by them (digits: handwritten)")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="fedavg (default), fedprox, fedavgm or fedadam")] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="no federation: one process, the clients' data pooled, as many steps")
+    ] = False,
+    clients: Annotated[int | None, typer.Option(help="simulated clients, spread over the targets")] = None,
+    rounds: Annotated[int | None, typer.Option(help="federated rounds")] = None,
+    seed: Annotated[int | None, typer.Option(help="root of every random draw")] = None,
+    output: Annotated[Path | None, typer.Option(help="run directory; default: a new one below ./runs")] = None,
+    resume: Annotated[Path | None, typer.Option(help="continue the run in this directory")] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", metavar="KEY=VALUE", help="any run-config key; repeatable"),
+    ] = None,
+    client_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that Ray reserves for a client")] = 1.0,
+    client_gpus: Annotated[float, typer.Option(min=0.0, help="GPU (a fraction will do) for a client")] = 0.0,
+) -> None:
+    """Train a generative model on simulated clients; no example leaves one.
+
+    Needs the extra `generative`: `pip install -e '.[generative]'`.
+
+    Examples:
+
+    - `fmtda generate ddpm`  (embedded digits, grey, 16x16, four clients)
+
+    - `fmtda generate ncsn --clients 4 -c partition=dirichlet -c alpha=0.3`  (each sees few of the classes)
+
+    - `fmtda generate ddpm --targets blend,fonts,street,pen -c colour=rgb`  (one domain a client)
+
+    - `fmtda generate graph-nvp --data qm9 --data-dir DIR --clients 4 -c partition=scaffold -c target-limit=0`
+
+    - `fmtda generate ddpm --local`  (the reference: the same number of gradient steps on pooled data)
+
+    - `fmtda generate --resume runs/20260101-120000-ddpm-fedavg-digits`
+
+    - `fmtda sample runs/20260101-120000-ddpm-fedavg-digits`  (pictures out of what was trained)
+
+    What the steps are equal in, and every key: docs/generative.md and docs/configuration.md.
+    """
+    console = open_console()
+    if model is None and resume is None:
+        refuse(f"no model named; allowed are {', '.join(MODELS)}, as in fmtda generate {MODELS[0]}")
+    if model is not None and model not in MODELS:
+        refuse(f"{model}: no such model; allowed are {', '.join(MODELS)}")
+    if local and strategy is not None:
+        refuse(f"--local and --strategy {strategy}: --local is no federation; give one of the two")
+    named = {
+        "workload": model,
+        "data": data,
+        "data-dir": data_dir and str(data_dir.expanduser().absolute()),
+        "targets": targets,
+        "strategy": LOCAL if local else strategy,
+        "clients": clients,
+        "rounds": rounds,
+        "seed": seed,
+        "output": output and str(output),
+    }
+    given = {**pairs(config or []), **{key: value for key, value in named.items() if value is not None}}
+    settings = checked_settings(given, resume, "generate")
+    if settings.strategy != LOCAL:
+        check_resources(settings, client_cpus, client_gpus)
+
+    from fmtda.domains.examples import DataError
+    from fmtda.domains.registry import family, spec_of
+    from fmtda.face.interruption import interruptible
+    from fmtda.face.progress import Bars
+    from fmtda.face.run_table import print_generated
+    from fmtda.server.metrics import LOSS
+    from fmtda.server.pooled import run_pooled
+    from fmtda.server.progress import Lines
+    from fmtda.server.rounds import RunStopped
+    from fmtda.server.writing import WriteError
+    from fmtda.simulation.flower_engine import simulate
+
+    resume = resume_line(settings, client_cpus, client_gpus)
+    progress = Bars(console, settings.rounds, LOSS) if console.is_terminal else Lines(LOSS)
+    try:
+        with closing(progress):
+            if left_out := family(settings.data).account(spec_of(settings)):
+                progress.note(left_out)
+            if settings.strategy == LOCAL:
+                with interruptible():
+                    run_pooled(settings, progress)
+            else:
+                simulate(settings, progress, client_cpus, client_gpus, resume)
+    except (SettingsError, DataError) as error:
+        refuse(error)
+    except (WriteError, RunStopped) as error:
+        stop(error, resume)
+    except KeyboardInterrupt:
+        print(f"fmtda: interrupted; continue with: {resume}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    path = Path(settings.output)
+    print_generated(console, json.loads((path / "summary.json").read_text()), path)
+    end_with_report(console, path)

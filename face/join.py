@@ -1,0 +1,67 @@
+"""``fmtda join``: a finished or stopped simulation goes on with one more domain, in a run directory of its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmtda.face.given import check_resources, open_console, pairs, refuse
+from fmtda.face.launch import carry_out_simulation
+from fmtda.protocol.settings import SettingsError
+
+MAY_CHANGE = ("join-rounds", "join-start", "evaluate-every", "timeout", "join-timeout", "in-flight", "trackers")
+"""Keys that need not be those of the run that is joined."""
+
+
+def join(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="run directory of fmtda simulate, finished or stopped")
+    ],
+    domain: Annotated[str, typer.Option(help="the domain that joins, new to the run")],
+    clients: Annotated[int, typer.Option(min=1, help="its clients")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="rounds after the one in which it joins")] = 5,
+    output: Annotated[Path | None, typer.Option(help="new run directory; default: RUN_DIR-with-DOMAIN")] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", metavar="KEY=VALUE", help=f"one of {', '.join(MAY_CHANGE)}; repeatable"),
+    ] = None,
+    client_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that Ray reserves for a client")] = 1.0,
+    client_gpus: Annotated[float, typer.Option(min=0.0, help="GPU (a fraction will do) for a client")] = 0.0,
+) -> None:
+    """Let a new domain's clients join a simulated run; the run itself stays as it is.
+
+    A copy of it goes on: the new clients upload their mixture, the server finds the nearest known domains by it, and
+    the blend of their local classifiers is what the new ones start from. What is interrupted goes on with
+    `fmtda simulate --resume`.
+
+    Examples:
+
+    - `fmtda join runs/20260101-120000-dualadapt-digits --domain street`
+
+    - `fmtda join RUN_DIR --domain svhn --clients 4 --rounds 10 -c join-rounds=5`
+
+    What happens, and what it brings: docs/joining.md.
+    """
+    console = open_console()
+    changes = pairs(config or [])
+    for key in changes:
+        if key not in MAY_CHANGE:
+            refuse(f"-c {key}: a run goes on with its own settings; allowed here are {', '.join(MAY_CHANGE)}")
+
+    from fmtda.domains.examples import DataError
+    from fmtda.server import run_directory, startup
+    from fmtda.server.branching import branch, with_joining
+
+    path = run.expanduser().absolute()
+    place = (output.expanduser() if output else path.with_name(f"{path.name}-with-{domain}")).absolute()
+    try:
+        settings = with_joining(path, domain, clients, rounds, changes)
+        settings = settings.changed(output=str(place), resume=True)
+        run_directory.refuse_unusable_output(place)
+        startup.check_source(settings)
+        startup.check_simulation(settings)
+        check_resources(settings, client_cpus, client_gpus)
+        branch(path, settings)
+    except (SettingsError, DataError) as error:
+        refuse(error)
+    carry_out_simulation(settings, console, client_cpus, client_gpus)

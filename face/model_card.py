@@ -1,0 +1,159 @@
+"""The model card beside an exported model: what it was trained on, how good it is, what it takes and is not for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fmtda.inference.adapted_model import AdaptedModel
+from fmtda.inference.export_formats import output_names
+from fmtda.server.metrics import METRIC_NAMES
+from fmtda.server.run_directory import versions
+
+HEADS = {
+    "global": "F_g, the classifier that all clients share",
+    "local": "F_l, the client's own classifier",
+    "mean": "(p_g + p_l) / 2",
+    "personal": "the mean of the client's own copy of the whole network and of what counts without it",
+}
+
+
+def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
+    """The card as Markdown.
+
+    Parameters
+    ----------
+    model : AdaptedModel
+    run : Path
+        Its run directory; the accuracy is read from its summary.
+    file : Path
+        The exported model.
+    form : str
+        A key of `fmtda.inference.export_formats.FORMATS`.
+    """
+    settings, summary = model.settings, _summary(run)
+    examples = "pictures" if len(model.input_shape) == 3 else "feature vectors"
+    domain = model.domain or "all domains"
+    return "\n".join(
+        [
+            f"# {file.name}: {settings.data}, {domain}",
+            "",
+            f"A {'map of classes' if model.segmentation else 'class'} for every picture of the domain *{domain}*."
+            if len(model.input_shape) == 3
+            else f"A class for every feature vector of the domain *{domain}*.",
+            f"Written by `fmtda export --format {form}`; inside are {model.parts}.",
+            "",
+            "## Trained on",
+            "",
+            f"- Labelled source on the server: `{settings.source}` of `{settings.data}`.",
+            f"- Unlabelled targets on the clients: {', '.join(f'`{name}`' for name in settings.target_domains)}; "
+            f"{settings.clients} clients, rounds={settings.rounds} of `{settings.strategy}`, "
+            f"preset `{settings.preset}`, seed {settings.seed}.",
+            f"- Network `{settings.network}`, {_parameters(model):,} weights with all heads. No target label was used.",
+            "",
+            "## How good it is",
+            "",
+            *_accuracy(model, summary),
+            "",
+            "## Input and output",
+            "",
+            *_interface(model, form, file),
+            "",
+            "## Meant for, and not",
+            "",
+            f"- Meant for {examples} like those of *{domain}*, of its {len(model.classes)} classes alone. Whatever is "
+            "of none of them gets one too, perhaps with a high probability.",
+            *_verdict(model, form),
+            "- Probabilities are not calibrated: self-training tends to make them too sure.",
+            f"- {examples.capitalize()} of another camera, place or time are another domain: adapt anew, and measure.",
+            "- Not for decisions about people or safety without an evaluation of your own.",
+            "",
+            "## Versions",
+            "",
+            ", ".join(f"{name} {number}" for name, number in versions().items()),
+            "",
+        ]
+    )
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    try:
+        return json.loads((run / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _parameters(model: AdaptedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _accuracy(model: AdaptedModel, summary: dict[str, Any]) -> list[str]:
+    by_head = summary.get("accuracy_by_head", {}).get(model.domain)
+    if not by_head:
+        return ["Not known: the run has no labels of this domain to measure on, or has not ended."]
+    metric = METRIC_NAMES[summary["metric"]]
+    before = summary.get("source_only", {}).get(model.domain)
+    lines = [f"{metric} in percent on the domain's test part, over its clients, each with its own part:", ""]
+    lines += [f"| head | {metric} |", "|---|---|"]
+    if before is not None:
+        lines.append(f"| the pre-trained network, before adaptation | {before:.1f} |")
+    return lines + [f"| {HEADS[head]} | {value:.1f} |" for head, value in by_head.items()]
+
+
+def _interface(model: AdaptedModel, form: str, file: Path) -> list[str]:
+    shape = ", ".join(map(str, model.input_shape))
+    if len(model.input_shape) == 3:
+        how = (
+            "stretched to that size"
+            if model.segmentation
+            else "shrunk until it covers that size, cropped in the middle"
+        )
+        kind = f"uint8 (B, {shape}), RGB, values 0 to 255, any B; a picture of another size is {how}"
+    else:
+        kind = f"float32 (B, {shape}), any B"
+    extent = ", H, W" if model.segmentation else ""
+    named = "as `prediction.probabilities` and in `prediction.by_head`" if form == "safetensors" else "in this order"
+    lines = [
+        f"- Input `inputs`: {kind}. Standardisation is inside.",
+        f"- Outputs, float32 (B, {len(model.classes)}{extent}), class probabilities, {named}:",
+        *(f"  - `{name}`: {_head(name)}" for name in output_names(model)),
+        f"- Classes by index: {', '.join(f'{i} {name}' for i, name in enumerate(model.classes))}.",
+        "",
+        "```python",
+        *_call(model, form, file),
+        "```",
+    ]
+    return lines
+
+
+def _head(output: str) -> str:
+    """What an output of the exported model is."""
+    return HEADS.get(output.removeprefix("probabilities_"), "what counts")
+
+
+def _call(model: AdaptedModel, form: str, file: Path) -> list[str]:
+    pictures = len(model.input_shape) == 3
+    name, kind = ("pictures", "uint8") if pictures else ("vectors", "float32")
+    if form == "onnx":
+        return [
+            "import onnxruntime",
+            f'session = onnxruntime.InferenceSession("{file.name}")',
+            f'probabilities = session.run(["probabilities"], {{"inputs": {name}}})[0]  # {name}: numpy {kind}',
+        ]
+    if form == "torch-export":
+        return [
+            "import torch",
+            f'program = torch.export.load("{file.name}").module()',
+            f"probabilities = program({name})[0]  # {name}: torch {kind}",
+        ]
+    return [
+        "import fmtda",
+        f'model = fmtda.AdaptedModel.load("{file.name}")',
+        f"prediction = model.predict({name})  # {name}: torch {kind}"
+        + (f"; or: fmtda predict {file.name} pictures/" if pictures else ""),
+    ]
+
+
+def _verdict(model: AdaptedModel, form: str) -> list[str]:
+    if form == "safetensors" and model.has_mixture:
+        return ["- Whether an example looks like the domain at all, its mixture tells: `prediction.looks_like_domain`."]
+    return ["- The mixture that tells whether an example looks like the domain is in `--format safetensors` alone."]

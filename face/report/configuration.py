@@ -1,0 +1,30 @@
+"""How a run came about: its command, every setting, the versions."""
+
+from fmtda.face.report.blocks import Section, Table, Text
+from fmtda.face.report.runs import OF_THE_PLACE, Run
+
+
+def section(run: Run) -> Section:
+    """Enough to run it again."""
+    config = run.settings.run_config()
+    changed = run.changed_settings()
+    rows = [
+        [
+            key,
+            "DIR" if key in OF_THE_PLACE and value and not isinstance(value, bool) else _shown(value),
+            "changed" if key in changed else "",
+        ]
+        for key, value in config.items()
+    ]
+    versions = Table(["package", "version"], list(run.versions.items()), f"versions ({len(run.versions)})")
+    settings = Table(["setting", "value", ""], rows, f"every setting ({len(rows)})")
+    text = f"Seed {run.settings.seed}. This line starts the same run:"
+    blocks = [Text(run.command, code=True), settings, versions]
+    if run.failures:
+        failures = [[failure] for failure in run.failures]
+        blocks.append(Table(["what could not be used"], failures, f"failures ({len(failures)})"))
+    return Section("Configuration", text, blocks)
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

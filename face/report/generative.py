@@ -1,0 +1,251 @@
+"""A run of a generative model: its loss, samples through the rounds, how good they are."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fmtda.face.report.blocks import (
+    COLOURS,
+    GREY,
+    Figure,
+    Figures,
+    Gallery,
+    Picture,
+    Section,
+    Table,
+    data_uri,
+    enumerated,
+    percent,
+    plural,
+    rounds_axis,
+    shown_number,
+)
+from fmtda.face.report.runs import Run
+
+GRIDS = 6
+"""Rounds whose samples are shown at most, evenly spread, the last among them."""
+
+LARGEST_PICTURE = 1_500_000
+"""Bytes; a larger drawing is left out, so that the page stays small."""
+
+MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+
+
+def sentence(run: Run) -> str:
+    """What was trained and how well."""
+    settings = run.settings
+    if settings.strategy == "local":
+        how = "in one process on pooled data, no federation"
+    else:
+        how = f"by {settings.strategy} over {plural(settings.clients, 'client')}"
+    domains = enumerated(settings.target_domains)
+    what = domains if domains == settings.data else f"{domains} of {settings.data}"
+    trained = (
+        f"{settings.workload} learned {what} {how}: "
+        f"{plural(run.lines[-1]['round'], 'round')} of {plural(settings.local_steps, 'gradient step')}."
+    )
+    reached = f" Its loss on held-out examples is {shown_number(run.average)}"
+    quality = run.summary.get("quality") or {}
+    if "frechet_distance" in quality:
+        reached += (
+            f"; of {quality['samples']} samples a judge takes {percent(100 * quality['confident_share'])} surely for "
+            f"one class, at a Fréchet distance of {shown_number(quality['frechet_distance'])} in its features"
+        )
+    if "valid" in quality:
+        reached += (
+            f"; of {quality['samples']} samples {percent(quality['valid'])} are valid molecules, of these "
+            f"{percent(quality['unique'])} unique, of these {percent(quality['novel'])} new"
+        )
+    return f"{trained}{reached}."
+
+
+def sections(run: Run) -> list[Section]:
+    """Loss, samples, quality, properties of molecules."""
+    made = [_samples(run), _quality(run), _properties(run), _loss(run)]
+    return [section for section in made if section]
+
+
+def last_samples(run: Run) -> Picture | None:
+    """The picture of the latest sample."""
+    drawn = _drawn(run.path)
+    return drawn[-1] if drawn else None
+
+
+def _samples(run: Run) -> Section | None:
+    drawn = _drawn(run.path)
+    if not drawn:
+        return None
+    chosen = {round(i * (len(drawn) - 1) / max(1, GRIDS - 1)) for i in range(GRIDS)}
+    molecules = drawn[-1].source.startswith("data:image/svg")
+    text = "Drawn from the moving average of the model, each round anew."
+    if molecules:
+        text += " A place without a drawing holds a sample that is no valid molecule."
+        galleries = [Gallery(drawn[-1].caption[0], [Picture(drawn[-1].source, drawn[-1].text)], "large")]
+        earlier = [drawn[place] for place in sorted(chosen) if place < len(drawn) - 1][:2]
+        galleries += [Gallery("earlier", earlier, "medium")] if earlier else []
+    else:
+        galleries = [Gallery("through the rounds", [drawn[place] for place in sorted(chosen)], "medium")]
+    return Section("Samples", text, galleries)
+
+
+def _drawn(path: Path) -> list[Picture]:
+    """The pictures of all rounds that have one, in order."""
+    files = sorted(file for file in path.glob("samples/round-*") if file.suffix in MEDIA_TYPES)
+    return [
+        Picture(data_uri(file.read_bytes(), MEDIA_TYPES[file.suffix]), f"samples of {_of(file)}", [_of(file)])
+        for file in files
+        if file.stat().st_size <= LARGEST_PICTURE
+    ]
+
+
+def _of(file: Path) -> str:
+    return f"round {int(file.stem.removeprefix('round-'))}"
+
+
+def _quality(run: Run) -> Section | None:
+    measured = []
+    for file in sorted(run.path.glob("samples/round-*.json")):
+        measured.append((int(file.stem.removeprefix("round-")), json.loads(file.read_text())))
+    quality = run.summary.get("quality") or {}
+    blocks: list[Any] = []
+    figures = []
+    for key, (title, factor) in CURVES.items():
+        points = [(after, factor * figure[key]) for after, figure in measured if figure.get(key) is not None]
+        if len(points) > 1:
+            figures.append(_course(title, points))
+    if figures:
+        blocks.append(Figures(figures, "third"))
+    if "class_shares" in quality:
+        names = run.settings.class_names
+        bars = {
+            "type": "bar",
+            "x": list(names),
+            "y": [round(100 * share, 1) for share in quality["class_shares"]],
+            "marker": {"color": COLOURS[0]},
+            "hovertemplate": "%{x}: %{y} %<extra></extra>",
+        }
+        layout = {"xaxis": {"type": "category"}, "yaxis": {"title": {"text": "% of samples"}}}
+        blocks.append(Figures([Figure([bars], layout, "classes of the final samples, by the judge", 280)], "half"))
+    rows = [
+        [name.replace("_", " "), shown_number(value)]
+        for name, value in quality.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    mended = quality.get("with_valency_correction") or {}
+    if mended:
+        rows = [
+            [name.replace("_", " "), shown_number(value), shown_number(mended.get(name))]
+            for name, value in quality.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and name in mended
+        ]
+        blocks.append(Table(["at the end", "as drawn", "valencies corrected"], rows))
+    elif rows:
+        blocks.append(Table(["at the end", "value"], rows))
+    if not blocks:
+        return None
+    text = (
+        "Shares in percent, of the samples; unique of the valid ones, novel of the unique ones."
+        if "valid" in quality
+        else "By a small classifier trained on the same real pictures. Its Fréchet distance is no Inception FID: it "
+        "compares models judged by it on equally many pictures, and nothing else."
+    )
+    if figures:
+        text += f" The curves are of the {run.settings.sample_count} samples that are drawn in a round."
+    return Section("Quality", text, blocks)
+
+
+CURVES = {
+    "frechet_distance": ("Fréchet distance", 1),
+    "confident_share": ("surely one class, %", 100),
+    "valid": ("valid, %", 1),
+    "unique": ("unique of the valid, %", 1),
+    "novel": ("novel of the unique, %", 1),
+}
+
+
+def _course(title: str, points: Sequence[tuple[int, float]]) -> Figure:
+    trace = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [after for after, _ in points],
+        "y": [round(value, 4) for _, value in points],
+        "line": {"color": COLOURS[0]},
+        "hovertemplate": "round %{x}: %{y:.4g}<extra></extra>",
+    }
+    return Figure([trace], {"xaxis": rounds_axis(points[-1][0]), "yaxis": {"rangemode": "tozero"}}, title, 260)
+
+
+def _properties(run: Run) -> Section | None:
+    quality = run.summary.get("quality") or {}
+    figures = []
+    for name, histogram in (quality.get("histograms") or {}).items():
+        edges = histogram["edges"]
+        middles = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
+        traces = [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "line": {"shape": "hvh", "color": colour},
+                "name": label,
+                "x": [round(middle, 4) for middle in middles],
+                "y": [round(100 * share, 2) for share in histogram[of]],
+                "hovertemplate": "%{fullData.name}, %{x:.4g}: %{y:.1f} %<extra></extra>",
+            }
+            for of, label, colour in (("training", "training data", GREY), ("sampled", "samples", COLOURS[5]))
+        ]
+        figures.append(Figure(traces, {"yaxis": {"title": {"text": "%"}, "rangemode": "tozero"}}, name, 250))
+    if not figures:
+        return None
+    between, apart = quality.get("wasserstein_half_to_half", {}), quality.get("wasserstein", {})
+    rows = [[name, shown_number(value), shown_number(between.get(name))] for name, value in apart.items()]
+    table = Table(["Wasserstein distance", "samples to training data", "half of the training data to the other"], rows)
+    text = "Valid samples against training data, each as a share of its molecules, or of its rings."
+    return Section("Properties", text, [Figures(figures, "third"), table])
+
+
+def logarithmic(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis, ticks at 1, 2 and 5 of each decade; a plain one where values are near each other."""
+    if min(values) <= 0 or max(values) < 5 * min(values):
+        return {}
+    decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    ticks = [float(f"{step}e{decade}") for decade in decades for step in (1, 2, 5)]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+
+
+def _loss(run: Run) -> Section:
+    courses: dict[str, list[tuple[int, float]]] = {}
+    for line in run.evaluated:
+        for domain, value in line["loss"].items():
+            courses.setdefault(domain, []).append((line["round"], value))
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": f"{domain}, held out",
+            "x": [after for after, _ in points],
+            "y": [float(f"{value:.5g}") for _, value in points],
+            "line": {"color": COLOURS[i % len(COLOURS)]},
+            "hovertemplate": "%{fullData.name}, round %{x}: %{y:.4g}<extra></extra>",
+        }
+        for i, (domain, points) in enumerate(courses.items())
+    ]
+    trained = [(line["round"], line["train"]["loss"]) for line in run.rounds if "loss" in line.get("train", {})]
+    if trained:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "training",
+                "x": [after for after, _ in trained],
+                "y": [float(f"{value:.5g}") for _, value in trained],
+                "line": {"color": GREY, "dash": "dot"},
+                "hovertemplate": "training, round %{x}: %{y:.4g}<extra></extra>",
+            }
+        )
+    values = [value for points in courses.values() for _, value in points]
+    axis = {"title": {"text": "loss"}, **(logarithmic(values) if values else {})}
+    layout = {"xaxis": rounds_axis(run.lines[-1]["round"]), "yaxis": axis}
+    text = "Held out: of the moving average, over the clients' test examples. Training: of the clients, as they train."
+    return Section("Loss by round", text, [Figures([Figure(traces, layout, height=320)], "whole")])

@@ -1,0 +1,106 @@
+"""Adapts a finished run to one more domain, in this process: what a client of one more round would do, by its own code.
+
+No server answers: G stays as the run left it. F_l, the mixture W_T, BatchNorm statistics and self-training are the new
+client's, as the run's settings have them, and so is the personalised network where it is asked for.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fmtda.adaptation.mixture import Mixture
+from fmtda.clients import adaptation, local_part
+from fmtda.clients.identity import Client
+from fmtda.domains.examples import DataError, Examples
+from fmtda.inference.adapted_model import AdaptedModel
+from fmtda.inference.client_parts import adaptation_settings, server_network
+from fmtda.inference.pictures import found, read_all
+from fmtda.protocol.seeds import client_name
+from fmtda.protocol.settings import Settings, SettingsError
+from fmtda.server import uploads
+from fmtda.server.run_directory import RunDirectory
+
+
+def adapt(
+    run: str | Path,
+    examples: str | Path | Sequence[str | Path] | Tensor,
+    domain: str = "new",
+    personalise: bool = False,
+    local: str | Path | None = None,
+    device: str = "auto",
+) -> AdaptedModel:
+    """The model of a domain that was in no round, learned from its unlabelled examples.
+
+    Parameters
+    ----------
+    run : path
+        Run directory of ``fmtda simulate`` with strategy ``dualadapt``, finished.
+    examples : path, sequence of paths, or Tensor
+        Folder of pictures, or files; or inputs as they are stored: uint8 (N, 3, H, W), or float32 (N, D). Two at least.
+    domain : str
+        What to call it.
+    personalise : bool
+        Whether to train the domain's own copy of G too: better, and some minutes on a processor.
+    local : path, optional
+        Folder to keep what was learned in, for ``fmtda predict --local`` and `AdaptedModel.load`; forgotten without.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    AdaptedModel
+
+    Raises
+    ------
+    SettingsError
+        If the run isn't there, isn't finished, or its strategy adapts nothing on a client alone.
+    DataError
+        If there are no pictures, or fewer than two can be read.
+
+    Warns
+    -----
+    UserWarning
+        Naming each picture that can't be read.
+    """
+    path = Path(run).expanduser().absolute()
+    settings = adaptation_settings(path, device)
+    if settings.strategy != "dualadapt":
+        raise SettingsError(
+            f"{run}: strategy={settings.strategy} adapts to nothing outside its federation; name a run of dualadapt"
+        )
+    inputs = _inputs(examples, settings)
+    source = uploads.read(RunDirectory(path).uploads / uploads.SOURCE_MIXTURE)
+    if source is None:
+        raise SettingsError(f"{run}: this run has no source mixture; let it end, with: fmtda simulate --resume {path}")
+    with tempfile.TemporaryDirectory() as forgotten:
+        folder = Path(local).expanduser().absolute() if local is not None else Path(forgotten) / domain
+        nothing = Examples(inputs[:0], torch.zeros(0, dtype=torch.int64))
+        unlabelled = Examples(inputs, torch.full((len(inputs),), -1))
+        client = Client(client_name(domain, 0), settings, settings.rounds + 1, folder, unlabelled, nothing)
+        adaptation.learn(server_network(path, settings), Mixture(**source), client)
+        adaptation.predictors(server_network(path, settings), client)
+        (folder / local_part.PERSONAL).unlink(missing_ok=True)  # an earlier call's
+        if personalise:
+            adaptation.personalise(server_network(path, settings), client)
+        return AdaptedModel.load(path, domain, folder, device)
+
+
+def _inputs(examples: str | Path | Sequence[str | Path] | Tensor, settings: Settings) -> Tensor:
+    if isinstance(examples, Tensor):
+        if tuple(examples.shape[1:]) != settings.shape:
+            raise DataError(
+                f"examples of shape {tuple(examples.shape)}: this run takes (N, {', '.join(map(str, settings.shape))})"
+            )
+        inputs = examples
+    else:
+        named = [examples] if isinstance(examples, (str, Path)) else examples
+        inputs, unreadable = read_all(found(named), settings)
+        for problem in unreadable:
+            warnings.warn(problem, stacklevel=3)
+    if len(inputs) < 2:
+        raise DataError(f"{len(inputs)} examples: two at least are needed to adapt to a domain, hundreds are better")
+    return inputs

@@ -1,0 +1,1 @@
+"""Runs a federation on this machine or on a Ray cluster, or within one process."""

@@ -42,3 +42,11 @@ def labelled_rows(
         labels = functional.interpolate(labels[:, None].float(), features.shape[1:3], mode="nearest")[:, 0].long()
     chosen = torch.randperm(labels.numel(), generator=generator)[:count]
     return features.flatten(0, 2)[chosen], labels.flatten()[chosen]
+
+
+@torch.no_grad()
+def feature_rows(network: Network, inputs: Inputs, places: int, generator: torch.Generator) -> Tensor:
+    """Compute features z (R, D) of all inputs: one row an example, or so many random places of every picture's map."""
+    if len(inputs) == 0:
+        return torch.zeros(0, network.feature_size, device=inputs.device)
+    return torch.cat([network.features(inputs[part], places, generator) for part in forward_slices(inputs)])

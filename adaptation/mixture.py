@@ -101,6 +101,10 @@ class Mixture:
         """The mixture as float32 arrays, keyed by field name."""
         return {field.name: getattr(self, field.name).cpu().numpy() for field in fields(self)}
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the mixture's tensors, keyed by field name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Mixture":
         """The mixture that `arrays` came from.

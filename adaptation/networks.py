@@ -7,8 +7,24 @@ from torch import nn
 
 from fmtda.adaptation.layers import BatchNorm1d, BatchNorm2d, ChannelsLast, at_least
 from fmtda.adaptation.network import FeatureExtractor, Network
-from fmtda.adaptation.resnet import resnet18, resnet50
-from fmtda.adaptation.segmentation_networks import deeplabv3, lraspp
+from fmtda.protocol.registry import Registry, UnknownName
+
+Builder = Callable[[int, tuple[int, ...]], Network]
+
+NETWORKS: Registry[Builder] = Registry(
+    "fmtda.networks",
+    {
+        "small-cnn": "fmtda.adaptation.networks:small_cnn",
+        "mcd-digits": "fmtda.adaptation.networks:mcd_digits",
+        "m3sda-digits": "fmtda.adaptation.networks:m3sda_digits",
+        "mlp": "fmtda.adaptation.networks:mlp",
+        "resnet18": "fmtda.adaptation.resnet:resnet18",
+        "resnet50": "fmtda.adaptation.resnet:resnet50",
+        "lraspp": "fmtda.adaptation.segmentation_networks:lraspp",
+        "deeplabv3": "fmtda.adaptation.segmentation_networks:deeplabv3",
+    },
+)
+"""A new one is a function in a file of its own and a line here, or an entry point in the group ``fmtda.networks``."""
 
 
 def build(
@@ -34,11 +50,13 @@ def build(
     ValueError
         If the name is not in `NETWORKS`, or the pictures are too small for the network.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"network={name!r} is unknown; allowed are {', '.join(NETWORKS)}")
+    try:
+        builder = NETWORKS[name]
+    except UnknownName as error:
+        raise ValueError(f"network.name={name}: {error}") from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = NETWORKS[name](classes, input_shape)
+        network = builder(classes, input_shape)
     network.feature_extractor.precision = precision
     return network
 
@@ -114,18 +132,6 @@ def mlp(classes: int, input_shape: tuple[int]) -> Network:
         nn.ReLU(),
     )
     return Network(feature_extractor, nn.Linear(features, classes), features)
-
-
-NETWORKS: dict[str, Callable[[int, tuple[int, int, int]], Network]] = {
-    "small-cnn": small_cnn,
-    "mcd-digits": mcd_digits,
-    "m3sda-digits": m3sda_digits,
-    "mlp": mlp,
-    "resnet18": resnet18,
-    "resnet50": resnet50,
-    "lraspp": lraspp,
-    "deeplabv3": deeplabv3,
-}
 
 
 def _mcd_feature_extractor(input_shape: tuple[int, int, int]) -> tuple[FeatureExtractor, int]:

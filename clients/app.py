@@ -1,35 +1,18 @@
-"""The Flower ClientApp: what a client does with each kind of message."""
+"""The Flower ClientApp: what a client does with each kind of message. What that is, its run's algorithm says."""
+
+from functools import partial
+from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fmtda.clients import (
-    adabn,
-    adaptation,
-    domain_adversarial,
-    evaluation,
-    generative,
-    illustration,
-    joining,
-    mcd,
-    privacy,
-    self_training,
-)
-from fmtda.clients.identity import Client, identify
-from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.clients import illustration, promises
+from fmtda.clients.identity import identify
+from fmtda.domains.client import Client
 from fmtda.protocol.records import reply_to
 from fmtda.protocol.runtime import prepare_to_compute
-
-TRAINERS = {
-    "dualadapt": adaptation.train,
-    "fedavg-self-training": self_training.train,
-    "fed-mcd": mcd.train,
-    "fed-dann": domain_adversarial.train,
-}
-"""Domain adaptation: the training of each strategy that has one on its clients."""
-
-EVALUATORS = {"dualadapt": adaptation.evaluate, "adabn": adabn.evaluate, "fed-mcd": mcd.evaluate}
-"""Domain adaptation: how the clients of a strategy predict; those of the others with F_g as it came."""
+from fmtda.strategies.algorithm import Algorithm
+from fmtda.strategies.registry import algorithm
 
 CLIENT_THREADS = 1
 """Everywhere, so that simulation and deployment agree bit by bit."""
@@ -40,58 +23,77 @@ app = ClientApp()
 @app.query()
 def introduce(message: Message, context: Context) -> Message:
     """Say who this client is, how much it holds, and whether it agrees to show examples."""
-    prepare_to_compute(CLIENT_THREADS)
-    client = identify(message, context)
+    client = _asked(message, context)
     held = {"train-examples": len(client.train), "test-examples": len(client.test)}
     return reply_to(message, client.name, {**held, "shares-examples": int(client.shares_examples)})
 
 
 @app.query("join")
 def join(message: Message, context: Context) -> Message:
-    """Upload a mixture alone, to join a federation under way."""
-    prepare_to_compute(CLIENT_THREADS)
-    client = _participant(message, context)
-    return privacy.withheld(joining.join(message, client), client)
+    """Introduce this client to a federation under way."""
+    client, its_algorithm = _participant(message, context)
+    return promises.withheld(its_algorithm.join(message, client), client)
 
 
 @app.query("illustrate")
 def illustrate(message: Message, context: Context) -> Message:
     """Show a few examples for the run's report, where the client's owner has agreed."""
-    prepare_to_compute(CLIENT_THREADS)
-    return illustration.illustrate(message, identify(message, context))
+    client = _asked(message, context)
+    return illustration.illustrate(message, client, algorithm(client.settings.strategy))
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train as the run's workload and strategy want it."""
-    prepare_to_compute(CLIENT_THREADS)
-    client = _participant(message, context)
-    if isinstance(client.settings, GenerativeSettings):
-        return generative.train(message, client)
-    return privacy.withheld(TRAINERS[client.settings.strategy](message, client), client)
+    """Train as the run's algorithm wants it."""
+    client, its_algorithm = _participant(message, context)
+
+    def trained(message: Message, context: Context) -> Message:
+        return promises.withheld(its_algorithm.train(message, client), client)
+
+    call = trained
+    for mod in reversed(its_algorithm.mods):
+        call = partial(mod, call_next=call)
+    return call(message, context)
 
 
 @app.train("personalise")
 def personalise(message: Message, context: Context) -> Message:
     """Train and keep the client's own copy of the network, at the end of a run."""
-    prepare_to_compute(CLIENT_THREADS)
-    client = _participant(message, context)
-    return privacy.withheld_evaluation(adaptation.personalise_copy(message, client), client)
+    client, its_algorithm = _participant(message, context)
+    return promises.withheld_evaluation(its_algorithm.personalise(message, client), client)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Report how good the model is on the client's test examples, as far as that can be told."""
+    client, its_algorithm = _participant(message, context)
+    return promises.withheld_evaluation(its_algorithm.evaluate(message, client), client)
+
+
+@app.evaluate("global")
+def evaluate_global(message: Message, context: Context) -> Message:
+    """Report how good G and F_g are as they came, with nothing of the client's own."""
+    client, _ = _participant(message, context)
+    return promises.withheld_evaluation(AsItCame().evaluate(message, client), client)
+
+
+class AsItCame(Algorithm):
+    """No algorithm's predictor: F_g on G as a message brought them."""
+
+    name = "as it came"
+
+    def server(self, *_: Any) -> Any:
+        raise RuntimeError("this has no server's side")
+
+
+def _asked(message: Message, context: Context) -> Client:
     prepare_to_compute(CLIENT_THREADS)
-    client = _participant(message, context)
-    if isinstance(client.settings, GenerativeSettings):
-        return generative.evaluate(message, client)
-    reply = EVALUATORS.get(client.settings.strategy, evaluation.evaluate)(message, client)
-    return privacy.withheld_evaluation(reply, client)
+    return identify(message, context)
 
 
-def _participant(message: Message, context: Context) -> Client:
-    """Who is asked, if the run keeps what it and the client's owner promise."""
-    client = identify(message, context)
-    privacy.check(client)
-    return client
+def _participant(message: Message, context: Context) -> tuple[Client, Any]:
+    """Who is asked, and its run's algorithm, if the run keeps what it and the client's owner promise."""
+    client = _asked(message, context)
+    its_algorithm = algorithm(client.settings.strategy)
+    promises.check(client, its_algorithm)
+    return client, its_algorithm

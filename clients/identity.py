@@ -4,68 +4,21 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import Context, Message
 
-from fmtda.adaptation.noise import Uniforms, seeded_uniforms, system_uniforms
+from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError, Examples
-from fmtda.domains.family import DataSpec
+from fmtda.domains.family import DataSpec, Part
 from fmtda.domains.partition import held_out_share, limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.records import read_config
-from fmtda.protocol.seeds import client_name, domain_of, generator_for
+from fmtda.protocol.seeds import client_name, domain_of
 from fmtda.protocol.settings import RunSettings
-
-
-@dataclass(frozen=True)
-class Client:
-    """One client as a message finds it: what it is called, what it holds, where it keeps its local part.
-
-    Attributes
-    ----------
-    name
-        ``domain/share``; seeds and order derive from it.
-    settings
-        The run's settings, out of the message.
-    round
-        The round the message belongs to, 0 before the first.
-    folder
-        Where what stays with the client is written.
-    train, test
-        The client's own examples. Labels serve evaluation only.
-    shares_examples
-        Whether its owner agreed to show a few test examples in the report of the run.
-    shares_evaluation
-        Whether its owner lets the numbers of its evaluation leave in a run with privacy.
-    epsilon_limit
-        What its owner lets the uploads of a run give away at most, None for no limit.
-    simulated
-        Whether all its data lies on the machine of whoever runs the federation.
-    """
-
-    name: str
-    settings: RunSettings
-    round: int
-    folder: Path
-    train: Examples
-    test: Examples
-    shares_examples: bool = False
-    shares_evaluation: bool = False
-    epsilon_limit: float | None = None
-    simulated: bool = False
-
-    def generator(self, purpose: str) -> torch.Generator:
-        """The client's own random numbers for this round and purpose; whoever knows the run's seed knows them too."""
-        return generator_for(self.settings.seed, self.name, self.round, purpose)
-
-    def secret_uniforms(self, purpose: str) -> Uniforms:
-        """What noise is made of: nobody can compute it on a real client; a simulation with equal seeds is the same."""
-        return seeded_uniforms(self.generator(purpose)) if self.simulated else system_uniforms
+from fmtda.strategies.registry import read_settings
 
 
 def identify(message: Message, context: Context) -> Client:
@@ -82,7 +35,8 @@ def identify(message: Message, context: Context) -> Client:
     DataError
         If the node config fits neither, or the data is missing or too small.
     """
-    settings, server_round = read_config(message.content["config"])
+    config, server_round = read_config(message.content.config_records["config"])
+    settings = read_settings(config)
     node = context.node_config
     if "domain" in node:
         name = client_name(str(node["domain"]), int(node.get("share", 0)))
@@ -91,7 +45,7 @@ def identify(message: Message, context: Context) -> Client:
             raise DataError(f"share={node['share']}: this node's config allows 0 to {shares - 1} (shares={shares})")
         data_dir = str(node.get("data-dir", ""))
         folder = Path(str(node.get("folder", Path.home() / ".fmtda" / "client"))) / run_folder(settings.output) / name
-        own = {
+        own: dict[str, Any] = {
             "shares_examples": _agreed(node, "share-examples"),
             "shares_evaluation": _agreed(node, "share-evaluation"),
             "epsilon_limit": _epsilon_limit(node),
@@ -100,7 +54,7 @@ def identify(message: Message, context: Context) -> Client:
         names = settings.simulated_names(int(node["num-partitions"]))
         name = names[int(node["partition-id"])]
         shares = sum(domain_of(other) == domain_of(name) for other in names)
-        data_dir = settings.data_dir
+        data_dir = settings.data.dir
         folder = Path(settings.output) / "clients" / name
         own = {"shares_examples": True, "shares_evaluation": True, "simulated": True}
     else:
@@ -142,19 +96,20 @@ def load_share(settings: RunSettings, name: str, shares: int, data_dir: str = ""
     Raises
     ------
     DataError
-        If the domain can't be loaded or the share is smaller than ``min-examples``.
+        If the domain can't be loaded or the share is smaller than `data.min-examples`.
     """
     domain, share = domain_of(name), int(name.rsplit("/", 1)[1])
-    key = (settings.target_limit, shares, settings.partition, settings.alpha, settings.seed, settings.min_examples)
+    data = settings.data
+    key = (data.target_limit, shares, data.partition, data.alpha, settings.seed, data.min_examples)
     spec = spec_of(settings, data_dir)
-    train = _load_domain(settings.data, domain, "train", spec)
-    mine = train.select(_split(settings.data, domain, spec, *key)[share])
-    test = _load_domain(settings.data, domain, "test", spec)
+    train = _load_domain(data.name, domain, "train", spec)
+    mine = train.select(_split(data.name, domain, spec, *key)[share])
+    test = _load_domain(data.name, domain, "test", spec)
     return mine.without_labels(), held_out_share(test, share, shares)
 
 
 @functools.lru_cache(maxsize=32)
-def _load_domain(data: str, domain: str, part: str, spec: DataSpec) -> Examples:
+def _load_domain(data: str, domain: str, part: Part, spec: DataSpec) -> Examples:
     return family(data).load(domain, part, spec)
 
 

@@ -9,29 +9,18 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fmtda.adaptation.augmentations import AUGMENTATIONS
 from fmtda.adaptation.feature_map import labelled_rows
-from fmtda.adaptation.heads import by_head, decisive
-from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.networks import Network
-from fmtda.clients import adabn, adaptation, mcd
-from fmtda.clients.identity import Client
-from fmtda.clients.network import inputs_of, loaded_network, received_network
+from fmtda.adaptation.predictor import Predictor
+from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.registry import family
 from fmtda.protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS
-from fmtda.protocol.records import from_record, reply_to, to_record
-from fmtda.protocol.runtime import choose_device
-
-PREDICTORS = {
-    "dualadapt": adaptation.predicting_networks,
-    "adabn": lambda message, client: {"global": adabn.own_network(message, client)},
-    "fed-mcd": lambda message, client: {"global": mcd.both_heads(message, client)},
-}
-"""The networks that predict on a client, by the names of `adaptation.heads.by_head`; F_g as it came for the others."""
+from fmtda.protocol.records import reply_to, to_record
+from fmtda.strategies.algorithm import Algorithm
+from fmtda.strategies.local_network import adaptation_settings, empty_network, filled, inputs_of, received_state
 
 
-def illustrate(message: Message, client: Client) -> Message:
+def illustrate(message: Message, client: Client, algorithm: Algorithm) -> Message:
     """Features before and after adaptation, and pictures with their predictions, of test examples drawn by the seed.
 
     Raises
@@ -41,35 +30,32 @@ def illustrate(message: Message, client: Client) -> Message:
     """
     if not client.shares_examples:
         raise DataError(f"{client.name} shares no examples; its owner may, by share-examples=true in the node config")
-    settings = client.settings
-    before = loaded_network(from_record(message.content["pretrained"]), settings).requires_grad_(False).eval()
-    received = PREDICTORS.get(settings.strategy, lambda *given: {"global": received_network(*given)})
-    after = received(message, client)
+    settings = adaptation_settings(client)
+    pretrained = filled(empty_network(settings), received_state(message, "pretrained"), settings)
+    before = Predictor({"global": pretrained})
+    after = algorithm.predictor(algorithm.received(message, client), client)
     order = torch.randperm(len(client.test), generator=client.generator("illustration"))
     points = client.test.select(order[:POINTS])
     arrays = {}
-    for name, network in {"before": before, "after": list(after.values())[-1]}.items():
+    for name, predictor in {"before": before, "after": after}.items():
+        network = list(predictor.networks.values())[-1]
         rows = labelled_rows(
             network, inputs_of(client, points), points.labels[:], POINTS, client.generator("places of a map")
         )
         arrays[f"features-{name}"], arrays["classes"] = rows[0], rows[1].short()
     if len(client.test.inputs.shape) == 4:
-        count = PICTURES_WITH_MAPS if family(settings.data).segmentation else PICTURES
+        count = PICTURES_WITH_MAPS if family(settings.data.name).segmentation else PICTURES
         shown = client.test.select(order[:count])
         arrays |= {"pictures": shown.inputs[:], "labels": shown.labels[:].short()}
-        for name, networks in {"before": {"global": before}, "after": after}.items():
-            predicted, confidence = _predicted(networks, shown, client)
+        for name, predictor in {"before": before, "after": after}.items():
+            predicted, confidence = _predicted(predictor, shown, client)
             arrays |= {f"predicted-{name}": predicted.short(), f"confidence-{name}": confidence.float()}
     metrics = {"num-examples": len(points)}
     return reply_to(message, client.name, metrics, illustration=to_record(arrays))
 
 
 @torch.no_grad()
-def _predicted(networks: dict[str, Network], shown: Examples, client: Client) -> tuple[Tensor, Tensor]:
+def _predicted(predictor: Predictor, shown: Examples, client: Client) -> tuple[Tensor, Tensor]:
     """The likeliest class of each example, or pixel, and its probability, the mean over an example's pixels."""
-    settings = client.settings
-    augmentation = AUGMENTATIONS[family(settings.data).kind]
-    inputs = Inputs(shown.inputs, augmentation, settings.standardise, choose_device(settings.device))[:]
-    heads = by_head({name: network(inputs).softmax(dim=1) for name, network in networks.items()}, settings.inference)
-    confidence, predicted = decisive(heads, settings.inference).cpu().max(dim=1)
+    confidence, predicted = predictor(inputs_of(client, shown)[:]).cpu().max(dim=1)
     return predicted, confidence.flatten(1).mean(dim=1) if confidence.ndim > 1 else confidence

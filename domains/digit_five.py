@@ -38,21 +38,21 @@ class DigitFive(Family):
     default_targets = ("mnist-m", "svhn", "usps")
     training: ClassVar = {
         "network": "small-cnn",
-        "pretrain-learning-rate": 4e-3,
+        "pretraining-learning-rate": 4e-3,
         "server-batch": 64,
-        "client-batch": 64,
-        "local-learning-rate": 2e-4,
-        "pretrain-steps": 4000,
-        "pretrain-batch": 128,
+        "head-batch": 64,
+        "network-learning-rate": 2e-4,
+        "pretraining-steps": 4000,
+        "pretraining-batch": 128,
         "plain-steps": 600,
         "server-steps": 100,
-        "client-steps": 200,
-        "self-train-steps": 240,
-        "self-train-batch": 128,
-        "self-train-learning-rate": 2e-2,
-        "personalise-batch": 128,
-        "local-batch": 64,
-        "local-steps": 100,
+        "head-steps": 200,
+        "self-training-steps": 240,
+        "self-training-batch": 128,
+        "self-training-learning-rate": 2e-2,
+        "personal-batch": 128,
+        "network-batch": 64,
+        "network-steps": 100,
     }
 
     def check(self, domains: Sequence[str], spec: DataSpec) -> None:

@@ -54,21 +54,21 @@ class Digits(Family):
     default_targets = ("blend", "fonts", "street", "pen")
     training: ClassVar = {
         "network": "small-cnn",
-        "pretrain-learning-rate": 4e-3,
+        "pretraining-learning-rate": 4e-3,
         "server-batch": 64,
-        "client-batch": 64,
-        "local-learning-rate": 2e-4,
-        "pretrain-steps": 600,
-        "pretrain-batch": 64,
+        "head-batch": 64,
+        "network-learning-rate": 2e-4,
+        "pretraining-steps": 600,
+        "pretraining-batch": 64,
         "plain-steps": 200,
         "server-steps": 20,
-        "client-steps": 40,
-        "self-train-steps": 120,
-        "self-train-batch": 64,
-        "self-train-learning-rate": 2e-2,
-        "personalise-batch": 128,
-        "local-batch": 64,
-        "local-steps": 40,
+        "head-steps": 40,
+        "self-training-steps": 120,
+        "self-training-batch": 64,
+        "self-training-learning-rate": 2e-2,
+        "personal-batch": 128,
+        "network-batch": 64,
+        "network-steps": 40,
     }
 
     def load(self, domain: str, part: Part, spec: DataSpec) -> Examples:

@@ -16,6 +16,41 @@ from fmtda.protocol.settings import Scalar
 
 Part = Literal["train", "test"]
 
+HINTS = {
+    "source": "the labelled domain if the user names none",
+    "targets": "the unlabelled domains if the user names none, as a comma list",
+    "classes": "class names in the order of the labels, as a comma list",
+    "input-shape": "of one input, as 3x32x32",
+    "network": "G and F by name",
+    "standardise": "whether inputs are standardised one by one; False where that destroys something",
+    "randomise": "whether the source is changed at random; False where nothing is known to change",
+    "scenery": "whether source digits are laid on photographs; False where there are no digits",
+    "own-statistics": "whether BatchNorm statistics of a client's own help; False where they harm",
+    "pretraining-steps": "gradient steps on the labelled source before the first round",
+    "pretraining-batch": "examples in one of them",
+    "pretraining-learning-rate": "peak of their one-cycle schedule",
+    "plain-steps": "gradient steps of the reference without any extra",
+    "server-steps": "gradient steps of the server in a round",
+    "server-batch": "source examples in one of them",
+    "head-steps": "gradient steps of a client in a round on a classifier alone",
+    "head-batch": "examples, or places, in one of them",
+    "network-steps": "gradient steps of a client in a round on a whole network",
+    "network-batch": "examples in one of them",
+    "network-learning-rate": "their step size under Adam",
+    "self-training-steps": "gradient steps of a client on its own predictions before it predicts",
+    "self-training-batch": "examples in one of them",
+    "self-training-learning-rate": "their step size under Adam",
+    "personal-batch": "examples in a gradient step of the long training of a client's own network",
+    "adjacency-turns": "couplings of each node in a flow over bonds",
+    "adjacency-width": "hidden units of their networks",
+    "node-turns": "couplings of each node in a flow over atoms",
+}
+"""What data can say of a run's settings, for fields of any table to take as their `auto` (`by_data`).
+
+They are said in the field's terms and not in an algorithm's, so that a family knows no algorithm and an algorithm no
+family. The first four come from `Family.defaults`, the others from `Family.training`.
+"""
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -68,8 +103,7 @@ class Family(ABC):
     looked_at : str
         What `check` looks at of the files, for people.
     training : mapping
-        Settings (protocol/settings.py) whose right value depends on how much data there is, of what kind, and how
-        hard it is.
+        Those of `HINTS` whose right value depends on how much data there is, of what kind, and how hard it is.
     """
 
     name: ClassVar[str]
@@ -95,14 +129,14 @@ class Family(ABC):
         return self.domains
 
     def defaults(self, data_dir: Path | None = None, given: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
-        """What `auto` means in the settings for this data: source, targets, classes, input shape and training.
+        """Say what `auto` means for this data, by `HINTS`: source, targets, classes, input shape and training.
 
         Parameters
         ----------
         data_dir : Path or None
             The user's folder.
         given : mapping
-            What the user set, in kebab-case; a source named there is no default target.
+            What the user set of these; a source named there is no default target.
 
         Raises
         ------

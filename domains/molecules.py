@@ -178,3 +178,5 @@ class Zinc250k(MoleculeFile):
     domains = ("zinc250k",)
     default_source = "zinc250k"
     default_targets = ("zinc250k",)
+    # Each of its 38 nodes has a coupling in every turn.
+    training: ClassVar = {"adjacency-turns": 1, "adjacency-width": 128, "node-turns": 1}

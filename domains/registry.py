@@ -1,43 +1,51 @@
-"""The one place that knows all families; a new family is one new file and one line here."""
+"""The families of domains by name.
+
+A new one is a file with a subclass of `Family` and a line here, or an entry point of another package in the group
+``fmtda.domains``.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from fmtda.domains.digit_five import DigitFive
-from fmtda.domains.digits import Digits
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import DataSpec, Family
-from fmtda.domains.feature_vectors import FeatureVectors
-from fmtda.domains.image_folders import ImageFolders
-from fmtda.domains.molecules import QM9, Fragments, Zinc250k
-from fmtda.domains.scene_folders import SceneFolders
-from fmtda.domains.streets import Streets
+from fmtda.protocol.registry import Registry, UnknownName
 from fmtda.protocol.settings import RunSettings
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        *(Digits(), DigitFive(), ImageFolders(), FeatureVectors(), SceneFolders(), Streets()),
-        *(Fragments(), QM9(), Zinc250k()),
-    )
-}
+FAMILIES: Registry[type[Family]] = Registry(
+    "fmtda.domains",
+    {
+        "digits": "fmtda.domains.digits:Digits",
+        "digit-five": "fmtda.domains.digit_five:DigitFive",
+        "image-folders": "fmtda.domains.image_folders:ImageFolders",
+        "feature-vectors": "fmtda.domains.feature_vectors:FeatureVectors",
+        "scene-folders": "fmtda.domains.scene_folders:SceneFolders",
+        "streets": "fmtda.domains.streets:Streets",
+        "fragments": "fmtda.domains.molecules:Fragments",
+        "qm9": "fmtda.domains.molecules:QM9",
+        "zinc250k": "fmtda.domains.molecules:Zinc250k",
+    },
+)
 
 
+@cache
 def family(name: str) -> Family:
-    """The family of that name.
+    """Return the family of that name.
 
     Raises
     ------
     DataError
         If there is none; the message lists the names there are.
     """
-    if name not in FAMILIES:
-        raise DataError(f"unknown data {name!r}; allowed: {', '.join(FAMILIES)}")
-    return FAMILIES[name]
+    try:
+        return FAMILIES[name]()
+    except UnknownName as error:
+        raise DataError(f"data.name={name}: {error}") from None
 
 
 def spec_of(settings: RunSettings, data_dir: str | None = None) -> DataSpec:
-    """What the run's domains are read with; a client's own folder stands in for the server's."""
-    folder = settings.data_dir if data_dir is None else data_dir
+    """Return what the run's domains are read with; a client's own folder stands in for the server's."""
+    folder = settings.data.dir if data_dir is None else data_dir
     return DataSpec(Path(folder) if folder else None, settings.seed, settings.class_names, settings.shape)

@@ -39,7 +39,7 @@ class SceneFolders(Family):
     origin = "your own folders; CamVid, GTA5, Cityscapes, CrossCity by hand"
     segmentation = True
     # The same kind of pictures, the same network. Own statistics of one drive harm, as its source says (docs).
-    training = Streets.training | {"local-batch-norm": False}
+    training = Streets.training | {"own-statistics": False}
 
     def domains_in(self, data_dir: Path | None) -> tuple[str, ...]:
         return _layout(data_dir).domains

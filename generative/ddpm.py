@@ -8,7 +8,7 @@ Shapes: B examples, pictures (B, C, H, W), T steps; t is an index from 0, as in 
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,11 @@ from torch.nn import functional
 
 from fmtda.generative.diffusion_schedule import DiffusionSchedule, Gaussian, spaced_steps
 from fmtda.generative.image_network import ImageNetwork
-from fmtda.generative.model import GenerativeModel, unreported
+from fmtda.generative.images import Images, PictureModelSettings
+from fmtda.generative.model import GenerativeModel, RegisteredModel, unreported
 from fmtda.generative.noise import integers, normal, normal_like
 from fmtda.generative.pixels import from_signed, to_signed
+from fmtda.protocol.tables import Scalar, SettingsError, setting
 
 HALF_PIXEL = 1 / 255  # half the distance of two pixel values in [-1, 1]
 SMALLEST_PROBABILITY = 1e-12  # of a pixel value: bounds the decoder's loss, as in DDPM's official code
@@ -194,19 +196,49 @@ class DDPM(GenerativeModel):
         return torch.full((count,), t, device=self.schedule.abar.device)
 
 
-def build(settings: Any) -> DDPM:
-    """The model by settings.
+class DDPMSettings(PictureModelSettings):
+    """The settings of a DDPM."""
 
-    Parameters
-    ----------
-    settings : object
-        `channels` and `image_size` of the pictures, `width` of the network (see `ImageNetwork`); `timesteps` T,
-        `schedule` and `variance` (see `DiffusionSchedule`); `implicit_steps` and `implicit_eta` (see `DDPM`).
-    """
-    network = ImageNetwork(settings.channels, settings.image_size, settings.width)
-    schedule = DiffusionSchedule(settings.schedule, settings.timesteps, settings.variance)
-    image_shape = (settings.channels, settings.image_size, settings.image_size)
-    return DDPM(network, schedule, image_shape, settings.implicit_steps, settings.implicit_eta)
+    usual = {
+        "rounds": 100,
+        "training.steps": 20,
+        "training.batch": 64,
+        "training.learning-rate": 2e-3,
+        "training.moments": "averaged",
+        "training.ema-decay": 0.75,
+    }
+
+    timesteps: int = setting(1000, ge=2, le=100_000, description="T: steps of the noise process")
+    schedule: Literal["linear", "cosine"] = setting("cosine", description="of the variances beta_t")
+    variance: Literal["posterior", "beta"] = setting("posterior", description="sigma_t^2 of the reverse process")
+    implicit_steps: int = setting(
+        50, ge=0, description="steps of DDIM that samples in a run are drawn with; 0: all T ancestral ones"
+    )
+    implicit_eta: float = setting(
+        1.0, ge=0, le=1, description="eta of DDIM: 0 deterministic, 1 with as much fresh noise as ancestral steps"
+    )
+
+    def sampled_by(self, sampler: str | None, steps: int | None) -> dict[str, Scalar]:
+        """Choose between `ddpm`, all ancestral steps, and `ddim`, `steps` implicit ones."""
+        if sampler not in (None, "ddpm", "ddim"):
+            raise SettingsError(f"--sampler {sampler}: no such sampler; allowed are ddpm, ddim")
+        if steps is not None and sampler != "ddim":
+            raise SettingsError(f"--steps {steps}: only --sampler ddim has a number of steps; add it, or leave it out")
+        if sampler is None:
+            return {}
+        return {"implicit-steps": (steps or 50) if sampler == "ddim" else 0}
+
+
+def build(settings: Any) -> DDPM:
+    """Build the model by the settings of a run, whose `model` is a `DDPMSettings`."""
+    own: DDPMSettings = settings.model
+    network = ImageNetwork(own.channels, own.image_size, own.width)
+    schedule = DiffusionSchedule(own.schedule, own.timesteps, own.variance)
+    image_shape = (own.channels, own.image_size, own.image_size)
+    return DDPM(network, schedule, image_shape, own.implicit_steps, own.implicit_eta)
+
+
+REGISTERED = RegisteredModel(DDPMSettings, build, ("diffusers",), Images())
 
 
 def divergence(p: Gaussian, q: Gaussian) -> Tensor:

@@ -29,8 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmtda.generative.model import GenerativeModel, unreported
+from fmtda.generative.model import GenerativeModel, RegisteredModel, unreported
+from fmtda.generative.molecule_graphs import MoleculeGraphs, MoleculeModelSettings
 from fmtda.generative.noise import normal
+from fmtda.protocol.tables import setting
 
 BOND_KINDS = 4
 """K: none, single, double, triple."""
@@ -409,17 +411,47 @@ class NodeCoupling(Coupling):
         return self.last(hidden)
 
 
-def build(settings: Any) -> GraphNVP:
-    """The model by settings.
+class GraphNVPSettings(MoleculeModelSettings):
+    """The settings of a GraphNVP."""
 
-    Parameters
-    ----------
-    settings : object
-        With every parameter of `GraphNVP` as an attribute of that name.
-    """
-    names = ("nodes", "atom_kinds", "coupling", "adjacency_turns", "node_turns")
-    more = ("adjacency_width", "node_width", "noise", "temperature", "precision")
-    return GraphNVP(**{name: getattr(settings, name) for name in names + more})
+    usual = {
+        "data.name": "fragments",
+        "rounds": 20,
+        "training.steps": 100,
+        "training.batch": 256,
+        "training.learning-rate": 3e-3,
+        "training.moments": "fresh",
+        "training.ema-decay": 0.5,
+        "graph-nvp.adjacency-turns": 3,
+        "graph-nvp.adjacency-width": 256,
+        "graph-nvp.node-turns": 2,
+    }
+
+    coupling: Literal["affine", "additive"] = setting("affine", description="couplings scale and shift, or only shift")
+    adjacency_turns: int = setting(
+        by_data="adjacency-turns", ge=1, description="adjacency couplings of each node; auto: 3, for ZINC-250k 1"
+    )
+    adjacency_width: int = setting(
+        by_data="adjacency-width", ge=1, description="hidden units of their networks; auto: 256, for ZINC-250k 128"
+    )
+    node_turns: int = setting(
+        by_data="node-turns", ge=1, description="node couplings of each node; auto: 2, for ZINC-250k 1"
+    )
+    noise: float = setting(
+        0.4, gt=0, lt=1, description="upper end of the uniform noise that makes graphs continuous; the paper's is 0.9"
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", description="of matrix products in training; bfloat16 is faster on processors that have it"
+    )
+
+
+def build(settings: Any) -> GraphNVP:
+    """Build the model by the settings of a run, whose `model` is a `GraphNVPSettings`."""
+    own: GraphNVPSettings = settings.model
+    return GraphNVP(nodes=settings.shape[0], atom_kinds=len(settings.class_names) + 1, **own.model_dump())
+
+
+REGISTERED = RegisteredModel(GraphNVPSettings, build, ("rdkit",), MoleculeGraphs())
 
 
 def gaussian_log_density(values: Tensor, log_spread: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from fmtda.generative.example_kind import ExampleKind, Judge
 from fmtda.generative.image_quality import image_grid, judge, train_classifier
+from fmtda.generative.model import ModelSettings
+from fmtda.protocol.tables import setting
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in ITU-R BT.601's luma."""
@@ -23,6 +25,19 @@ SHOWN_SIDE = 64
 """Pixels that a side of a picture has in a grid at least, about (our choice)."""
 
 
+class PictureModelSettings(ModelSettings):
+    """What the models of pictures share."""
+
+    image_size: int = setting(16, ge=4, le=512, description="side of the square pictures that the model sees and makes")
+    colour: Literal["grey", "rgb"] = setting("grey", description="colour of these pictures")
+    width: int = setting(16, ge=8, description="channels of the network at full size, a multiple of 8")
+
+    @property
+    def channels(self) -> int:
+        """Of a picture."""
+        return 1 if self.colour == "grey" else 3
+
+
 class Images(ExampleKind):
     """uint8 pictures (N, C, H, W), values 0 to 255."""
 
@@ -32,13 +47,13 @@ class Images(ExampleKind):
         if len(settings.shape) != 3 or settings.shape[0] != 3:
             shape = "x".join(map(str, settings.shape))
             raise ValueError(
-                f"data={settings.data}: its inputs are {shape} and no pictures (3xHEIGHTxWIDTH), which "
+                f"data.name={settings.data.name}: its inputs are {shape} and no pictures (3xHEIGHTxWIDTH), which "
                 f"{settings.workload} learns; take data of pictures, such as digits"
             )
 
     def examples(self, inputs: Any, settings: Any) -> Tensor:
         """Pictures uint8 (N, 3, H, W) as uint8 (N, `channels`, `image_size`, `image_size`)."""
-        size, channels = settings.image_size, settings.channels
+        size, channels = settings.model.image_size, settings.model.channels
         blocks = [_fit(inputs[start : start + BLOCK], size, channels) for start in range(0, len(inputs), BLOCK)]
         return torch.cat(blocks) if blocks else torch.empty(0, channels, size, size, dtype=torch.uint8)
 

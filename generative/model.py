@@ -1,10 +1,14 @@
-"""What every generative model is: a loss that a gradient step minimises, and a way to sample."""
+"""What every generative model is: a loss that a gradient step minimises, a way to sample, and how it is registered."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from fmtda.generative.example_kind import ExampleKind
+from fmtda.protocol.tables import Scalar, SettingsError, Table
 
 
 def unreported(steps: int) -> None:
@@ -64,3 +68,50 @@ class GenerativeModel(nn.Module, ABC):
     @abstractmethod
     def sampling_steps(self) -> int:
         """How many steps `sample` makes for a batch of any size."""
+
+
+class ModelSettings(Table):
+    """The settings of one model, a table under the model's name; a child a model, beside it.
+
+    Attributes
+    ----------
+    usual : mapping of str to scalar
+        What `auto` is in a run of this model, by dotted key, where the data don't say.
+    """
+
+    usual: ClassVar[Mapping[str, Scalar]] = {}
+
+    def sampled_by(self, sampler: str | None, steps: int | None) -> dict[str, Scalar]:
+        """Which settings change, by key, for another way to sample; a model that has several overrides this.
+
+        Raises
+        ------
+        SettingsError
+            If it has not.
+        """
+        for option, value in {"--sampler": sampler, "--steps": steps}.items():
+            if value is not None:
+                raise SettingsError(f"{option} {value}: this model has one way to sample; leave it out")
+        return {}
+
+
+class RegisteredModel(NamedTuple):
+    """A model as the registry knows it.
+
+    Attributes
+    ----------
+    settings : type
+        Its table.
+    build : callable
+        From the settings of a run, whose `model` is that table, to the model; its weights come from torch's global
+        generator.
+    packages : tuple of str
+        Names under which it imports what the extra `generative` brings.
+    kind : ExampleKind
+        What its examples are.
+    """
+
+    settings: type[ModelSettings]
+    build: Callable[[Any], GenerativeModel]
+    packages: tuple[str, ...]
+    kind: ExampleKind

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fmtda.generative.example_kind import ExampleKind, Judge
+from fmtda.generative.model import ModelSettings
+from fmtda.protocol.tables import setting
 
 JUDGED_PROPERTIES = 2000
 """Molecules whose properties are compared, of the real and of the sampled ones at most (our choice): a QED takes a
@@ -17,6 +19,13 @@ millisecond."""
 
 DRAWN = 200
 """Samples in a drawing at most (our choice)."""
+
+
+class MoleculeModelSettings(ModelSettings):
+    """What the models of molecules share."""
+
+    node_width: int = setting(64, ge=1, description="numbers that the state of a node has in their graph networks")
+    temperature: float = setting(1.0, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
 
 
 class MoleculeGraphs(ExampleKind):
@@ -31,8 +40,8 @@ class MoleculeGraphs(ExampleKind):
         if len(settings.shape) != 2 or settings.shape[0] != settings.shape[1]:
             shape = "x".join(map(str, settings.shape))
             raise ValueError(
-                f"data={settings.data}: its inputs are {shape} and no graphs of molecules, which {settings.workload} "
-                "learns; take data of molecules: fragments, qm9 or zinc250k"
+                f"data.name={settings.data.name}: its inputs are {shape} and no graphs of molecules, which "
+                f"{settings.workload} learns; take data of molecules: fragments, qm9 or zinc250k"
             )
 
     def examples(self, inputs: Any, settings: Any) -> Tensor:

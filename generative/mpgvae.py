@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmtda.generative.atom_order import in_canonical_order, reordered
-from fmtda.generative.model import GenerativeModel, unreported
+from fmtda.generative.model import GenerativeModel, RegisteredModel, unreported
+from fmtda.generative.molecule_graphs import MoleculeGraphs, MoleculeModelSettings
 from fmtda.generative.noise import normal, normal_like
+from fmtda.protocol.tables import setting
 
 BOND_KINDS = 4
 """K: none, single, double, triple."""
@@ -350,17 +352,42 @@ class MessageRound(nn.Module):
         return scores.softmax(dim=2) * incoming[..., None]
 
 
-def build(settings: Any) -> MPGVAE:
-    """The model by settings.
+class MPGVAESettings(MoleculeModelSettings):
+    """The settings of an MPGVAE."""
 
-    Parameters
-    ----------
-    settings : object
-        With every parameter of `MPGVAE` as an attribute of that name.
-    """
-    names = ("nodes", "atom_kinds", "node_width", "message_width", "latent", "message_rounds")
-    more = ("divergence_weight", "numbering", "temperature", "categories")
-    return MPGVAE(**{name: getattr(settings, name) for name in names + more})
+    usual = {
+        "data.name": "fragments",
+        "rounds": 20,
+        "training.steps": 100,
+        "training.batch": 128,
+        "training.learning-rate": 3e-3,
+        "training.moments": "fresh",
+        "training.ema-decay": 0.5,
+    }
+
+    temperature: float = setting(0.7, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
+    message_width: int = setting(32, ge=1, description="width of messages, which are the states of edges")
+    latent: int = setting(64, ge=1, description="dimensions of z")
+    message_rounds: int = setting(3, ge=1, description="rounds of message passing in the encoder, and in the decoder")
+    divergence_weight: float = setting(
+        0.2, ge=0, description="of the divergence in the loss; at 1 it is the negative ELBO"
+    )
+    numbering: Literal["canonical", "given"] = setting(
+        "canonical",
+        description="order of atoms that the decoder learns: one that the graph gives itself, or the data's",
+    )
+    categories: Literal["likeliest", "drawn"] = setting(
+        "likeliest", description="what sampling makes of the probabilities of atoms and bonds"
+    )
+
+
+def build(settings: Any) -> MPGVAE:
+    """Build the model by the settings of a run, whose `model` is an `MPGVAESettings`."""
+    own: MPGVAESettings = settings.model
+    return MPGVAE(nodes=settings.shape[0], atom_kinds=len(settings.class_names) + 1, **own.model_dump())
+
+
+REGISTERED = RegisteredModel(MPGVAESettings, build, ("rdkit", "torch_geometric"), MoleculeGraphs())
 
 
 def divergence_from_prior(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -8,17 +8,19 @@ Shapes: B examples, pictures (B, C, H, W), L noise levels, T Langevin steps a le
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fmtda.generative import score_matching
 from fmtda.generative.image_network import ImageNetwork
+from fmtda.generative.images import Images, PictureModelSettings
 from fmtda.generative.langevin import annealed_langevin, fitting_step_size, geometric_levels
-from fmtda.generative.model import GenerativeModel, unreported
+from fmtda.generative.model import GenerativeModel, RegisteredModel, unreported
 from fmtda.generative.noise import normal
 from fmtda.generative.pixels import PIXEL_LEVELS, from_unit
+from fmtda.protocol.tables import setting
 
 OBJECTIVES = ("noise-conditional", "denoising", "sliced", "exact")
 
@@ -143,25 +145,46 @@ class NCSN(GenerativeModel):
         return torch.full((count,), level, device=self.sigmas.device)
 
 
-def build(settings: Any) -> NCSN:
-    """The model by settings.
+class NCSNSettings(PictureModelSettings):
+    """The settings of an NCSN."""
 
-    Parameters
-    ----------
-    settings : object
-        `channels` and `image_size` of the pictures, `width` of the network (see `ImageNetwork`); `noise_levels` L,
-        falling geometrically from `sigma_max` to `sigma_min`; `langevin_steps`, `step_size`, `objective` and `denoise`
-        (see `NCSN`).
-    """
-    return NCSN(
-        ImageNetwork(settings.channels, settings.image_size, settings.width),
-        geometric_levels(settings.sigma_max, settings.sigma_min, settings.noise_levels),
-        (settings.channels, settings.image_size, settings.image_size),
-        settings.langevin_steps,
-        settings.step_size,
-        settings.objective,
-        settings.denoise,
+    usual = {
+        "rounds": 100,
+        "training.steps": 20,
+        "training.batch": 64,
+        "training.learning-rate": 2e-3,
+        "training.moments": "averaged",
+        "training.ema-decay": 0.75,
+    }
+
+    noise_levels: int = setting(45, ge=2, le=10_000, description="L: noise levels, falling geometrically")
+    sigma_max: float = setting(7.0, gt=0, description="first of them, for pixel values in [0, 1]")
+    sigma_min: float = setting(0.01, gt=0, description="last of them")
+    langevin_steps: int = setting(5, ge=1, description="T: steps of Langevin dynamics at each level")
+    langevin_step_size: float = setting(
+        0.0, ge=0, description="epsilon of Algorithm 1; 0: the one that fits the levels"
     )
+    objective: Literal["noise-conditional", "denoising", "sliced", "exact"] = setting(
+        "noise-conditional", description="which loss; all but the first learn the last noise level alone"
+    )
+    denoise: bool = setting(True, description="end sampling with one step to the expected clean picture")
+
+
+def build(settings: Any) -> NCSN:
+    """Build the model by the settings of a run, whose `model` is an `NCSNSettings`."""
+    own: NCSNSettings = settings.model
+    return NCSN(
+        ImageNetwork(own.channels, own.image_size, own.width),
+        geometric_levels(own.sigma_max, own.sigma_min, own.noise_levels),
+        (own.channels, own.image_size, own.image_size),
+        own.langevin_steps,
+        own.langevin_step_size,
+        own.objective,
+        own.denoise,
+    )
+
+
+REGISTERED = RegisteredModel(NCSNSettings, build, ("diffusers",), Images())
 
 
 def dequantised(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,47 +1,31 @@
-"""The generative models by name, what each needs installed, and how a new one is listed."""
+"""The generative models by name, and how one is built with seeded weights.
 
-from collections.abc import Callable
+A new model is a file with a `RegisteredModel` and a line here, or an entry point of another package in the group
+``fmtda.generative``.
+"""
+
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from fmtda.generative import ddpm, graph_nvp, mpgvae, ncsn
-from fmtda.generative.example_kind import ExampleKind
-from fmtda.generative.images import Images
-from fmtda.generative.model import GenerativeModel
-from fmtda.generative.molecule_graphs import MoleculeGraphs
+from fmtda.generative.model import GenerativeModel, RegisteredModel
+from fmtda.protocol.registry import Registry, UnknownName
 
 
 class MissingExtraError(ImportError):
     """A model needs packages that are not installed; the message says which, and how to install them."""
 
 
-class Entry(NamedTuple):
-    """A model of the registry.
-
-    Attributes
-    ----------
-    build : callable
-        From settings to the model, weights drawn from torch's global generator. Settings are any object with the
-        attributes that the builder's docstring lists.
-    packages : tuple of str
-        Names under which it imports what the extra `generative` brings.
-    kind : ExampleKind
-        What its examples are.
-    """
-
-    build: Callable[[Any], GenerativeModel]
-    packages: tuple[str, ...]
-    kind: ExampleKind
-
-
-MODELS: dict[str, Entry] = {
-    "ddpm": Entry(ddpm.build, ("diffusers",), Images()),
-    "ncsn": Entry(ncsn.build, ("diffusers",), Images()),
-    "graph-nvp": Entry(graph_nvp.build, ("rdkit",), MoleculeGraphs()),
-    "mpgvae": Entry(mpgvae.build, ("rdkit", "torch_geometric"), MoleculeGraphs()),
-}
+MODELS: Registry[RegisteredModel] = Registry(
+    "fmtda.generative",
+    {
+        "ddpm": "fmtda.generative.ddpm:REGISTERED",
+        "ncsn": "fmtda.generative.ncsn:REGISTERED",
+        "graph-nvp": "fmtda.generative.graph_nvp:REGISTERED",
+        "mpgvae": "fmtda.generative.mpgvae:REGISTERED",
+    },
+)
 
 
 def build(name: str, settings: Any, seed: int) -> GenerativeModel:
@@ -50,9 +34,9 @@ def build(name: str, settings: Any, seed: int) -> GenerativeModel:
     Parameters
     ----------
     name : str
-        A key of `MODELS`.
+        A name of `MODELS`.
     settings : object
-        With the attributes that the model's builder reads.
+        Of a run: its `model` is the model's own table.
     seed : int
         Seed of the initial weights; equal seeds give equal weights.
 
@@ -70,16 +54,18 @@ def build(name: str, settings: Any, seed: int) -> GenerativeModel:
 
 
 def check_installed(name: str) -> None:
-    """Refuse a model that is unknown or lacks its packages, without importing them: quick enough for a start.
+    """Refuse a model that is unknown or lacks its packages, without importing these: quick enough for a start.
 
     Raises
     ------
     ValueError, MissingExtraError
         As `build`.
     """
-    if name not in MODELS:
-        raise ValueError(f"model={name!r} is unknown; allowed are {', '.join(MODELS)}")
-    missing = [package for package in MODELS[name].packages if find_spec(package) is None]
+    try:
+        packages = MODELS[name].packages
+    except UnknownName as error:
+        raise ValueError(f"model={name!r}: {error}") from None
+    missing = [package for package in packages if find_spec(package) is None]
     if missing:
         raise MissingExtraError(
             f"{name} needs {', '.join(missing)}, not installed here; install the extra: pip install 'fmtda[generative]'"

@@ -5,12 +5,12 @@ One loop serves a client's round, the reference on pooled data, and whoever trai
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmtda.generative.model import GenerativeModel
+from fmtda.protocol.settings import GenerativeSettings
 
 HELD_OUT_DRAWS = 256
 """Examples at least that a held-out loss is the mean of; a smaller set counts several times, each time with other noise
@@ -78,7 +78,7 @@ def descend(
         loss = model.loss(examples[chosen].to(device), generator)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
-            raise LossNotFinite(f"the loss is {losses[-1]} at step {step}; take a smaller local-learning-rate")
+            raise LossNotFinite(f"the loss is {losses[-1]} at step {step}; take a smaller training.learning-rate")
         if proximal_mu:
             distance = sum((now - before).square().sum() for now, before in zip(parameters, start, strict=True))
             loss = loss + proximal_mu / 2 * distance
@@ -115,18 +115,19 @@ def step_size(step: int, *, peak: float, schedule: str, warm_up: int, steps: int
     return peak * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
 
 
-def step_sizes(settings: Any, server_round: int) -> list[float]:
-    """The learning rates of the `local_steps` steps of a round, by the settings of that name."""
-    first = (server_round - 1) * settings.local_steps
+def step_sizes(settings: GenerativeSettings, server_round: int) -> list[float]:
+    """List the learning rates of a round's steps."""
+    training = settings.training
+    first = (server_round - 1) * training.steps
     return [
         step_size(
             step,
-            peak=settings.local_learning_rate,
-            schedule=settings.learning_rate_schedule,
-            warm_up=settings.warm_up_steps,
+            peak=training.learning_rate,
+            schedule=training.schedule,
+            warm_up=training.warm_up_steps,
             steps=settings.gradient_steps,
         )
-        for step in range(first, first + settings.local_steps)
+        for step in range(first, first + training.steps)
     ]
 
 

@@ -9,20 +9,17 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from fmtda.adaptation.mixture import Mixture
-from fmtda.clients import adaptation, local_part
-from fmtda.clients.identity import Client
-from fmtda.domains.examples import DataError, Examples
+from fmtda.domains.examples import DataError
 from fmtda.inference.adapted_model import AdaptedModel
-from fmtda.inference.client_parts import adaptation_settings, server_network
 from fmtda.inference.pictures import found, read_all
+from fmtda.inference.run_clients import adaptation_settings, algorithm_of, client_of, server_network
 from fmtda.protocol.seeds import client_name
-from fmtda.protocol.settings import Settings, SettingsError
-from fmtda.server import uploads
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.protocol.tables import SettingsError
 from fmtda.server.run_directory import RunDirectory
+from fmtda.strategies.registry import algorithms
 
 
 def adapt(
@@ -38,7 +35,7 @@ def adapt(
     Parameters
     ----------
     run : path
-        Run directory of ``fmtda simulate`` with strategy ``dualadapt``, finished.
+        Run directory of ``fmtda simulate``, finished, of an algorithm that can do this (DualAdapt does).
     examples : path, sequence of paths, or Tensor
         Folder of pictures, or files; or inputs as they are stored: uint8 (N, 3, H, W), or float32 (N, D). Two at least.
     domain : str
@@ -68,28 +65,24 @@ def adapt(
     """
     path = Path(run).expanduser().absolute()
     settings = adaptation_settings(path, device)
-    if settings.strategy != "dualadapt":
+    algorithm = algorithm_of(settings)
+    if not algorithm.adapts_outside:
+        able = " or ".join(each.name for each in algorithms(settings.kind) if each.adapts_outside)
         raise SettingsError(
-            f"{run}: strategy={settings.strategy} adapts to nothing outside its federation; name a run of dualadapt"
+            f"{run}: strategy={settings.strategy} adapts to nothing outside its federation; name a run of {able}"
         )
     inputs = _inputs(examples, settings)
-    source = uploads.read(RunDirectory(path).uploads / uploads.SOURCE_MIXTURE)
-    if source is None:
+    closing = RunDirectory(path).closing()
+    if not closing:
         raise SettingsError(f"{run}: this run has no source mixture; let it end, with: fmtda simulate --resume {path}")
     with tempfile.TemporaryDirectory() as forgotten:
         folder = Path(local).expanduser().absolute() if local is not None else Path(forgotten) / domain
-        nothing = Examples(inputs[:0], torch.zeros(0, dtype=torch.int64))
-        unlabelled = Examples(inputs, torch.full((len(inputs),), -1))
-        client = Client(client_name(domain, 0), settings, settings.rounds + 1, folder, unlabelled, nothing)
-        adaptation.learn(server_network(path, settings), Mixture(**source), client)
-        adaptation.predictors(server_network(path, settings), client)
-        (folder / local_part.PERSONAL).unlink(missing_ok=True)  # an earlier call's
-        if personalise:
-            adaptation.personalise(server_network(path, settings), client)
+        client = client_of(path, settings, client_name(domain, 0), folder, inputs)
+        algorithm.adapt_outside(lambda: server_network(path, settings), closing, client, personalise)
         return AdaptedModel.load(path, domain, folder, device)
 
 
-def _inputs(examples: str | Path | Sequence[str | Path] | Tensor, settings: Settings) -> Tensor:
+def _inputs(examples: str | Path | Sequence[str | Path] | Tensor, settings: AdaptationSettings) -> Tensor:
     if isinstance(examples, Tensor):
         if tuple(examples.shape[1:]) != settings.shape:
             raise DataError(

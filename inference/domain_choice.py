@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmtda.inference.adapted_model import AdaptedModel
-from fmtda.inference.client_parts import adaptation_settings, differs_by_domain, named_clients
+from fmtda.inference.run_clients import adaptation_settings, differs_by_domain, named_clients
 from fmtda.protocol.settings import SettingsError
 
 LOOKED_AT = 64

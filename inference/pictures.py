@@ -19,7 +19,7 @@ from fmtda.domains.image_listing import ENDINGS
 from fmtda.domains.registry import family
 from fmtda.domains.scene_folders import decode_scene
 from fmtda.domains.scene_layouts import Scene
-from fmtda.protocol.settings import Settings
+from fmtda.protocol.settings import AdaptationSettings
 
 AHEAD = 3
 """Batches that are decoded or waiting at once, so that memory stays flat (our choice)."""
@@ -83,7 +83,7 @@ def found(given: Sequence[str | Path]) -> list[Path]:
     return list(files)
 
 
-def decoder(settings: Settings) -> Decode:
+def decoder(settings: AdaptationSettings) -> Decode:
     """How this run's data decode a picture: cropped to the input shape, or stretched to it where labels are maps.
 
     Raises
@@ -97,7 +97,7 @@ def decoder(settings: Settings) -> Decode:
             "model from Python, see docs/python.md"
         )
     _, height, width = settings.shape
-    if family(settings.data).segmentation:
+    if family(settings.data.name).segmentation:
         return partial(_decode_scene, height=height, width=width)
     return partial(decode_picture, height=height, width=width)
 
@@ -125,7 +125,7 @@ def batches(files: Sequence[Path], decode: Decode, size: int) -> Iterator[Batch]
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_all(files: Sequence[Path], settings: Settings) -> tuple[Tensor, list[str]]:
+def read_all(files: Sequence[Path], settings: AdaptationSettings) -> tuple[Tensor, list[str]]:
     """All of them in memory, uint8 (N, 3, H, W), and what was wrong with those that can't be read.
 
     Raises

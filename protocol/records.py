@@ -23,6 +23,7 @@ evaluate    model, config; `start` before the    client, metrics
 Records are made, unpacked and checked here; strategies and the round driver only pass them on.
 """
 
+import json
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -30,7 +31,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fmtda.protocol.settings import RunSettings
-from fmtda.protocol.workloads import read_settings
+from fmtda.protocol.tables import Scalar, flattened
 
 Metrics = Mapping[str, int | float | list[int] | list[float]]
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
@@ -38,6 +39,9 @@ Layout = Mapping[str, tuple[tuple[int, ...], str]]
 
 LARGEST_VALUE = 1e6
 """A parameter above this in size is taken for junk (our choice; trained ones stay below 100)."""
+
+SETTINGS = "fmtda"
+"""The key under which a message's config holds the settings of the run, as JSON."""
 
 SERVER_ROUND = "server-round"
 """The key under which Flower's strategies put the round into a message's config."""
@@ -63,19 +67,16 @@ def from_record(record: ArrayRecord) -> dict[str, torch.Tensor]:
 
 
 def config_record(settings: RunSettings, server_round: int) -> ConfigRecord:
-    """The settings and the round as every message carries them.
+    """Pack the settings and the round as every message carries them.
 
-    Empty texts are left out: Flower can't count their bytes, and they are the defaults.
+    Ours are one JSON text under one key; every other key of the record is Flower's or its strategies'.
     """
-    config = {key: value for key, value in settings.run_config().items() if value != ""}
-    return ConfigRecord({**config, SERVER_ROUND: server_round})
+    return ConfigRecord({SETTINGS: json.dumps(settings.nested()), SERVER_ROUND: server_round})
 
 
-def read_config(record: ConfigRecord) -> tuple[RunSettings, int]:
-    """The settings and the round out of a message's config."""
-    config = dict(record)
-    server_round = int(config.pop(SERVER_ROUND))
-    return read_settings(config), server_round
+def read_config(record: ConfigRecord) -> tuple[dict[str, Scalar], int]:
+    """Unpack the settings, by dotted keys, and the round out of a message's config."""
+    return dict(flattened(json.loads(str(record[SETTINGS])))), int(str(record[SERVER_ROUND]))
 
 
 def layout_of(record: ArrayRecord) -> Layout:

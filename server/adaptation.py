@@ -5,70 +5,86 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, Message, RecordDict
-from flwr.serverapp.strategy import Strategy
-from torch import Tensor
+from flwr.app import ArrayRecord, RecordDict
 
 from fmtda.adaptation.heads import decisive
-from fmtda.adaptation.networks import Network, build
+from fmtda.adaptation.networks import NETWORKS, Network, build
+from fmtda.adaptation.scores import EvaluationCounts, accuracy_by_domain, confusion_by_domain, label_free_by_domain
+from fmtda.domains.examples import DataError
 from fmtda.domains.registry import family
 from fmtda.protocol.records import check_records, config_record, from_record, to_record
+from fmtda.protocol.registry import UnknownName
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.seeds import seed_for
-from fmtda.protocol.settings import Settings
-from fmtda.server import checkpoints, uploads
-from fmtda.server.checkpoints import Checkpoint
+from fmtda.protocol.settings import AdaptationSettings, RunSettings
+from fmtda.protocol.tables import SettingsError
+from fmtda.server import checkpoints
+from fmtda.server.conversation import Cohort, Conversation, as_grid, first_reason
 from fmtda.server.illustration import illustrate
-from fmtda.server.metrics import (
-    accuracy_by_domain,
-    check_counts,
-    confusion_by_domain,
-    label_free_by_domain,
-    summarise,
-)
-from fmtda.server.newcomers import newcomers_of
+from fmtda.server.metrics import ACCURACY, MEAN_IOU, check_counts, newcomers_of, summarise
 from fmtda.server.pretraining import pretrained
-from fmtda.server.roster import Cohort
-from fmtda.server.rounds import Federation, NoClientAnswered, first_reason
+from fmtda.server.run_directory import RunDirectory
 from fmtda.server.source import Source
-from fmtda.server.workload import Counts
-from fmtda.strategies.dual_adapt import DualAdapt
-from fmtda.strategies.registry import STRATEGIES
+from fmtda.server.workload import NoClientAnswered, Workload, line_of
+from fmtda.strategies.algorithm import Algorithm
+from fmtda.strategies.federated import FederatedStrategy
+from fmtda.strategies.registry import algorithm, algorithms
+
+EXTRAS_OFF: Mapping[str, bool] = {"inputs.standardise": False, "inputs.randomise": False, "inputs.scenery": False}
+"""What the plain reference is trained and evaluated with."""
+
+PERSONALISE = "personalise"
+"""The phase of metrics.jsonl in which clients train copies of their own."""
 
 
-class AdaptationRun:
-    """The workload `adaptation`, see `server.workload.Workload`."""
+class AdaptationRun(Workload):
+    """The workload `adaptation`."""
 
-    def __init__(self, settings: Settings) -> None:
+    kind = "adaptation"
+
+    def __init__(self, settings: RunSettings, conversation: Conversation, run: RunDirectory) -> None:
+        super().__init__(settings, conversation, run)
+        assert isinstance(settings, AdaptationSettings)
         self.settings = settings
+        self.algorithm: Algorithm = algorithm(settings.strategy)
 
-    def strategy(self) -> Strategy:
+    @classmethod
+    def check(cls, settings: AdaptationSettings) -> None:
+        """Refuse a network that there isn't, extras that don't go together, and late clients that fit nowhere."""
+        _check_network(settings)
+        _check_inputs(settings)
+        _check_privacy(settings)
+        _check_late(settings)
+        algorithm(settings.strategy).check(settings)
+
+    def strategy(self) -> FederatedStrategy:
         device = choose_device(self.settings.device)
         self.source = Source.load(self.settings, device)
         self.network = new_network(self.settings, device)
-        self.algorithm = STRATEGIES[self.settings.strategy](self.settings, self.network, self.source)
-        return self.algorithm
+        self._strategy: FederatedStrategy = self.algorithm.server(self.settings, self.network, self.source)
+        return self._strategy
 
-    def begin(self, federation: Federation) -> ArrayRecord:
+    def begin(self) -> ArrayRecord:
         """Algorithm 1, line 1: pre-train G and F_g, and measure where the run starts from (round 0)."""
-        settings, progress, network = self.settings, federation.progress, self.network
+        settings, progress, network = self.settings, self.conversation.progress, self.network
+        steps = settings.pretraining
         began = time.perf_counter()
-        plain_settings = settings.changed(standardise=False, randomise=False, scenery=False)
+        plain_settings = settings.changed(EXTRAS_OFF)
         plain_source_only, failures = None, []
         if plain_settings != settings:
             plain = new_network(settings, self.source.device)
-            pretrained(plain, self.source.plain(), settings, settings.plain_steps, "plain reference", progress)
+            pretrained(plain, self.source.plain(), settings, steps.plain_steps, "plain reference", progress)
             plain_source_only, _, failures = self.evaluate_global(
-                federation, to_record(plain.state_dict()), plain_settings, "clients evaluate the plain reference"
+                to_record(plain.state_dict()), plain_settings, "clients evaluate the plain reference"
             )
-        report = pretrained(network, self.source, settings, settings.pretrain_steps, "pre-training", progress)
+        report = pretrained(network, self.source, settings, steps.steps, "pre-training", progress)
         pretraining_seconds = time.perf_counter() - began
         arrays = to_record(network.state_dict())
-        federation.run.keep_pretrained(network.state_dict())
+        self.run.keep_pretrained(network.state_dict())
         source_only, confusion, more_failures = self.evaluate_global(
-            federation, arrays, settings, "clients evaluate the pre-trained model"
+            arrays, settings, "clients evaluate the pre-trained model"
         )
-        federation.write_down(
+        self.run.write_down(
             {
                 "round": 0,
                 "phase": "round",
@@ -82,18 +98,22 @@ class AdaptationRun:
                 "failures": failures + more_failures,
             }
         )
-        checkpoints.write(federation.run.checkpoints, 0, from_record(arrays))
+        checkpoints.write(self.run.checkpoints, 0, from_record(arrays))
         progress.round_done(0, settings.rounds, source_only)
         return arrays
 
     def evaluate_global(
-        self, federation: Federation, arrays: ArrayRecord, settings: Settings, stage: str
+        self, arrays: ArrayRecord, settings: AdaptationSettings, stage: str
     ) -> tuple[dict[str, float], dict[str, list[int]], list[str]]:
-        """Accuracy and confusion by domain of a model as it is, F_g alone, with nothing local to a client; failures."""
-        config = config_record(settings.changed(strategy="source-only"), 0)
-        content = RecordDict({"model": arrays, "config": config})
-        messages = [Message(content, dst_node_id=n, message_type="evaluate") for n in federation.roster.names]
-        phase = federation.ask(stage, messages, self.check_evaluation)
+        """Have a model evaluated as it is, F_g alone, with nothing local to a client.
+
+        Returns
+        -------
+        tuple
+            Accuracy and confusion counts by domain; failures.
+        """
+        messages = self.conversation.messages("evaluate.global", {"model": arrays}, config_record(settings, 0))
+        phase = self.conversation.ask(stage, messages, self.check_evaluation)
         if not phase.replies:
             raise NoClientAnswered(f"no client could evaluate the pre-trained model: {first_reason(phase.failures)}")
         counts = {name: phase.metrics(name) for name in phase.replies}
@@ -103,9 +123,10 @@ class AdaptationRun:
 
     def check_evaluation(self, content: RecordDict) -> None:
         check_records(content)
-        check_counts(content["metrics"], len(self.settings.class_names), family(self.settings.data).segmentation)
+        segmentation = family(self.settings.data.name).segmentation
+        check_counts(dict(content.metric_records["metrics"]), len(self.settings.class_names), segmentation)
 
-    def measured(self, counts: Counts) -> dict[str, Any]:
+    def measured(self, counts: Mapping[str, EvaluationCounts]) -> dict[str, Any]:
         return {
             "accuracy": accuracy_by_domain(counts),
             "confusion": confusion_by_domain(counts),
@@ -113,62 +134,123 @@ class AdaptationRun:
         }
 
     def headline(self, line: Mapping[str, Any]) -> dict[str, float]:
-        return {domain: decisive(heads, self.settings.inference) for domain, heads in line["accuracy"].items()}
+        inference = self.algorithm.inference(self.settings)
+        return {domain: decisive(heads, inference) for domain, heads in line["accuracy"].items()}
 
     def after_training(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
-        """The clients evaluate the model itself."""
+        """Let the clients evaluate the model itself."""
         return arrays
 
-    def state(self) -> dict[str, Tensor]:
-        """Nothing: what a strategy of these adds is in the model."""
-        return {}
+    def round_done(self, line: Mapping[str, Any]) -> None:
+        """Do nothing more."""
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        checkpoint.refuse_other(self.settings.workload)
-
-    def round_done(self, federation: Federation, line: Mapping[str, Any]) -> None:
-        """Nothing more."""
-
-    def finish(self, federation: Federation, arrays: ArrayRecord) -> None:
-        """Keep W_S of the final G, personalise where that is asked for, and ask the clients for examples to show."""
-        if isinstance(self.algorithm, DualAdapt):
-            mixture = self.algorithm.source_mixture(self.settings.rounds + 1, arrays)
-            uploads.keep_source_mixture(federation.run.uploads, mixture)
-        if self.settings.personalise:
-            self._personalise(federation, arrays)
-        pretrained = federation.run.pretrained()
-        if pretrained is not None:
-            illustrate(federation, self.source, pretrained, self._as_evaluated(arrays), self.network)
+    def finish(self, arrays: ArrayRecord) -> None:
+        """Keep what the strategy gives, personalise where that is asked for, and ask for examples to show."""
+        self.run.keep_closing(self._strategy.closing(self.settings.rounds, arrays))
+        if self.algorithm.personalises_in(self.settings):
+            self._personalise(arrays)
+        before = self.run.pretrained()
+        if before is not None:
+            illustrate(self.conversation, self.run, self.source, before, self._as_evaluated(arrays), self.network)
 
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
-        newcomers = newcomers_of(lines, self.settings.inference)
-        return summarise(self.settings, lines, wall_seconds) | ({"newcomers": newcomers} if newcomers else {})
+        inference = self.algorithm.inference(self.settings)
+        newcomers = newcomers_of(lines, inference)
+        summary = summarise(self.settings, inference, adaptation_metric(self.settings), lines, wall_seconds)
+        return summary | ({"newcomers": newcomers} if newcomers else {})
 
-    def _personalise(self, federation: Federation, arrays: ArrayRecord) -> None:
+    def _personalise(self, arrays: ArrayRecord) -> None:
         """Write down how good the clients' own copies are."""
-        config = config_record(self.settings, self.settings.rounds)
-        content = RecordDict({"model": arrays, "config": config})
-        messages = [Message(content, dst_node_id=n, message_type="train.personalise") for n in federation.roster.names]
-        phase = federation.ask("personalising", messages, self.check_evaluation)
-        line = federation.line(self.settings.rounds, "personalise", phase)
-        before = federation.run.metrics()[-1]["accuracy"]
+        rounds = self.settings.rounds
+        config = config_record(self.settings, rounds)
+        messages = self.conversation.messages(f"train.{PERSONALISE}", {"model": arrays}, config)
+        phase = self.conversation.ask("personalising", messages, self.check_evaluation)
+        line = line_of(self, rounds, PERSONALISE, phase)
+        before = self.run.metrics()[-1]["accuracy"]
         own = line["accuracy"]
         line["accuracy"] = {domain: before.get(domain, {}) | own.get(domain, {}) for domain in {**before, **own}}
-        federation.write_down(line)
-        federation.progress.note(
-            "personalised: " + ", ".join(f"{domain} {value:.1f} %" for domain, value in self.headline(line).items())
-        )
+        self.run.write_down(line)
+        reached = ", ".join(f"{domain} {value:.1f} %" for domain, value in self.headline(line).items())
+        self.conversation.progress.note(f"personalised: {reached}")
 
     def _as_evaluated(self, arrays: ArrayRecord) -> ArrayRecord:
         """The final model as the strategy sends it to who predicts."""
         config = config_record(self.settings, self.settings.rounds)
-        one = Cohort([0])
-        (message,) = self.algorithm.configure_evaluate(self.settings.rounds, arrays, config, one)
-        return message.content["model"]
+        one = as_grid(Cohort({0: ""}))
+        (message,) = self._strategy.configure_evaluate(self.settings.rounds, arrays, config, one)
+        return message.content.array_records["model"]
 
 
-def new_network(settings: Settings, device: torch.device) -> Network:
-    """A freshly initialised network of the run's architecture."""
+def new_network(settings: AdaptationSettings, device: torch.device) -> Network:
+    """Make a freshly initialised network of the run's architecture."""
     seed = seed_for(settings.seed, "network")
-    precision = getattr(torch, settings.precision)
-    return build(settings.network, len(settings.class_names), settings.shape, seed, precision).to(device)
+    precision = getattr(torch, settings.network.precision)
+    return build(settings.network.name, len(settings.class_names), settings.shape, seed, precision).to(device)
+
+
+def adaptation_metric(settings: RunSettings) -> str:
+    """Name what a run of domain adaptation measures: `MEAN_IOU` where labels are maps, else `ACCURACY`."""
+    return MEAN_IOU if family(settings.data.name).segmentation else ACCURACY
+
+
+def _check_network(settings: AdaptationSettings) -> None:
+    """Refuse a network that doesn't take the data's inputs or doesn't give its kind of labels; computes nothing."""
+    name = settings.network.name
+    try:
+        NETWORKS[name]
+    except UnknownName as error:
+        raise SettingsError(f"network.name={name}: {error}") from None
+    try:
+        with torch.device("meta"):
+            network = build(name, len(settings.class_names), settings.shape, seed=0).eval()
+            features = network.feature_extractor(torch.zeros(2, *settings.shape))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(
+            f"network.name={name}: doesn't take inputs of {settings.data.input_shape} ({reason})"
+        ) from None
+    if (features.ndim > 2) != family(settings.data.name).segmentation:
+        gives, needs = ("a class a pixel", "one class an input")[:: 1 if features.ndim > 2 else -1]
+        raise SettingsError(f"network.name={name}: gives {gives}, but data.name={settings.data.name} has {needs}")
+
+
+def _check_inputs(settings: AdaptationSettings) -> None:
+    inputs, data = settings.inputs, family(settings.data.name)
+    if inputs.scenery and data.kind != "digits":
+        raise SettingsError(
+            f"inputs.scenery=True: data.name={settings.data.name} knows none, digits alone do; set inputs.scenery=false"
+        )
+    if inputs.scenery and not inputs.randomise:
+        raise SettingsError(
+            "inputs.scenery=True: it is a part of the randomisation; set inputs.randomise=true, or "
+            "inputs.scenery=false too"
+        )
+
+
+def _check_privacy(settings: AdaptationSettings) -> None:
+    """Refuse noise where nothing of what is uploaded would be protected by it."""
+    own = settings.privacy
+    if (settings.private or own.mixture_floor) and not algorithm(settings.strategy).private:
+        given = f"privacy.mixture-floor={own.mixture_floor}"
+        if settings.private:
+            given = f"privacy.noise={own.noise:g}, privacy.mixture-noise={own.mixture_noise:g}"
+        able = " or ".join(each.name for each in algorithms("adaptation") if each.private)
+        raise SettingsError(f"{given}: of what strategy={settings.strategy} uploads nothing is protected; use {able}")
+
+
+def _check_late(settings: AdaptationSettings) -> None:
+    """Refuse clients that join late and don't fit the others, or the rounds."""
+    late, targets, given = set(settings.late_domains), set(settings.target_domains), settings.simulation
+    if not late:
+        return
+    if strangers := sorted(late - targets):
+        raise DataError(
+            f"simulation.late={given.late}: {', '.join(strangers)} is not among data.targets={settings.data.targets}"
+        )
+    if not targets - late:
+        raise DataError(f"simulation.late={given.late}: no target is left that is there from the start")
+    if given.late_round > settings.rounds:
+        raise SettingsError(
+            f"simulation.late-round={given.late_round}: this run has rounds={settings.rounds}; take an earlier one, "
+            "or more rounds"
+        )

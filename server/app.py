@@ -1,46 +1,45 @@
 """The Flower ServerApp: from a run config to a finished run directory."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fmtda.protocol.generative_settings import LOCAL, GenerativeSettings
 from fmtda.protocol.records import to_record
 from fmtda.protocol.runtime import prepare_to_compute
-from fmtda.protocol.settings import RunSettings, SettingsError
+from fmtda.protocol.settings import RunSettings
+from fmtda.protocol.tables import Scalar, SettingsError
 from fmtda.server import checkpoints
-from fmtda.server.adaptation import AdaptationRun
-from fmtda.server.generative import GenerativeRun
-from fmtda.server.metrics import metric_of
+from fmtda.server.conversation import Conversation
+from fmtda.server.loop import Loop
 from fmtda.server.progress import Lines, Progress
-from fmtda.server.roster import Roster
-from fmtda.server.rounds import Federation
 from fmtda.server.run_directory import RunDirectory
 from fmtda.server.startup import check_source, effective_settings
-from fmtda.server.workload import Workload
-from fmtda.strategies.memory import remind
+from fmtda.server.workloads import metric_of, workload_of
+from fmtda.strategies.registry import algorithm
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Flower's own way in: ``flwr run``."""
-    settings = effective_settings(context.run_config)
-    if settings.strategy == LOCAL:
-        raise SettingsError("strategy=local: that is no federation; run it with fmtda generate --local")
+    """Run under Flower's own command, ``flwr run``."""
+    settings = effective_settings(cast(Mapping[str, Scalar], context.run_config))
+    if not algorithm(settings.strategy).federated:
+        raise SettingsError(f"strategy={settings.strategy}: that is no federation; run it with fmtda generate --local")
     check_source(settings)
     if not settings.output:
-        settings = settings.changed(output=str(new_output(settings)))
+        settings = settings.changed({"output": str(new_output(settings))})
     run(grid, settings, Lines(metric_of(settings)))
 
 
 def new_output(settings: RunSettings) -> Path:
-    """A fresh folder for a run that names none: ``runs/DATE-STRATEGY-DATA`` below the working directory."""
-    words = [settings.strategy, settings.data]
-    words = [settings.workload, *words] if isinstance(settings, GenerativeSettings) else words
+    """Name a fresh folder for a run that names none: ``runs/DATE-STRATEGY-DATA`` below the working directory."""
+    words = [settings.strategy.rpartition(":")[2], settings.data.name.rpartition(":")[2]]
+    words = [settings.workload, *words] if settings.workload != settings.kind else words
     return Path.cwd() / "runs" / time.strftime(f"%Y%m%d-%H%M%S-{'-'.join(words)}")
 
 
@@ -56,33 +55,28 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
     """
     prepare_to_compute(settings.server_threads)
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
-    workload: Workload = (GenerativeRun if isinstance(settings, GenerativeSettings) else AdaptationRun)(settings)
-    roster = Roster()
-    federation = Federation(grid, roster, settings, directory, progress, workload)
-    roster.wait(grid, settings)
-    if problems := roster.call(federation.exchange, grid, settings, settings.timeout):
+    conversation = Conversation(grid, settings, progress)
+    conversation.wait()
+    if problems := conversation.introductions(settings.timeout):
         raise SettingsError("\n".join(problems))
-
     checkpoint = checkpoints.latest(directory.checkpoints) if settings.resume else None
-    federation.newcomers.restore(checkpoint.state if checkpoint else {})
-    federation.first_round = checkpoint.round + 1 if checkpoint else 0
-    federation.hold_back(max(1, federation.first_round))
+    first_round = checkpoint.round + 1 if checkpoint else 0
+    directory.begin_at(first_round)
+    conversation.hold_back(max(1, first_round))
+    workload = workload_of(settings, conversation, directory)
     strategy = workload.strategy()
     if checkpoint is None:
-        directory.cut_back(-1)
-        arrays = workload.begin(federation)
+        arrays = workload.begin()
     else:
-        directory.cut_back(checkpoint.round)
         arrays = to_record(checkpoint.model)
         workload.restore(checkpoint)
-        remind(strategy, checkpoint.state)
+        strategy.load_state(checkpoint.state)
         progress.note(f"continuing after round {checkpoint.round}")
-    if federation.first_round <= 1 and hasattr(strategy, "initial"):
+    if first_round <= 1:
         arrays = strategy.initial(arrays)
-    arrays = federation.train(strategy, arrays)
-    workload.finish(federation, arrays)
-    if federation.tracker is not None:
-        federation.tracker.close()
+    arrays = Loop(conversation, directory, workload, strategy).play(first_round, arrays)
+    workload.finish(arrays)
+    directory.close()
     directory.write_summary(workload.summary(directory.metrics(), directory.wall_seconds()))
     progress.note(f"run directory: {directory.path}")
     progress.note(f"look at it with: fmtda report {directory.path}")

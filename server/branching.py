@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import tomli_w
-
-from fmtda.protocol.settings import Scalar, Settings, SettingsError
+from fmtda.protocol.settings import AdaptationSettings, RunSettings
+from fmtda.protocol.tables import Scalar, SettingsError
 from fmtda.server import checkpoints
-from fmtda.server.run_directory import PRETRAINED, RunDirectory, stored_run_config, versions
+from fmtda.server.run_directory import PRETRAINED, RunDirectory, config_text, stored_run_config
 from fmtda.server.startup import effective_settings
 from fmtda.server.writing import MAKE_ROOM
+from fmtda.strategies.registry import algorithm, algorithms
 
 CARRIED = ("checkpoints", "clients", "uploads", "tensorboard", PRETRAINED, "metrics.jsonl")
 """What a run needs to go on and to be reported as a whole; summary, report, samples and logs are made anew."""
@@ -22,7 +22,7 @@ CARRIED = ("checkpoints", "clients", "uploads", "tensorboard", PRETRAINED, "metr
 
 def with_joining(
     run: Path, domain: str, clients: int, rounds: int, changes: Mapping[str, Scalar] | None = None
-) -> Settings:
+) -> RunSettings:
     """The settings of a run in which clients of one more domain join after the last whole round.
 
     Parameters
@@ -45,36 +45,37 @@ def with_joining(
     """
     stored = stored_run_config(run)
     checkpoint = checkpoints.latest(run / "checkpoints")
-    if stored.get("workload") != "adaptation" or stored.get("strategy") != "dualadapt":
+    known = algorithm(str(stored["strategy"]))
+    if known.kind != AdaptationSettings.kind or not known.joins:
+        able = " or ".join(each.name for each in algorithms(AdaptationSettings.kind) if each.joins)
         raise SettingsError(
-            f"{run}: workload={stored.get('workload')}, strategy={stored.get('strategy')}: a domain joins a run of "
-            "dualadapt alone"
+            f"{run}: workload={stored['workload']}, strategy={stored['strategy']}: a domain joins a run of {able} alone"
         )
     if checkpoint is None or checkpoint.round < 1:
         raise SettingsError(f"{run}: no round is whole yet; let it go on, with: fmtda simulate --resume {run}")
-    targets = [name.strip() for name in str(stored["targets"]).split(",")]
+    targets = [name.strip() for name in str(stored["data.targets"]).split(",")]
     if domain in targets:
         raise SettingsError(f"--domain {domain}: this run has it already, beside {', '.join(targets)}; name another")
-    joining = [name for name in str(stored.get("joining", "")).split(",") if name]
-    if joining and checkpoint.round < stored["join-round"]:
+    joining = [name for name in str(stored["simulation.late"]).split(",") if name]
+    if joining and checkpoint.round < stored["simulation.late-round"]:
         raise SettingsError(
-            f"{run}: {stored['joining']} joins in round {stored['join-round']} only, and {checkpoint.round} are done; "
-            f"let that come first, with: fmtda simulate --resume {run}"
+            f"{run}: {stored['simulation.late']} joins in round {stored['simulation.late-round']} only, and "
+            f"{checkpoint.round} are done; let that come first, with: fmtda simulate --resume {run}"
         )
     joins_in = checkpoint.round + 1
     return effective_settings(
         {
             **stored,
             **(changes or {}),
-            "targets": ",".join([*targets, domain]),
-            "joining": ",".join([*joining, *[domain] * clients]),
-            "join-round": joins_in,
+            "data.targets": ",".join([*targets, domain]),
+            "simulation.late": ",".join([*joining, *[domain] * clients]),
+            "simulation.late-round": joins_in,
             "rounds": joins_in + rounds,
         }
     )
 
 
-def branch(run: Path, settings: Settings) -> None:
+def branch(run: Path, settings: RunSettings) -> None:
     """Make ``settings.output`` a run directory that has all of `run` up to its last whole round.
 
     It appears as a whole or not at all; `settings` with ``resume`` then continue it.
@@ -93,9 +94,10 @@ def branch(run: Path, settings: Settings) -> None:
                 shutil.copytree(run / name, aside / name)
             elif (run / name).exists():
                 shutil.copy(run / name, aside / name)
-        config = {**settings.run_config(), "resume": False}
-        (aside / "config.toml").write_text(tomli_w.dumps({"settings": config, "versions": versions()}))
-        RunDirectory(aside).cut_back(checkpoints.latest(aside / "checkpoints").round)
+        (aside / "config.toml").write_text(config_text(settings), encoding="utf-8")
+        carried = checkpoints.latest(aside / "checkpoints")
+        assert carried is not None, "whoever branches has looked for a checkpoint"
+        RunDirectory(aside).cut_back(carried.round)
         if output.exists():
             output.rmdir()  # empty, or it would have been refused
         aside.rename(output)

@@ -6,32 +6,32 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from flwr.app import ArrayRecord, RecordDict
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from fmtda.adaptation.scores import EvaluationCounts
 from fmtda.domains.examples import DataError
 from fmtda.generative.example_kind import Judge
-from fmtda.generative.registry import MODELS, build
+from fmtda.generative.registry import MODELS, MissingExtraError, build
 from fmtda.generative.sampling import draw, steps_to_draw
-from fmtda.protocol.generative_settings import GenerativeSettings
 from fmtda.protocol.records import BadReply, check_records, from_record, to_record
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.seeds import domain_of, generator_for, seed_for
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.settings import GenerativeSettings, RunSettings
+from fmtda.protocol.tables import SettingsError
 from fmtda.server.checkpoints import Checkpoint
+from fmtda.server.conversation import Conversation
 from fmtda.server.metrics import mean
 from fmtda.server.pooled_data import pooled_examples
 from fmtda.server.progress import Progress
-from fmtda.server.rounds import Federation
 from fmtda.server.run_directory import RunDirectory
-from fmtda.server.trackers import Trackers
-from fmtda.server.workload import Counts
+from fmtda.server.workload import Workload
 from fmtda.server.writing import writing
-from fmtda.strategies.generative import strategy_for
+from fmtda.strategies.federated import FederatedStrategy
+from fmtda.strategies.registry import algorithm
 
 AVERAGE = "average."
 """How the moving average's arrays are named in a checkpoint's state."""
@@ -60,7 +60,7 @@ class Results:
         self.average: dict[str, Tensor] = {}
         self.quality: dict[str, Any] | None = None
         self.judge: Judge | None = None
-        self._unjudged = not settings.quality_samples
+        self._unjudged = not settings.samples.quality
 
     def take_in(self, server_round: int, weights: Mapping[str, Tensor]) -> None:
         """Move the average towards the weights after a round; the first time it becomes them.
@@ -68,7 +68,7 @@ class Results:
         With decay d the weights of round r count in proportion to d^(R - r) after round R: the usual moving average
         without its bias towards the start (the correction is Adam's).
         """
-        decay = self.settings.ema_decay
+        decay = self.settings.training.ema_decay
         share = (1 - decay) / (1 - decay**server_round)
         self.average = {
             name: torch.lerp(self.average[name], value, share) if self.average else value.clone()
@@ -107,34 +107,35 @@ class Results:
         progress.stage(stage, steps_to_draw(self.model, count))
         return draw(self.model, count, generator, progress.advance)
 
-    def round_done(self, server_round: int, directory: RunDirectory, tracker: Trackers, progress: Progress) -> None:
+    def round_done(self, server_round: int, directory: RunDirectory, progress: Progress) -> None:
         """Draw a sample for people to look at, where the round has one, and judge it as `measure` does at the end.
 
-        The figures, of ``sample-count`` samples, lie beside the sample as JSON.
+        The figures, of `samples.count` samples, lie beside the sample as JSON.
         """
         settings = self.settings
-        every = settings.sample_every or settings.rounds
+        every = settings.samples.every or settings.rounds
         if server_round % every and server_round != settings.rounds:
             return
         generator = generator_for(settings.seed, "server", server_round, "samples")
-        samples = self.draw(settings.sample_count, generator, f"round {server_round}: sampling", progress)
+        samples = self.draw(settings.samples.count, generator, f"round {server_round}: sampling", progress)
         kind = MODELS[settings.workload].kind
         figures = self._judged(samples, progress) or {}
         numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
         with writing(f"the samples of round {server_round}", directory.samples):
             directory.samples.mkdir(exist_ok=True)
             kind.write(samples, directory.samples / f"round-{server_round:06d}{kind.suffix}", settings)
-            tracker.show("samples", kind.picture(samples, settings), server_round)
+            directory.trackers.show("samples", kind.picture(samples, settings), server_round)
             if numbers:
                 (directory.samples / f"round-{server_round:06d}.json").write_text(json.dumps(numbers) + "\n")
-                tracker.write({f"quality/{key}": float(value) for key, value in numbers.items()}, server_round)
+                curves = {f"quality/{key}": float(value) for key, value in numbers.items()}
+                directory.trackers.write(curves, server_round)
 
     def measure(self, progress: Progress) -> None:
-        """Draw ``quality-samples`` examples and judge them against the clients' real ones."""
+        """Draw `samples.quality` examples and judge them against the clients' real ones."""
         if self._unjudged:
             return
         generator = generator_for(self.settings.seed, "server", self.settings.rounds, "quality")
-        samples = self.draw(self.settings.quality_samples, generator, "sampling to measure quality", progress)
+        samples = self.draw(self.settings.samples.quality, generator, "sampling to measure quality", progress)
         self.quality = self._judged(samples, progress)
 
     def _judged(self, samples: Tensor, progress: Progress) -> dict[str, Any] | None:
@@ -165,9 +166,9 @@ class Results:
         return {
             "workload": settings.workload,
             "strategy": settings.strategy,
-            "data": settings.data,
+            "data": settings.data.name,
             "targets": list(settings.target_domains),
-            "partition": settings.partition,
+            "partition": settings.data.partition,
             "seed": settings.seed,
             "rounds": settings.rounds,
             "clients": settings.clients,
@@ -185,37 +186,55 @@ class Results:
         }
 
 
-class GenerativeRun:
-    """A federation that trains a generative model, see `server.workload.Workload`."""
+class GenerativeRun(Workload):
+    """A federation that trains a generative model."""
 
-    def __init__(self, settings: GenerativeSettings) -> None:
-        self.settings = settings
-        self.results = Results(settings)
+    kind = "generative"
 
-    def strategy(self) -> Strategy:
-        return strategy_for(self.settings, self.results.model)
+    def __init__(self, settings: RunSettings, conversation: Conversation, run: RunDirectory) -> None:
+        super().__init__(settings, conversation, run)
+        self.results = Results(cast(GenerativeSettings, settings))
 
-    def begin(self, federation: Federation) -> ArrayRecord:
-        """Initial weights, by the seed."""
+    @classmethod
+    def check(cls, settings: GenerativeSettings) -> None:
+        """Refuse a model that is not installed, can't be built so, or doesn't learn the data's kind of examples."""
+        algorithm(settings.strategy).check(settings)
+        try:
+            MODELS[settings.workload].kind.check(settings)
+            build(settings.workload, settings, seed=0)
+        except MissingExtraError as error:
+            raise SettingsError(f"workload={settings.workload}: {error}") from None
+        except ValueError as error:  # a model names its settings as its own attributes
+            text = str(error)
+            for name, field in type(settings.model).model_fields.items():
+                text = text.replace(f"{name}=", f"{settings.workload}.{field.alias}=")
+            raise SettingsError(text) from None
+
+    def strategy(self) -> FederatedStrategy:
+        settings = self.results.settings
+        return algorithm(settings.strategy).server(settings, self.results.model)
+
+    def begin(self) -> ArrayRecord:
+        """Give the initial weights, by the seed."""
         return to_record(self.results.model.state_dict())
 
     def check_evaluation(self, content: RecordDict) -> None:
         check_records(content)
-        metrics = content["metrics"]
+        metrics = content.metric_records["metrics"]
         examples, loss = metrics.get("num-examples"), metrics.get("loss")
         if not isinstance(examples, int) or examples < 0:
             raise BadReply(f"num-examples is {examples}, expected a whole number from 0")
         if examples and not isinstance(loss, float):
             raise BadReply(f"loss is {loss}, expected a number")
 
-    def measured(self, counts: Counts) -> dict[str, Any]:
+    def measured(self, counts: Mapping[str, EvaluationCounts]) -> dict[str, Any]:
         return {"loss": loss_by_domain(counts)}
 
     def headline(self, line: Mapping[str, Any]) -> dict[str, float]:
         return line["loss"]
 
     def after_training(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
-        """The clients evaluate the moving average."""
+        """Take the model into the moving average, which the clients evaluate."""
         self.results.take_in(server_round, from_record(arrays))
         return to_record(self.results.average)
 
@@ -225,18 +244,19 @@ class GenerativeRun:
     def restore(self, checkpoint: Checkpoint) -> None:
         self.results.restore(checkpoint)
 
-    def round_done(self, federation: Federation, line: Mapping[str, Any]) -> None:
-        self.results.round_done(line["round"], federation.run, federation.tracker, federation.progress)
+    def round_done(self, line: Mapping[str, Any]) -> None:
+        """Draw a sample where the round has one."""
+        self.results.round_done(line["round"], self.run, self.conversation.progress)
 
-    def finish(self, federation: Federation, arrays: ArrayRecord) -> None:
+    def finish(self, arrays: ArrayRecord) -> None:
         """Measure the quality of samples."""
-        self.results.measure(federation.progress)
+        self.results.measure(self.conversation.progress)
 
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
         return self.results.summary(lines, wall_seconds)
 
 
-def loss_by_domain(counts: Counts) -> dict[str, float]:
+def loss_by_domain(counts: Mapping[str, EvaluationCounts]) -> dict[str, float]:
     """The mean over all held-out examples of a domain's clients."""
     by_domain: dict[str, float] = {}
     for domain in dict.fromkeys(domain_of(name) for name in counts):

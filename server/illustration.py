@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,9 +27,9 @@ from fmtda.domains.registry import family
 from fmtda.protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
 from fmtda.protocol.records import check_records, config_record, from_record, to_record
 from fmtda.protocol.seeds import domain_of, generator_for
-from fmtda.protocol.settings import Settings
-from fmtda.server.roster import Roster
-from fmtda.server.rounds import Federation
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.server.conversation import Conversation
+from fmtda.server.run_directory import RunDirectory
 from fmtda.server.source import Source
 from fmtda.server.writing import writing
 
@@ -69,14 +70,21 @@ def read_illustration(run: Path) -> Illustration | None:
 
 
 def illustrate(
-    federation: Federation, source: Source, before: Mapping[str, Tensor], arrays: ArrayRecord, network: Network
+    conversation: Conversation,
+    run: RunDirectory,
+    source: Source,
+    before: Mapping[str, Tensor],
+    arrays: ArrayRecord,
+    network: Network,
 ) -> None:
     """Ask those that agreed, and write the file; without an answer, write none.
 
     Parameters
     ----------
-    federation
+    conversation
         Whose clients are asked.
+    run
+        Where the file goes.
     source
         For the features of its hold-out.
     before
@@ -86,28 +94,28 @@ def illustrate(
     network
         Of the run's architecture; its weights are overwritten.
     """
-    settings, file = federation.settings, federation.run.path / FILE
+    settings, file = cast(AdaptationSettings, conversation.settings), run.path / FILE
     file.unlink(missing_ok=True)
-    asked = who_shows(federation.roster)
+    asked = who_shows(conversation)
     if not asked:
         return
     config = config_record(settings, settings.rounds)
     content = RecordDict({"model": arrays, "pretrained": to_record(before), "config": config})
     messages = [Message(content, dst_node_id=node_id, message_type="query.illustrate") for node_id in asked]
-    phase = federation.ask("clients show examples", messages, partial(_check, settings, network.feature_size))
+    phase = conversation.ask("clients show examples", messages, partial(_check, settings, network.feature_size))
     if not phase.replies:
         return
-    shown: dict[str, dict[str, list[np.ndarray]]] = {settings.source: {}}
+    shown: dict[str, dict[str, list[np.ndarray]]] = {settings.data.source: {}}
     for name in phase.replies:
         record = phase.replies[name].content["illustration"]
         of_domain = shown.setdefault(domain_of(name), {})
         for key, array in record.items():
             of_domain.setdefault(key, []).append(array.numpy())
     final = {name: value for name, value in from_record(arrays).items() if name in network.state_dict()}
-    shown[settings.source] = _of_source(settings, source, network, {"before": before, "after": final})
+    shown[settings.data.source] = _of_source(settings, source, network, {"before": before, "after": final})
     for of_domain in shown.values():
         of_domain |= {"labels": _alike(of_domain["labels"])} if "labels" in of_domain else {}
-    most = PICTURES_WITH_MAPS if family(settings.data).segmentation else PICTURES
+    most = PICTURES_WITH_MAPS if family(settings.data.name).segmentation else PICTURES
     save = {
         f"{domain}/{key}": np.ascontiguousarray(np.concatenate(parts)[: POINTS if key in ROWS else most])
         for domain, of_domain in shown.items()
@@ -133,27 +141,27 @@ ROWS = ("features-before", "features-after", "classes")
 """Arrays with a row a point of the map; the others have one a picture."""
 
 
-def who_shows(roster: Roster) -> list[int]:
+def who_shows(conversation: Conversation) -> list[int]:
     """The nodes that agreed, of each domain as many in the order of the names as are needed for a map of it."""
     chosen: dict[str, list[int]] = {}
     examples: dict[str, int] = {}
-    for node_id, name in roster.names.items():
+    for node_id, name in conversation.names.items():
         domain = domain_of(name)
         enough = examples.get(domain, 0) >= POINTS or len(chosen.get(domain, [])) >= CLIENTS_OF_A_DOMAIN
-        if node_id in roster.showing and not enough:
+        if node_id in conversation.showing and not enough:
             chosen.setdefault(domain, []).append(node_id)
-            examples[domain] = examples.get(domain, 0) + roster.showing[node_id]
+            examples[domain] = examples.get(domain, 0) + conversation.showing[node_id]
     return [node_id for nodes in chosen.values() for node_id in nodes]
 
 
-def _check(settings: Settings, features: int, content: RecordDict) -> None:
+def _check(settings: AdaptationSettings, features: int, content: RecordDict) -> None:
     check_records(content, "illustration")
-    segmentation = family(settings.data).segmentation
+    segmentation = family(settings.data.name).segmentation
     check_illustration(content["illustration"], len(settings.class_names), features, settings.shape, segmentation)
 
 
 def _of_source(
-    settings: Settings, source: Source, network: Network, states: Mapping[str, Mapping[str, Tensor]]
+    settings: AdaptationSettings, source: Source, network: Network, states: Mapping[str, Mapping[str, Tensor]]
 ) -> dict[str, list[np.ndarray]]:
     """Features of the hold-out, not randomised, under each state of the network."""
     generator = generator_for(settings.seed, "server", "illustration")

@@ -4,19 +4,14 @@ For segmentation every `accuracy` is a mean intersection over union (mIoU), in p
 which of the two it is.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
-
-import torch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from fmtda.adaptation.heads import HEADS, decisive
-from fmtda.domains.registry import family
-from fmtda.protocol.generative_settings import GenerativeSettings
+from fmtda.adaptation.scores import LABEL_FREE, class_iou
 from fmtda.protocol.records import BadReply
-from fmtda.protocol.runtime import repair_torchvision
 from fmtda.protocol.seeds import domain_of
-from fmtda.protocol.settings import RunSettings, Settings
+from fmtda.protocol.settings import AdaptationSettings
 
 ACCURACY, MEAN_IOU, LOSS = "accuracy", "mean-iou", "loss"
 """What a run measures: percents of either kind, or a generative model's loss on held-out examples."""
@@ -24,17 +19,8 @@ ACCURACY, MEAN_IOU, LOSS = "accuracy", "mean-iou", "loss"
 METRIC_NAMES = {ACCURACY: "accuracy", MEAN_IOU: "mIoU", LOSS: "loss"}
 """As people are told."""
 
-Counts = Mapping[str, int | float | list[int]]
 
-
-def metric_of(settings: RunSettings) -> str:
-    """What a run measures: `LOSS` of a generative model, else `MEAN_IOU` where labels are maps, else `ACCURACY`."""
-    if isinstance(settings, GenerativeSettings):
-        return LOSS
-    return MEAN_IOU if family(settings.data).segmentation else ACCURACY
-
-
-def check_counts(counts: Counts, classes: int, segmentation: bool = False) -> None:
+def check_counts(counts: Mapping[str, Any], classes: int, segmentation: bool = False) -> None:
     """Refuse evaluation counts that can't be true.
 
     Parameters
@@ -78,107 +64,31 @@ def check_counts(counts: Counts, classes: int, segmentation: bool = False) -> No
             raise BadReply(f"{key}: the counts don't fit {classes} classes and {examples} examples")
 
 
-def accuracy_by_domain(counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:
-    """Accuracy in percent by domain and head, over all labelled test examples of a domain's clients.
-
-    Where clients send the confusion counts of every head (segmentation), it is the mIoU over all their pixels.
-
-    Parameters
-    ----------
-    counts
-        Each client's evaluation counts by its name. Clients without labels have no ``correct-...`` and don't count.
-    """
-    accuracy: dict[str, dict[str, float]] = {}
-    for domain in dict.fromkeys(domain_of(name) for name in counts):
-        of_domain = [client for name, client in counts.items() if domain_of(name) == domain]
-        for head in HEADS:
-            maps = [client[f"confusion-{head}"] for client in of_domain if f"confusion-{head}" in client]
-            if maps:
-                accuracy.setdefault(domain, {})[head] = mean_iou(_added(maps))
-                continue
-            labelled = [client for client in of_domain if f"correct-{head}" in client]
-            examples = sum(client["num-examples"] for client in labelled)
-            if examples:
-                correct = sum(client[f"correct-{head}"] for client in labelled)
-                accuracy.setdefault(domain, {})[head] = 100 * correct / examples
-    return accuracy
-
-
-def confusion_by_domain(counts: Mapping[str, Counts]) -> dict[str, list[int]]:
-    """The clients' confusion counts added up by domain: row-major, true class by predicted class."""
-    by_domain: dict[str, list[list[int]]] = {}
-    for name, client in counts.items():
-        if "confusion" in client:
-            by_domain.setdefault(domain_of(name), []).append(client["confusion"])
-    return {domain: _added(confusions) for domain, confusions in by_domain.items()}
-
-
-LABEL_FREE = {"entropy": "entropy in nats", "agreement": "agreement of F_g and F_l", "log-likelihood": "log-likelihood"}
-"""What a client reports without a label, and as people are told."""
-
-
-def label_free_by_domain(counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:
-    """What the clients report without labels, by domain: a mean over its clients, weighted by their examples."""
-    by_domain: dict[str, dict[str, float]] = {}
-    for domain in dict.fromkeys(domain_of(name) for name in counts):
-        of_domain = [c for name, c in counts.items() if domain_of(name) == domain and c["num-examples"]]
-        for key in LABEL_FREE:
-            known = [client for client in of_domain if key in client]
-            if examples := sum(client["num-examples"] for client in known):
-                total = sum(client["num-examples"] * client[key] for client in known)
-                by_domain.setdefault(domain, {})[key] = total / examples
-    return by_domain
-
-
-def mean_iou(confusion: list[int]) -> float:
-    """Mean intersection over union in percent, over the classes that are there or predicted, by torchmetrics."""
-    return 100 * _jaccard(confusion, "macro").item()
-
-
-def class_iou(confusion: list[int], classes: Sequence[str]) -> dict[str, float]:
-    """Intersection over union of each class in percent; 0 for one that is neither there nor predicted."""
-    return dict(zip(classes, (100 * _jaccard(confusion, "none")).tolist(), strict=True))
-
-
-def _jaccard(confusion: list[int], average: Literal["macro", "none"]) -> torch.Tensor:
-    repair_torchvision()  # torchmetrics imports it
-    from torchmetrics.classification import MulticlassJaccardIndex
-
-    classes = math.isqrt(len(confusion))
-    metric = MulticlassJaccardIndex(classes, average=average)
-    metric.confmat = torch.tensor(confusion).reshape(classes, classes)
-    metric._update_count = 1  # its counts came over the wire and not through update()
-    return metric.compute()
-
-
-def _added(counts: list[list[int]]) -> list[int]:
-    return [sum(column) for column in zip(*counts, strict=True)]
-
-
-def summarise(settings: Settings, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
+def summarise(
+    settings: AdaptationSettings, inference: str, metric: str, lines: list[dict[str, Any]], wall_seconds: float
+) -> dict[str, Any]:
     """The contents of summary.json out of all lines of metrics.jsonl."""
     start, rounds = lines[0], [line for line in lines if line["phase"] == "round" and line["round"] > 0]
     whole = [line for line in rounds if line.get("evaluated", True)]  # what a round costs, evaluation included
     heads = {domain: dict(by_head) for domain, by_head in lines[-1]["accuracy"].items()}
-    accuracy = {domain: decisive(by_head, settings.inference) for domain, by_head in heads.items()}
-    metric = metric_of(settings)
+    accuracy = {domain: decisive(by_head, inference) for domain, by_head in heads.items()}
     iou = {}
     if metric == MEAN_IOU:
         iou["class_iou"] = {d: class_iou(c, settings.class_names) for d, c in lines[-1]["confusion"].items()}
     private = {}
     if settings.private:
-        private["privacy"] = {"delta": settings.privacy_delta, "epsilon": epsilon_by_client(lines)}
+        private["privacy"] = {"delta": settings.privacy.delta, "epsilon": epsilon_by_client(lines)}
     return {
         "workload": settings.workload,
         "strategy": settings.strategy,
         "preset": settings.preset,
-        "data": settings.data,
-        "source": settings.source,
+        "data": settings.data.name,
+        "source": settings.data.source,
         "targets": list(settings.target_domains),
         "seed": settings.seed,
         "rounds": settings.rounds,
         "clients": settings.clients,
-        "inference": settings.inference,
+        "inference": inference,
         "metric": metric,
         "accuracy": accuracy,
         "average_accuracy": mean(accuracy.values()) if set(start["source_only"]) <= set(accuracy) else None,
@@ -210,6 +120,27 @@ def epsilon_by_client(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if "epsilon" in client["train"]
     }
     return dict(sorted(found.items()))
+
+
+def newcomers_of(lines: Iterable[Mapping[str, Any]], inference: str) -> dict[str, Any]:
+    """What summary.json says of the clients that joined late, out of the lines of metrics.jsonl.
+
+    Returns
+    -------
+    dict
+        By client: the round in which it `joined`, its neighbours `nearest` then, and by the number of rounds since the
+        accuracy of its domain in percent, `accuracy_after`; empty where nobody has labels.
+    """
+    found: dict[str, Any] = {}
+    for line in lines:
+        for name, news in line.get("newcomers", {}).items():
+            found.setdefault(name, {"joined": news["joined"], "nearest": news["nearest"], "accuracy_after": {}})
+        for name, newcomer in found.items():
+            heads = line["accuracy"].get(domain_of(name))
+            if heads and line.get("evaluated", True) and line["phase"] == "round":
+                after = str(line["round"] - newcomer["joined"])
+                newcomer["accuracy_after"][after] = decisive(heads, inference)
+    return found
 
 
 def mean(values: Any) -> float | None:

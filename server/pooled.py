@@ -15,18 +15,16 @@ from torch import Tensor
 
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.generative.training import LossNotFinite, descend, held_out_loss, step_sizes
-from fmtda.protocol.generative_settings import GenerativeSettings
 from fmtda.protocol.moments import moments_of, restore_moments
 from fmtda.protocol.runtime import prepare_to_compute
 from fmtda.protocol.seeds import generator_for
+from fmtda.protocol.settings import GenerativeSettings
 from fmtda.server import checkpoints
 from fmtda.server.generative import Results, loss_by_domain
 from fmtda.server.pooled_data import held_out_by_client, pooled_examples
 from fmtda.server.progress import Progress
-from fmtda.server.rounds import RunStopped
 from fmtda.server.run_directory import RunDirectory
-from fmtda.server.trackers import Trackers
-from fmtda.server.writing import writing
+from fmtda.server.workload import RunStopped
 
 
 def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory:
@@ -43,7 +41,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
     results = Results(settings)
     model = copy.deepcopy(results.model)
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.local_learning_rate, fused=True)
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.training.learning_rate, fused=True)
     checkpoint = checkpoints.latest(directory.checkpoints) if settings.resume else None
     if checkpoint is not None:
         results.restore(checkpoint)
@@ -51,13 +49,12 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
         restore_moments(optimiser, model, checkpoint.state)
         progress.note(f"continuing after round {checkpoint.round}")
     first_round = checkpoint.round + 1 if checkpoint else 1
-    directory.cut_back(first_round - 1)
-    tracker = Trackers(settings, directory.path, first_round)
+    directory.begin_at(first_round)
 
     examples, _ = pooled_examples(settings)
     held_out = held_out_by_client(settings)
     for server_round in range(first_round, settings.rounds + 1):
-        progress.stage(f"round {server_round}: training", settings.local_steps)
+        progress.stage(f"round {server_round}: training", settings.training.steps)
         generator = generator_for(settings.seed, "pooled", server_round, "generative training")
         began_round = time.perf_counter()
         try:
@@ -65,10 +62,10 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
                 model,
                 optimiser,
                 examples,
-                shuffled_batches(len(examples), settings.local_batch, settings.local_steps, generator),
+                shuffled_batches(len(examples), settings.training.batch, settings.training.steps, generator),
                 step_sizes(settings, server_round),
                 generator,
-                gradient_clip=settings.gradient_clip,
+                gradient_clip=settings.training.gradient_clip,
                 on_step=progress.advance,
             )
         except LossNotFinite as error:
@@ -85,15 +82,13 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
             "train": {"loss": loss},
             "server_seconds": seconds,
         }
-        with writing(f"the metrics of round {server_round}", directory.path):
-            directory.append_metrics(line)
-            tracker.log(line)
-        results.round_done(server_round, directory, tracker, progress)
+        directory.write_down(line)
+        results.round_done(server_round, directory, progress)
         state = {**results.state(), **moments_of(optimiser, model)}
         checkpoints.write(directory.checkpoints, server_round, weights, state, workload=settings.workload)
         progress.round_done(server_round, settings.rounds, line["loss"])
     results.measure(progress)
-    tracker.close()
+    directory.close()
     directory.write_summary(results.summary(directory.metrics(), directory.wall_seconds()))
     progress.note(f"run directory: {directory.path}")
     progress.note(f"look at it with: fmtda report {directory.path}")

@@ -6,8 +6,8 @@ from torch import Tensor
 from fmtda.domains.partition import held_out_share, limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
 from fmtda.generative.registry import MODELS
-from fmtda.protocol.generative_settings import GenerativeSettings
 from fmtda.protocol.seeds import client_names, domain_of
+from fmtda.protocol.settings import GenerativeSettings
 
 
 def pooled_examples(settings: GenerativeSettings) -> tuple[Tensor, Tensor]:
@@ -15,12 +15,13 @@ def pooled_examples(settings: GenerativeSettings) -> tuple[Tensor, Tensor]:
 
     Labels, int64 (N,), are -1 where they are unknown; no training sees them.
     """
-    data, kind = family(settings.data), MODELS[settings.workload].kind
+    data, kind = family(settings.data.name), MODELS[settings.workload].kind
     pooled, labels = [], []
     for domain in settings.target_domains:
         examples = data.load(domain, "train", spec_of(settings))
         known = split_labels(examples)
-        (kept,) = limited_split(known, settings.target_limit, 1, "iid", settings.alpha, settings.seed, 1, domain)
+        how = ("iid", settings.data.alpha, settings.seed, 1)
+        (kept,) = limited_split(known, settings.data.target_limit, 1, *how, domain)
         pooled.append(kind.examples(examples.select(kept).inputs, settings))
         labels.append(torch.from_numpy(known[kept]))
     return torch.cat(pooled), torch.cat(labels)
@@ -28,7 +29,7 @@ def pooled_examples(settings: GenerativeSettings) -> tuple[Tensor, Tensor]:
 
 def held_out_by_client(settings: GenerativeSettings) -> dict[str, Tensor]:
     """The test examples of every client by its name."""
-    data, kind = family(settings.data), MODELS[settings.workload].kind
+    data, kind = family(settings.data.name), MODELS[settings.workload].kind
     names = client_names(settings.target_domains, settings.clients)
     held_out = {}
     for domain in settings.target_domains:

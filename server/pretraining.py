@@ -4,9 +4,10 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,17 +19,14 @@ from fmtda.adaptation.accuracy import accuracy
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.networks import Network
 from fmtda.protocol.seeds import generator_for
-from fmtda.protocol.settings import Settings
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.protocol.tables import Affects, compared
 from fmtda.server.progress import Progress
 from fmtda.server.source import Source
 from fmtda.server.writing import writing
 
-DECIDING = (
-    "data source classes input-shape source-limit seed hold-out network precision pretrain-batch "
-    "pretrain-learning-rate weight-decay server-threads device"
-).split()
-"""Settings that decide, beside the source's extras and the number of steps, what pre-training gives."""
-
+DECIDED_APART = ("inputs.", "pretraining.steps", "pretraining.plain-steps")
+"""Settings that decide too, but of which a stage may use others than the run's: the stage's own are taken."""
 
 DIGESTED = 64
 """Examples that stand for a source where networks are kept."""
@@ -43,7 +41,7 @@ class Batches(Protocol):
 
 
 def pretrained(
-    network: Network, source: Source, settings: Settings, steps: int, stage: str, progress: Progress
+    network: Network, source: Source, settings: AdaptationSettings, steps: int, stage: str, progress: Progress
 ) -> dict[str, float]:
     """Pre-train a network in place as the settings say, or read it from `base-dir` if an equal one was trained before.
 
@@ -55,7 +53,7 @@ def pretrained(
     Raises
     ------
     WriteError
-        If `base-dir` can't be written to.
+        If `pretraining.base-dir` can't be written to.
     """
     kept = _kept_in(settings, source, steps, stage)
     if kept is not None:
@@ -73,9 +71,9 @@ def pretrained(
         network,
         source,
         steps=steps,
-        batch_size=settings.pretrain_batch,
-        learning_rate=settings.pretrain_learning_rate,
-        weight_decay=settings.weight_decay,
+        batch_size=settings.pretraining.batch,
+        learning_rate=settings.pretraining.learning_rate,
+        weight_decay=settings.pretraining.weight_decay,
         generator=generator_for(settings.seed, "server", 0, stage),
         on_step=lambda step, total: progress.advance(1),
     )
@@ -100,12 +98,16 @@ def _read(kept: Path, network: Network) -> dict[str, float] | None:
         return None
 
 
-def _kept_in(settings: Settings, source: Source, steps: int, stage: str) -> Path | None:
-    """The file that an equally pre-trained network is kept in; None without `base-dir`."""
-    if not settings.base_dir:
+def _kept_in(settings: AdaptationSettings, source: Source, steps: int, stage: str) -> Path | None:
+    """The file that an equally pre-trained network is kept in; None without `pretraining.base-dir`."""
+    if not settings.pretraining.base_dir:
         return None
-    config = settings.run_config()
-    deciding = {key: config[key] for key in DECIDING} | {
+    deciding: dict[str, Any] = {
+        key: value
+        for key, value in compared(settings, {Affects.PRETRAINING}).items()
+        if not key.startswith(DECIDED_APART)
+    }
+    deciding |= {
         "extras": [source.standardise, source.randomise, source.backgrounds is not None],
         "steps": steps,
         "stage": stage,
@@ -113,7 +115,8 @@ def _kept_in(settings: Settings, source: Source, steps: int, stage: str) -> Path
         "torch": torch.__version__,
     }
     digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
-    return Path(settings.base_dir) / f"{settings.network}-{settings.source}-seed-{settings.seed}-{digest}.safetensors"
+    name = re.sub(r"[^\w.-]", "-", f"{settings.network.name}-{settings.data.source}-seed-{settings.seed}-{digest}")
+    return Path(settings.pretraining.base_dir) / f"{name}.safetensors"
 
 
 def _digest(source: Source) -> str:

@@ -77,7 +77,7 @@ class RoundClock:
         return f"; about {(now - began) / (server_round - first_round) * (rounds - server_round):.0f} s left"
 
 
-def describe(reached: Mapping[str, float], metric: str) -> str:
+def describe(reached: Mapping[str, float] | None, metric: str) -> str:
     """``accuracy blend 81.2 %, fonts 77.0 %``, or with another metric's name and unit."""
     if reached is None:
         return "not evaluated"

@@ -11,7 +11,7 @@
     summary.json     written at the end
     checkpoints/     the global model after the last rounds, and what else the server needs to go on
     tensorboard/     the same metrics as curves
-    uploads/         what DualAdapt's clients last uploaded, and the last W_S
+    uploads/         what clients last uploaded beside a whole model, and what the server kept to go with it
     trackers.json    the run's ids in MLflow and Weights & Biases, where these are used
     clients/         what stays with each simulated client
 """
@@ -21,16 +21,21 @@ import os
 import time
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 import torch
+from flwr.app import Message
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fmtda.protocol.settings import RunSettings, SettingsError
+from fmtda.protocol.records import from_record
+from fmtda.protocol.settings import RunSettings
+from fmtda.protocol.tables import Affects, SettingsError, compared, flattened
+from fmtda.server.trackers import Trackers
 from fmtda.server.writing import WriteError, writing
 
 FLOWER_LOG = "flower.log"
@@ -41,16 +46,21 @@ PRETRAINED = "pretrained.safetensors"
 BEFORE_THE_RUN = {FLOWER_LOG, ".config.toml.writing"}
 """What a folder may hold and still be new: the log, and what a kill in the very first moment left."""
 
-MAY_CHANGE = {"output", "data-dir", "base-dir", "resume", "rounds", "evaluate-every", "trackers"}
-MAY_CHANGE |= {"timeout", "join-timeout", "in-flight"}
-"""Keys that a resumed run may be given anew; `rounds` may only grow."""
+UPLOADED = "uploaded.safetensors"
+"""In a folder of the client's name below `uploads`, laid out as the client keeps it: a group of tensors a record."""
+
+UNCHANGED = {Affects.PRETRAINING, Affects.RESULT}
+"""What a resumed run may not be given anew; it may be longer."""
 
 
 class RunDirectory:
     """The files of one run below `path`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: RunSettings | None = None) -> None:
         self.path = path
+        self._settings = settings
+        self._trackers: Trackers | None = None
+        self._first_round = 0
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.samples = path / "samples"
@@ -70,9 +80,9 @@ class RunDirectory:
         path = Path(settings.output)
         refuse_unusable_output(path)
         make_folder(path)
-        run = cls(path)
+        run = cls(path, settings)
         try:
-            run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": versions()}))
+            run._write("config.toml", config_text(settings))
         except WriteError as error:
             raise SettingsError(f"output={path}: {error}") from None
         return run
@@ -87,8 +97,8 @@ class RunDirectory:
             If there is no run, or it was made with other settings; the message names them.
         """
         refuse_other_settings(settings)
-        run = cls(Path(settings.output))
-        run._write("config.toml", tomli_w.dumps({"settings": settings.run_config(), "versions": versions()}))
+        run = cls(Path(settings.output), settings)
+        run._write("config.toml", config_text(settings))
         return run
 
     def keep_pretrained(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -104,6 +114,74 @@ class RunDirectory:
             return load_file(self.path / PRETRAINED)
         except (OSError, SafetensorError):
             return None
+
+    def begin_at(self, first_round: int) -> None:
+        """Say which round is the first that is written; what an interrupted run left from there on is taken away."""
+        self._first_round = first_round
+        self.cut_back(first_round - 1)
+
+    @property
+    def trackers(self) -> Trackers:
+        """Where the run's curves go; begun with the first line."""
+        if self._trackers is None:
+            assert self._settings is not None, "a directory that was only opened to be read writes no curves"
+            self._trackers = Trackers(self._settings, self.path, self._first_round)
+        return self._trackers
+
+    def write_down(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl and to the curves.
+
+        Raises
+        ------
+        WriteError
+            If the system refuses; earlier lines and checkpoints stay as they are.
+        """
+        with writing(f"the metrics of round {line['round']}", self.path):
+            self.append_metrics(line)
+            self.trackers.log(line)
+
+    def close(self) -> None:
+        """End the curves."""
+        if self._trackers is not None:
+            self._trackers.close()
+
+    def keep_uploads(self, replies: Mapping[str, Message]) -> None:
+        """Write the arrays of every reply, by client name; what others sent in earlier rounds stays.
+
+        The server alone can then predict for a domain whose client keeps the rest to itself, tell which domain pictures
+        look like, and a new domain can be adapted to after the run. Raises `WriteError` where the system refuses.
+        """
+        for name, reply in replies.items():
+            tensors = {
+                f"{record}.{array}": tensor
+                for record, arrays in reply.content.array_records.items()
+                for array, tensor in from_record(arrays).items()
+            }
+            self._write_tensors("the uploads", self.uploads / name / UPLOADED, tensors)
+
+    def keep_closing(self, kept: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Write what the server keeps to go with the uploads, by file name; raises as `keep_uploads`."""
+        for name, tensors in kept.items():
+            self._write_tensors("the uploads", self.uploads / f"{name}.safetensors", tensors)
+
+    def closing(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Read what `keep_closing` wrote; empty where there is nothing."""
+        found = {}
+        for file in sorted(self.uploads.glob("*.safetensors")):
+            with suppress(FileNotFoundError, SafetensorError):
+                found[file.stem] = load_file(file)
+        return found
+
+    def senders(self) -> list[str]:
+        """List the clients whose uploads are kept, sorted by name."""
+        return sorted(f.parent.relative_to(self.uploads).as_posix() for f in self.uploads.glob(f"*/*/{UPLOADED}"))
+
+    def _write_tensors(self, what: str, file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+        aside = file.with_name(f".{file.name}.{os.getpid()}")
+        with writing(what, file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
+            aside.rename(file)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl, with the seconds since the one before or since the run was opened."""
@@ -183,8 +261,8 @@ def refuse_other_settings(settings: RunSettings) -> None:
         Naming the key, both values, and what to do.
     """
     stored = stored_run_config(Path(settings.output))
-    for key, value in settings.run_config().items():
-        if key not in MAY_CHANGE and stored.get(key) != value:
+    for key, value in compared(settings, UNCHANGED).items():
+        if stored.get(key) != value:
             raise SettingsError(
                 f"{key}={value}: the run in {settings.output} has {key}={stored.get(key)}; "
                 "resume it with its own settings, or start a new run in another folder"
@@ -201,17 +279,28 @@ def refuse_other_settings(settings: RunSettings) -> None:
 
 
 def stored_run_config(path: Path) -> dict[str, Any]:
-    """The settings of the run in a folder, as a flat run config.
+    """Read the settings of the run in a folder, by dotted keys.
 
     Raises
     ------
     SettingsError
-        If the folder holds no run.
+        If the folder holds no run, or one of a version of fmtda whose settings were no tables.
     """
     try:
-        return tomllib.loads((path / "config.toml").read_text())["settings"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+        settings = config["settings"]
+    except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         raise SettingsError(f"{path}: no run here (no readable config.toml)") from None
+    if not isinstance(settings.get("data"), dict):
+        made_with = config.get("versions", {}).get("fmtda", "an earlier version")
+        raise SettingsError(f"{path}: this run was made by fmtda {made_with} and wants that version; start a new run")
+    return dict(flattened(settings))
+
+
+def config_text(settings: RunSettings) -> str:
+    """Make the text of config.toml; whoever copies a run never copies that it was resumed."""
+    tables = {**settings.nested(), "resume": False}
+    return tomli_w.dumps({"settings": tables, "versions": versions()})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.photographs import patches
 from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.seeds import seed_for
-from fmtda.protocol.settings import Settings
+from fmtda.protocol.settings import AdaptationSettings
 
 LEAST_EXAMPLES = 20
 """Labelled examples below which no network is trained (our choice)."""
@@ -57,7 +57,7 @@ class Source:
     device: torch.device
 
     @classmethod
-    def load(cls, settings: Settings, device: torch.device) -> "Source":
+    def load(cls, settings: AdaptationSettings, device: torch.device) -> "Source":
         """Load the source domain's training part and split off the hold-out, by the seed.
 
         Raises
@@ -65,18 +65,20 @@ class Source:
         DataError
             If it can't be read, or has too few labelled examples to train on; unlabelled ones are left out.
         """
-        data = family(settings.data)
-        domain = data.load(settings.source, "train", spec_of(settings))
-        examples = domain.with_known_labels().limited(settings.source_limit, seed_for(settings.seed, "source limit"))
+        data, given = family(settings.data.name), settings.data
+        domain = data.load(given.source, "train", spec_of(settings))
+        examples = domain.with_known_labels().limited(
+            settings.data.source_limit, seed_for(settings.seed, "source limit")
+        )
         if len(examples) < LEAST_EXAMPLES or not examples.labelled:
             raise DataError(
-                f"source {settings.source}: {len(examples)} examples (source-limit={settings.source_limit}), "
+                f"source {given.source}: {len(examples)} examples (data.source-limit={given.source_limit}), "
                 f"{'labelled' if examples.labelled else 'none labelled'}; {LEAST_EXAMPLES} labelled ones are needed"
             )
         order = np.random.default_rng(seed_for(settings.seed, "hold-out")).permutation(len(examples))
-        cut = max(1, round(settings.hold_out * len(examples)))
+        cut = max(1, round(given.hold_out * len(examples)))
         backgrounds = None
-        if settings.randomise and settings.scenery:
+        if settings.inputs.randomise and settings.inputs.scenery:
             seed = seed_for(settings.seed, "backgrounds") % 2**31
             backgrounds = patches(BACKGROUNDS, settings.shape[-1], seed, "source").to(device)
         return cls(
@@ -84,8 +86,8 @@ class Source:
             watched=examples.select(np.sort(order[:cut])),
             look=WATCHED[data.kind],
             augmentation=AUGMENTATIONS[data.kind],
-            standardise=settings.standardise,
-            randomise=settings.randomise,
+            standardise=settings.inputs.standardise,
+            randomise=settings.inputs.randomise,
             backgrounds=backgrounds,
             device=device,
         )

@@ -115,7 +115,7 @@ class MLflow:
         place = (folder / "mlflow").as_uri() if own else None
         number = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT, place)
         self._run = self._client.create_run(number, run_name=folder.name).info.run_id
-        for key, value in settings.run_config().items():
+        for key, value in settings.flat().items():
             self._client.log_param(self._run, key, value)
         _keep_id(folder, "mlflow", self._run)
 
@@ -147,7 +147,7 @@ class WeightsAndBiases:
             resume="allow",
             dir=str(folder),
             mode=asked or ("online" if wandb.api.api_key else "offline"),
-            config=settings.run_config(),
+            config=settings.flat(),
             settings=wandb.Settings(console="off", silent=True),
         )
 

@@ -1,47 +1,91 @@
-"""What the round driver asks of a workload: where a run begins, what its rounds measure, what else the server keeps.
+"""What the round loop asks of a workload: where a run begins, what its rounds measure, what else the server keeps.
 
-`server.adaptation` and `server.generative` are the two there are.
+`server.adaptation` and `server.generative` are the two kinds there are; neither they nor this know the loop.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, ClassVar
 
 from flwr.app import ArrayRecord, RecordDict
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from fmtda.adaptation.scores import EvaluationCounts
+from fmtda.protocol.settings import RunSettings
 from fmtda.server.checkpoints import Checkpoint
-
-if TYPE_CHECKING:
-    from fmtda.server.rounds import Federation
-
-Counts = Mapping[str, Mapping[str, int | float | list[int]]]
-"""The metrics of every client's evaluation by its name."""
+from fmtda.server.conversation import Conversation, Phase
+from fmtda.server.run_directory import RunDirectory
+from fmtda.strategies.federated import FederatedStrategy
 
 
-class Workload(Protocol):
-    """One run's side of what differs between workloads."""
+class RunStopped(RuntimeError):
+    """A run that can't go on; the message says why, and what was reached stays in the run directory."""
 
-    def strategy(self) -> Strategy:
-        """The run's strategy; called once the clients are there, before anything else."""
 
-    def begin(self, federation: "Federation") -> ArrayRecord:
-        """The global model before the first round."""
+class NoClientAnswered(RunStopped):
+    """A phase in which not one reply could be used; the message gives the first reason."""
 
+
+class Workload(ABC):
+    """One run's side of what differs between kinds of workloads.
+
+    Parameters
+    ----------
+    settings
+        The run's.
+    conversation
+        With the clients, who are there.
+    run
+        The run directory.
+
+    Attributes
+    ----------
+    kind : str
+        Of the settings that it serves.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, settings: RunSettings, conversation: Conversation, run: RunDirectory) -> None:
+        self.conversation, self.run = conversation, run
+
+    @classmethod
+    @abstractmethod
+    def check(cls, settings: Any) -> None:
+        """Refuse settings that don't go together, before anything starts.
+
+        Raises
+        ------
+        SettingsError, DataError
+        """
+
+    @abstractmethod
+    def strategy(self) -> FederatedStrategy:
+        """Make the server's side of the run's algorithm; called once, before anything else."""
+
+    @abstractmethod
+    def begin(self) -> ArrayRecord:
+        """Make the global model before the first round."""
+
+    @abstractmethod
     def check_evaluation(self, content: RecordDict) -> None:
         """Refuse an evaluation that can't be true, by raising `protocol.records.BadReply`."""
 
-    def measured(self, counts: Counts) -> dict[str, Any]:
-        """What the clients' evaluations add up to: fields of a line of metrics.jsonl."""
+    @abstractmethod
+    def measured(self, counts: Mapping[str, EvaluationCounts]) -> dict[str, Any]:
+        """Add up the clients' evaluations, given by name: fields of a line of metrics.jsonl."""
 
+    @abstractmethod
     def headline(self, line: Mapping[str, Any]) -> dict[str, float]:
-        """What a person is told of a line, by domain."""
+        """Say what a person is told of a line, by domain."""
 
+    @abstractmethod
     def after_training(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
         """Take in the new global model; returns what the clients evaluate."""
 
     def state(self) -> dict[str, Tensor]:
-        """What lives from round to round beside the global model."""
+        """Name what lives from round to round beside the global model and the strategy's own."""
+        return {}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint: refuse one of another workload or model, and take back what `state` gave.
@@ -51,12 +95,42 @@ class Workload(Protocol):
         SettingsError
             If the checkpoint is not this run's.
         """
+        checkpoint.refuse_other(self.conversation.settings.workload)
 
-    def round_done(self, federation: "Federation", line: Mapping[str, Any]) -> None:
-        """Called after a round was written down, before its checkpoint."""
+    @abstractmethod
+    def round_done(self, line: Mapping[str, Any]) -> None:
+        """Do what follows a round that was written down, before its checkpoint."""
 
-    def finish(self, federation: "Federation", arrays: ArrayRecord) -> None:
-        """What follows the last round."""
+    @abstractmethod
+    def finish(self, arrays: ArrayRecord) -> None:
+        """Do what follows the last round."""
 
+    @abstractmethod
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
-        """The contents of summary.json out of all lines of metrics.jsonl."""
+        """Make the contents of summary.json out of all lines of metrics.jsonl."""
+
+
+def line_of(
+    workload: Workload, server_round: int, phase: str, evaluation: Phase, training: Phase | None = None
+) -> dict[str, Any]:
+    """Make one line of metrics.jsonl. Train and evaluation bytes and seconds of a client are added up."""
+    training = training or Phase()
+    counts = {name: evaluation.metrics(name) for name in evaluation.replies}
+    clients = {}
+    for name in sorted({*training.down, *evaluation.down}):
+        trained, evaluated = training.metrics(name), evaluation.metrics(name)
+        clients[name] = {
+            "up": training.up.get(name, 0) + evaluation.up.get(name, 0),
+            "up_training": training.up.get(name, 0),
+            "down": training.down.get(name, 0) + evaluation.down.get(name, 0),
+            "seconds": trained.pop("seconds", 0.0) + evaluated.pop("seconds", 0.0),
+            "train": trained,
+            "evaluate": {key: value for key, value in evaluated.items() if not key.startswith("confusion")},
+        }
+    return {
+        "round": server_round,
+        "phase": phase,
+        **workload.measured(counts),
+        "clients": clients,
+        "failures": training.failures + evaluation.failures,
+    }

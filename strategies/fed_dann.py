@@ -2,11 +2,16 @@
 
 Ganin et al., "Domain-adversarial training of neural networks", JMLR 2016. A client has no source, so the server sends
 it the features of one source batch a local step: (steps, rows, D) floats, which count among the bytes. G and the
-discriminator are averaged, and the average is fine-tuned on the source. The client's side is
-`clients.domain_adversarial`.
+discriminator are averaged, and the average is fine-tuned on the source.
+
+Our choice: BatchNorm keeps its statistics on the clients, as the server's source features were made with them;
+otherwise the discriminator would tell the mode and not the domain.
 """
 
+import time
 from collections.abc import Iterable
+from statistics import fmean
+from typing import ClassVar, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -14,21 +19,77 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmtda.adaptation.domain_adversarial import Discriminated, Discriminator
+from fmtda.adaptation.batches import shuffled_batches
+from fmtda.adaptation.domain_adversarial import DANN, Discriminated, Discriminator, reversal_weight
 from fmtda.adaptation.networks import Network
-from fmtda.protocol.records import from_record, to_record
+from fmtda.domains.client import Client
+from fmtda.protocol.records import from_record, reply_to, to_record
 from fmtda.protocol.seeds import seed_for
-from fmtda.protocol.settings import Settings
-from fmtda.strategies.fine_tuned_average import FineTunedAverage
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.protocol.tables import setting
+from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, LabelledSource
+from fmtda.strategies.federated import FederatedStrategy
+from fmtda.strategies.fine_tuned_average import FineTunedAverage, FineTunedParameters
+from fmtda.strategies.local_network import adaptation_settings, empty_network, filled, inputs_of, received_state
+
+SOURCE_FEATURES = "source_features"
+"""The record of the features that a client gets."""
 
 DISCRIMINATOR = "discriminator."
 """How the names of its arrays begin."""
 
 
-class FedDANN(FineTunedAverage):
+class FedDANNParameters(FineTunedParameters):
+    """The parameters of federated DANN."""
+
+    needs_rounds: ClassVar[bool] = True  # the weight of the reversed gradient follows the steps of all rounds
+
+    places: int = setting(64, ge=0, description="segmentation: places of a picture that are told apart; 0: all")
+
+
+def dann_parameters(settings: AdaptationSettings) -> FedDANNParameters:
+    """Return federated DANN's table of a run's settings."""
+    return cast(FedDANNParameters, settings.algorithm)
+
+
+class FedDANN(Algorithm):
+    """Clients make G and a discriminator of domains play against each other."""
+
+    name = "fed-dann"
+    title = "clients against a discriminator, source features sent"
+    parameters = FedDANNParameters
+    rows = (BenchmarkRow(name, title),)
+
+    def server(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> FederatedStrategy:
+        return FedDANNServer(settings, network, source)
+
+    def train(self, message: Message, client: Client) -> Message:
+        """Make `local-steps` steps; the whole model is uploaded."""
+        began = time.perf_counter()
+        settings = adaptation_settings(client)
+        own = dann_parameters(settings)
+        built = empty_network(settings)
+        with torch.device("meta"):
+            extended = Discriminated(built, Discriminator(built.feature_size))
+        network = filled(extended, received_state(message), settings).eval().requires_grad_(True)
+        inputs = inputs_of(client, client.train)
+        source_features = received_state(message, SOURCE_FEATURES)["features"].to(inputs.device)
+        game = DANN(network, own.local_learning_rate, own.weight_decay)
+        losses = []
+        generator = client.generator("mini-batches")
+        batches = shuffled_batches(len(inputs), own.local_batch, own.local_steps, generator)
+        for step, (chosen, features) in enumerate(zip(batches, source_features, strict=True)):
+            target_features = network.features(inputs[chosen], own.places, generator)
+            progress = (client.round - 1 + step / own.local_steps) / settings.rounds
+            losses.append(game.mislead(features, target_features, reversal_weight(progress)))
+        metrics = {"num-examples": len(inputs), "seconds": time.perf_counter() - began, "domain-loss": fmean(losses)}
+        return reply_to(message, client.name, metrics, model=to_record(network.state_dict()))
+
+
+class FedDANNServer(FineTunedAverage):
     """G, F and the discriminator travel both ways; to predict, clients get G and F alone."""
 
-    def __init__(self, settings: Settings, network: Network, source) -> None:
+    def __init__(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> None:
         discriminator = Discriminator.seeded(network.feature_size, seed_for(settings.seed, "discriminator"))
         device = next(network.parameters()).device
         super().__init__(settings, Discriminated(network, discriminator.to(device)), source)
@@ -44,7 +105,7 @@ class FedDANN(FineTunedAverage):
         features = to_record({"features": self._source_features(self.generator(server_round, "source features"))})
         messages = list(super().configure_train(server_round, arrays, config, grid))
         for message in messages:
-            message.content["source_features"] = features
+            message.content[SOURCE_FEATURES] = features
         return messages
 
     def configure_evaluate(
@@ -64,6 +125,6 @@ class FedDANN(FineTunedAverage):
     @torch.no_grad()
     def _source_features(self, generator: torch.Generator) -> Tensor:
         """(steps, rows, D): a row an example, or one of `places` places of a picture."""
-        settings, network = self.settings, self.network.eval()
-        batches = (self.source.draw(settings.local_batch, generator)[0] for _ in range(settings.local_steps))
-        return torch.stack([network.features(inputs, settings.places, generator) for inputs in batches])
+        own, network = dann_parameters(self.settings), self.network.eval()
+        batches = (self.source.draw(own.local_batch, generator)[0] for _ in range(own.local_steps))
+        return torch.stack([network.features(inputs, own.places, generator) for inputs in batches])

@@ -1,4 +1,4 @@
-"""FedAvg and FedProx whose clients share one Adam: its moments are averaged as the model is, and sent along with it.
+"""Averages whose clients share one Adam: its moments are averaged as the model is, and sent along with it.
 
 An Adam that starts afresh every round divides each client's gradient by what that client alone has just seen of it.
 Where the clients' data differ, the mean of such steps points elsewhere than the mean gradient, at any step size.
@@ -6,26 +6,27 @@ With one second moment for all it doesn't, and the first steps of a round are no
 second moment: Chen et al. 2020, "Toward communication efficient adaptive gradient method".
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, FedProx
+from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from fmtda.protocol.moments import initial_moments, parted
 from fmtda.protocol.records import from_record, to_record
+from fmtda.strategies.federated import FlowerStrategy
 
 
-class SharedMoments(FedAvg):
-    """FedAvg with the moments among the arrays that it averages, three times as many in all.
+class SharedMoments(FlowerStrategy):
+    """An average with the moments among the arrays that it averages, three times as many in all.
 
     Parameters
     ----------
+    flower
+        A strategy that does nothing but average.
     model
         Whose parameters the clients train.
-    options
-        Of the Flower strategy.
 
     Attributes
     ----------
@@ -33,8 +34,8 @@ class SharedMoments(FedAvg):
         After the last round, as `protocol.moments` names them; zeros before the first.
     """
 
-    def __init__(self, *, model: nn.Module, **options) -> None:
-        super().__init__(**options)
+    def __init__(self, flower: Strategy, model: nn.Module) -> None:
+        super().__init__(flower)
         self.moments: dict[str, Tensor] = initial_moments(model)
 
     def configure_train(
@@ -54,6 +55,8 @@ class SharedMoments(FedAvg):
         model, self.moments = parted(from_record(both))
         return to_record(model), metrics
 
+    def state(self) -> dict[str, Tensor]:
+        return self.moments
 
-class ProximalSharedMoments(SharedMoments, FedProx):
-    """The same with FedProx's term on the clients."""
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        _, self.moments = parted(state)

@@ -2,19 +2,37 @@
 
 from collections.abc import Iterable
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+
+from fmtda.adaptation.networks import Network
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, LabelledSource
+from fmtda.strategies.federated import FederatedStrategy
 
 
-class SourceOnly(FedAvg):
-    """Trains nothing, and evaluates as FedAvg does: the floor that every adaptation has to beat."""
-
-    def __init__(self) -> None:
-        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, arrayrecord_key="model")
+class NobodyTrains(FederatedStrategy):
+    """A server's side that asks for no training, and keeps the model as it is."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """No messages: nobody trains."""
+        """Send no messages."""
         return []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Change nothing."""
+        return None, None
+
+
+class SourceOnly(Algorithm):
+    """The floor that every adaptation has to beat."""
+
+    name = "source-only"
+    title = "F_g as pre-trained; nobody adapts"
+    rows = (BenchmarkRow(name, title),)
+
+    def server(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> FederatedStrategy:
+        return NobodyTrains()

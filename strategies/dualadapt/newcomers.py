@@ -3,8 +3,10 @@
 The round in which a client joins is its round 0. It is asked for its mixture while the others train. When their uploads
 are there, over features of the same G, the nearest of them are found by the divergence of mixtures, and the blend of
 their F_l is where the new client's F_l starts. It is evaluated with that at the end of the round. From the next round
-on it trains, and its weight in Eq. 6 grows over ``join-rounds`` rounds to that of everybody else; so long, its F_l
-starts at the blend of its nearest clients' latest F_l. All of it is our choice: FMTDA knows no such clients.
+on it trains, and its weight in Eq. 6 grows over `joining.rounds` rounds to that of everybody else; so long, its F_l
+starts at the blend of its nearest clients' latest F_l.
+
+Our choice: all of it. FMTDA knows no such clients.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -12,26 +14,25 @@ from typing import Any
 
 import torch
 from flwr.app import Message, RecordDict
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fmtda.adaptation.heads import decisive
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.neighbours import blend, nearest
 from fmtda.protocol.records import from_record, to_record
-from fmtda.protocol.seeds import domain_of
-from fmtda.protocol.settings import RunSettings
+from fmtda.strategies.dualadapt.parameters import JoiningSettings
 
 JOIN = "query.join"
-JOINED, START = "joined.", "start."
+START = "start"
+"""The record that says where F_l begins."""
+
+JOINED, STARTS = "joined.", "start."
 """How what is known of the clients is named in a checkpoint's state."""
 
 
 class Newcomers:
     """The clients of a run by when they joined, and where those that are new start.
 
-    Clients that are there in the first round are no newcomers, nor is anybody in a run whose strategy knows none (it
-    has no `check_join` and `client_weights`, as DualAdapt has): there, who comes late takes part at once.
+    Clients that are there in the first round are no newcomers.
 
     Attributes
     ----------
@@ -43,35 +44,26 @@ class Newcomers:
         Where F_l of a new client starts.
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: JoiningSettings) -> None:
         self.settings = settings
         self.joined: dict[str, int] = {}
         self.trained: set[str] = set()
         self.starts: dict[str, dict[str, Tensor]] = {}
 
-    def too_early(self, names: Iterable[str], server_round: int) -> set[str]:
-        """Of these clients, who is to join in a later round, as the settings say."""
-        settings = self.settings
-        if not settings.late_domains or server_round >= settings.join_round:
-            return set()
-        return {name for name in names if domain_of(name) in settings.late_domains and name not in self.joined}
-
-    def arriving(self, names: Iterable[str], strategy: Strategy) -> set[str]:
-        """Of these clients, who joins in this round; notes who is there from the start."""
-        if not hasattr(strategy, "check_join"):
-            return set()
+    def arriving(self, names: Iterable[str]) -> set[str]:
+        """Say who of these clients joins in this round, and note who is there from the start."""
         names = list(names)
         if not self.joined:
-            self.joined = {name: 0 for name in names if domain_of(name) not in self.settings.late_domains}
+            self.joined = dict.fromkeys(names, 0)
         return {name for name in names if name not in self.joined}
 
     def weight(self, name: str, server_round: int) -> float:
-        """How much a client counts in Eq. 6: 0 in the round in which it joins, 1 after `join-rounds` more."""
+        """How much a client counts in Eq. 6: 0 in the round in which it joins, 1 after `joining.rounds` more."""
         joined = self.joined.get(name, 0)
-        return min(1.0, (server_round - joined) / (self.settings.join_rounds + 1)) if joined else 1.0
+        return min(1.0, (server_round - joined) / (self.settings.rounds + 1)) if joined else 1.0
 
     def weights(self, server_round: int) -> dict[str, float]:
-        """Of those that count for less than the others."""
+        """The weights of those clients that count for less than the others."""
         weights = {name: self.weight(name, server_round) for name in self.joined}
         return {name: weight for name, weight in weights.items() if weight < 1}
 
@@ -90,14 +82,14 @@ class Newcomers:
         """The strategy's; but who is new and has not trained yet is sent what to predict with."""
         return self._with_starts(messages, names, self.starts.keys() - self.trained)
 
-    def settle(self, server_round: int, replies: Mapping[str, Message]) -> dict[str, Any]:
+    def settle(self, server_round: int, replies: Mapping[str, RecordDict]) -> dict[str, Any]:
         """Take in a round's mixtures and classifiers, and find where the new clients start in the next.
 
         Parameters
         ----------
         server_round
         replies
-            The usable ones by client: of training, or of joining where a client was not known before.
+            What the usable ones hold, by client: of training, or of joining where a client was not known before.
 
         Returns
         -------
@@ -105,9 +97,7 @@ class Newcomers:
             For the round's line, of every new client: the round in which it `joined`, its `weight` in Eq. 6 and,
             nearest first, its neighbours' `divergence` and `weight`.
         """
-        if not self.joined:  # a strategy that knows no newcomers
-            return {}
-        uploads = {name: reply.content for name, reply in replies.items() if name in self.joined}
+        uploads = {name: content for name, content in replies.items() if name in self.joined}
         self.trained |= {name for name in uploads if self.joined[name]}
         self.joined |= {name: server_round for name in replies if name not in self.joined}
         known = {name: content for name, content in uploads.items() if self.weight(name, server_round) == 1}
@@ -116,11 +106,11 @@ class Newcomers:
         for name, weight in self.weights(server_round).items():
             news[name] = {"joined": self.joined[name], "weight": weight, "nearest": {}}
             if name in replies and known:
-                neighbours = nearest(_mixture(replies[name].content), mixtures)
+                neighbours = nearest(_mixture(replies[name]), mixtures)
                 news[name]["nearest"] = {other: found._asdict() for other, found in neighbours.items()}
                 shares = {other: found.weight for other, found in neighbours.items()}
-                if self.settings.join_start == "nearest":
-                    classifiers = {other: from_record(known[other]["classifier"]) for other in shares}
+                if self.settings.start == "nearest":
+                    classifiers = {other: from_record(known[other].array_records["classifier"]) for other in shares}
                     self.starts[name] = blend(classifiers, shares)
         ends = {name for name in self.starts if name in self.trained and self.weight(name, server_round + 1) == 1}
         self.starts = {name: start for name, start in self.starts.items() if name not in ends}
@@ -132,7 +122,7 @@ class Newcomers:
             f"{JOINED}{name}": torch.tensor([joined, int(name in self.trained)]) for name, joined in self.joined.items()
         }
         starts = {
-            f"{START}{name}.{array}": tensor for name, start in self.starts.items() for array, tensor in start.items()
+            f"{STARTS}{name}.{array}": tensor for name, start in self.starts.items() for array, tensor in start.items()
         }
         return joined | starts
 
@@ -143,7 +133,7 @@ class Newcomers:
         self.trained = {name for name, (_, trained) in known.items() if trained}
         self.starts = {}
         for name in self.joined:
-            prefix = f"{START}{name}."
+            prefix = f"{STARTS}{name}."
             start = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             if start:
                 self.starts[name] = start
@@ -156,32 +146,11 @@ class Newcomers:
         for message in messages:
             name = names[message.metadata.dst_node_id]
             if name in whose:
-                content = RecordDict({**message.content, "start": to_record(self.starts[name])})
+                content = RecordDict({**message.content, START: to_record(self.starts[name])})
                 kind = message.metadata.message_type
                 message = Message(content, dst_node_id=message.metadata.dst_node_id, message_type=kind)
             addressed.append(message)
         return addressed
-
-
-def newcomers_of(lines: Iterable[Mapping[str, Any]], inference: str) -> dict[str, Any]:
-    """What summary.json says of the clients that joined late, out of the lines of metrics.jsonl.
-
-    Returns
-    -------
-    dict
-        By client: the round in which it `joined`, its neighbours `nearest` then, and by the number of rounds since the
-        accuracy of its domain in percent, `accuracy_after`; empty where nobody has labels.
-    """
-    found: dict[str, Any] = {}
-    for line in lines:
-        for name, news in line.get("newcomers", {}).items():
-            found.setdefault(name, {"joined": news["joined"], "nearest": news["nearest"], "accuracy_after": {}})
-        for name, newcomer in found.items():
-            heads = line["accuracy"].get(domain_of(name))
-            if heads and line.get("evaluated", True) and line["phase"] == "round":
-                after = str(line["round"] - newcomer["joined"])
-                newcomer["accuracy_after"][after] = decisive(heads, inference)
-    return found
 
 
 def told(name: str, news: Mapping[str, Any]) -> str:
@@ -191,4 +160,4 @@ def told(name: str, news: Mapping[str, Any]) -> str:
 
 
 def _mixture(content: RecordDict) -> Mixture:
-    return Mixture.from_arrays({name: array.numpy() for name, array in content["mixture"].items()})
+    return Mixture.from_arrays({name: array.numpy() for name, array in content.array_records["mixture"].items()})

@@ -1,7 +1,6 @@
-"""DualAdapt's server side: Algorithm 1 of Yao et al., "Federated multi-target domain adaptation", WACV 2022.
+"""DualAdapt's server side: lines 3-4 and 13-18 of Algorithm 1. The clients' side is `client`.
 
-Pre-training (line 1) has happened before the first round (`server.pretraining`); the clients' side (lines 6-12) is
-`clients.adaptation`. One round here, with the algorithm's line numbers::
+One round here, with the algorithm's line numbers::
 
     configure_train   3  fit W_S on the source's features
                       4  broadcast G, F_g, W_S
@@ -9,16 +8,19 @@ Pre-training (line 1) has happened before the first round (`server.pretraining`)
                   14-18  R_s times: mixup, Eq. 6 on G, fine-tuning of G and F_g
 
 Shapes: M clients, B examples of a batch, D features, C classes.
+
+Our choice: how many source features W_S is fitted on, that BatchNorm keeps its statistics in Eq. 6, that the weights
+w_T carry no gradient, and the guard with its interval and tolerance.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
 from fmtda.adaptation.accuracy import accuracy
@@ -28,7 +30,6 @@ from fmtda.adaptation.losses import alignment_loss
 from fmtda.adaptation.mixture import QUANTILES, Mixture, StackedMixtures, fit
 from fmtda.adaptation.networks import Network
 from fmtda.protocol.records import (
-    SERVER_ROUND,
     check_arrays,
     check_mixture,
     check_records,
@@ -38,61 +39,79 @@ from fmtda.protocol.records import (
     to_record,
 )
 from fmtda.protocol.seeds import generator_for, seed_for
-from fmtda.protocol.settings import Settings
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.strategies.algorithm import LabelledSource
+from fmtda.strategies.dualadapt.newcomers import Newcomers, told
+from fmtda.strategies.dualadapt.parameters import parameters
+from fmtda.strategies.federated import CONFIG, MODEL, FederatedStrategy, to_all
+
+SOURCE_MIXTURE = "source_mixture"
+"""W_S over the features of G: the record of a broadcast, and what is kept at the end of a run."""
 
 MIXTURE_EXAMPLES = 2000
-"""Source features at most that W_S is fitted on (our choice)."""
+"""Source features at most that W_S is fitted on."""
 
 MIXTURE_BATCH = 32
-"""Source examples in one of the forward passes for that (our choice)."""
+"""Source examples in one of the forward passes for that."""
 
 GUARD_INTERVAL = 5
-"""Alignment steps between two looks of the guard (our choice)."""
+"""Alignment steps between two looks of the guard."""
 
 GUARD_TOLERANCE = 0.01
 """What the guard forgives, against the round's start: loss of accuracy on the source hold-out, and growth of the
-discrepancy, each as a share of its range (our choice)."""
+discrepancy, each as a share of its range."""
 
 
-class DualAdapt(FedAvg):
-    """FMTDA DualAdapt as a Flower strategy. Of FedAvg it keeps the sampling and the evaluation messages.
+class DualAdaptServer(FederatedStrategy):
+    """FMTDA DualAdapt as a Flower strategy.
 
     Parameters
     ----------
     settings
-        R_s, learning rates and mixture sizes.
+        The run's.
     network
         A network of the run's architecture; its weights are overwritten by those of each round.
     source
-        The labelled source: `server.source.Source`, or anything with its length, `batch`, `draw` and `held_out`.
+        The labelled source.
     """
 
-    def __init__(self, settings: Settings, network: Network, source) -> None:
-        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, arrayrecord_key="model")
-        self.settings = settings
+    keeps_uploads = True
+
+    def __init__(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> None:
+        self.settings, self.parameters = settings, parameters(settings)
         self.network = network
         self.source = source
-        self.client_weights: dict[str, float] = {}
-        """How much the clients count in Eq. 6 that count for less than the others: those that have joined lately."""
+        self.newcomers = Newcomers(self.parameters.joining)
+        self._arriving: set[str] = set()
+        self._news: dict[str, Any] = {}
+
+    def arriving(self, names: Collection[str]) -> set[str]:
+        """Say who joins: they are asked for their mixture while the others train."""
+        self._arriving = self.newcomers.arriving(names)
+        return self._arriving
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Fit W_S on source features (line 3), and broadcast G, F_g and W_S (line 4)."""
-        source_mixture = self.source_mixture(server_round, arrays)
-        config[SERVER_ROUND] = server_round
-        content = RecordDict({"model": arrays, "source_mixture": to_record(source_mixture.arrays()), "config": config})
-        return [
-            Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN) for node_id in grid.get_node_ids()
-        ]
+        source_mixture = to_record(self.source_mixture(server_round, arrays).arrays())
+        records = {MODEL: arrays, SOURCE_MIXTURE: source_mixture, CONFIG: config}
+        messages = to_all(MessageType.TRAIN, server_round, records, grid)
+        return self.newcomers.training_messages(messages, names_of(grid), self._arriving)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send G and F_g to everybody, and to who is new what to predict with."""
+        messages = super().configure_evaluate(server_round, arrays, config, grid)
+        return self.newcomers.evaluation_messages(messages, names_of(grid))
 
     def source_mixture(self, server_round: int, arrays: ArrayRecord) -> Mixture:
         """W_S on the features that this model's G gives of the source (line 3)."""
-        settings = self.settings
         self.network.load_state_dict(from_record(arrays))
         self.network.eval()
         features = self._source_features(self._generator(server_round, "mixture"))
-        return fit(features, settings.components, seed_for(settings.seed, server_round, "fit"))
+        return fit(features, self.parameters.components, seed_for(self.settings.seed, server_round, "fit"))
 
     @torch.no_grad()
     def _source_features(self, generator: torch.Generator) -> Tensor:
@@ -102,41 +121,59 @@ class DualAdapt(FedAvg):
         for chosen in order.split(MIXTURE_BATCH):
             if len(rows) < MIXTURE_EXAMPLES:
                 x_s, _ = self.source.batch(chosen, generator)
-                rows = torch.cat([rows, self.network.features(x_s, self.settings.places, generator)])
+                rows = torch.cat([rows, self.network.features(x_s, self.parameters.places, generator)])
         return rows[:MIXTURE_EXAMPLES]
 
-    def check_reply(self, content: RecordDict) -> None:
-        """Refuse an upload that is not one classifier of F_g's shape and one mixture over G's features."""
-        check_records(content, "classifier", "mixture")
-        check_arrays(content["classifier"], layout_of(to_record(self.network.classifier.state_dict())))
-        self._check_mixture(content)
+    def check_upload(self, content: RecordDict) -> None:
+        """Refuse an upload that is not one classifier of F_g's shape and one mixture over G's features.
 
-    def check_join(self, content: RecordDict) -> None:
-        """Refuse what a client that joins sends, unless it is one mixture over G's features and nothing else."""
-        check_records(content, "mixture")
-        self._check_mixture(content)
-
-    def _check_mixture(self, content: RecordDict) -> None:
-        check_mixture(content["mixture"], self.settings.components, self.network.feature_size, QUANTILES)
+        Of a client that joins, one mixture and nothing else is expected.
+        """
+        joins = sender(content) in self._arriving
+        check_records(content, *(("mixture",) if joins else ("classifier", "mixture")))
+        if not joins:
+            layout = layout_of(to_record(self.network.classifier.state_dict()))
+            check_arrays(content.array_records["classifier"], layout)
+        mixture = content.array_records["mixture"]
+        check_mixture(mixture, self.parameters.components, self.network.feature_size, QUANTILES)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take F_l^i and W_T^i of every client (line 12) and optimise G and F_g on the server (lines 14-18).
 
-        The replies come checked and sorted by client name. Without any, nothing changes.
+        Then take in who joined. Without an upload of a client that trained, G and F_g stay.
         """
-        uploads = [reply.content for reply in replies]
-        if not uploads:
-            return None, None
-        weights = [self.client_weights.get(sender(upload), 1.0) for upload in uploads]
-        clients = _Clients.stack(self.network, uploads, self.settings.robust_share, weights)
-        metrics = self._optimise(clients, server_round)
-        return to_record(self.network.state_dict()), MetricRecord(metrics)
+        by_name = {sender(reply.content): reply.content for reply in replies}
+        uploads = {name: content for name, content in by_name.items() if name not in self._arriving}
+        arrays, metrics = None, None
+        if uploads:
+            late = self.newcomers.weights(server_round)
+            weights = [late.get(name, 1.0) for name in uploads]
+            clients = _Clients.stack(self.network, list(uploads.values()), self.parameters.robust_share, weights)
+            metrics = MetricRecord(self._optimise(clients, server_round))
+            arrays = to_record(self.network.state_dict())
+        self._news = self.newcomers.settle(server_round, by_name)
+        return arrays, metrics
+
+    def told(self) -> tuple[dict[str, Any], list[str]]:
+        """Tell of the clients that are new: for the round's line, and of those that joined in it a line for people."""
+        joined = sorted(self._news.keys() & self._arriving)
+        return ({"newcomers": self._news} if self._news else {}), [told(name, self._news[name]) for name in joined]
+
+    def state(self) -> dict[str, Tensor]:
+        return self.newcomers.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.newcomers.restore(state)
+
+    def closing(self, rounds: int, arrays: ArrayRecord) -> dict[str, dict[str, Tensor]]:
+        """Give W_S over the features of the final G, as a client of one more round would get it."""
+        return {SOURCE_MIXTURE: self.source_mixture(rounds + 1, arrays).tensors()}
 
     def _optimise(self, clients: "_Clients", server_round: int) -> dict[str, float]:
         """Lines 14-18, and the guard around them."""
-        settings, network = self.settings, self.network
+        settings, network = self.parameters, self.network
         generator = self._generator(server_round, "server optimisation")
         align = torch.optim.Adam(network.feature_extractor.parameters(), lr=settings.align_learning_rate)
         finetune = torch.optim.AdamW(
@@ -152,7 +189,7 @@ class DualAdapt(FedAvg):
             x_b, _ = self.source.draw(settings.server_batch, generator)
             x_mixed = mixup(x_a, x_b)
 
-            # Line 17: Eq. 6 on G. BatchNorm keeps its statistics, which mixed pictures would shift (our choice).
+            # Line 17: Eq. 6 on G. BatchNorm keeps its statistics, which mixed pictures would shift.
             network.eval()
             loss = clients.alignment(network, x_mixed)
             align.zero_grad()
@@ -177,6 +214,11 @@ class DualAdapt(FedAvg):
 
     def _generator(self, server_round: int, purpose: str) -> torch.Generator:
         return generator_for(self.settings.seed, "server", server_round, purpose)
+
+
+def names_of(grid: Grid) -> Mapping[int, str]:
+    """The clients' names by node id, which a cohort knows (`server.conversation`)."""
+    return grid.names  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -208,9 +250,11 @@ class _Clients:
         cls, network: Network, uploads: list[RecordDict], robust_share: float = 0.0, counting: Sequence[float] = ()
     ) -> "_Clients":
         device = next(network.parameters()).device
-        classifiers = [from_record(upload["classifier"]) for upload in uploads]
+        classifiers = [from_record(upload.array_records["classifier"]) for upload in uploads]
         mixtures = [
-            Mixture.from_arrays({name: array.numpy() for name, array in upload["mixture"].items()}).to(device)
+            Mixture.from_arrays({name: array.numpy() for name, array in upload.array_records["mixture"].items()}).to(
+                device
+            )
             for upload in uploads
         ]
         classifier = copy.deepcopy(network.classifier).requires_grad_(False).eval()
@@ -228,7 +272,7 @@ class _Clients:
         return torch.vmap(one)(self.weights).softmax(dim=-1)
 
     def alignment(self, network: Network, x_mixed: Tensor) -> Tensor:
-        """Eq. 6 on mixed source examples x' (B, ...). The weights w_T^i(x') carry no gradient (our choice)."""
+        """Eq. 6 on mixed source examples x' (B, ...). The weights w_T^i(x') carry no gradient."""
         features = network.features(x_mixed)
         p_g = network.classifier(features).softmax(dim=-1)
         weights = self.mixtures.typicality(features.detach())
@@ -250,7 +294,7 @@ class _Guard:
         clients: _Clients,
         align: torch.optim.Optimizer,
         finetune: torch.optim.Optimizer,
-        source,
+        source: LabelledSource,
         generator: torch.Generator,
     ) -> None:
         self.network, self.clients = network, clients

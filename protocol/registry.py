@@ -1,0 +1,75 @@
+"""Registries: names for what can be chosen, ours by a line, other people's by an entry point of their package.
+
+A line is ``module:object``, as in an entry point, and is imported when it is asked for: the names alone cost nothing.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+Registered = TypeVar("Registered")
+
+
+class UnknownName(LookupError):
+    """A name that nothing has; the message says which there are."""
+
+
+class Registry(Generic[Registered]):
+    """What can be chosen by name.
+
+    Parameters
+    ----------
+    group : str
+        The group of entry points in which installed packages add to it: ``fmtda.strategies``.
+    lines : mapping of str to str
+        Ours: ``module:object`` by name.
+    """
+
+    def __init__(self, group: str, lines: Mapping[str, str]) -> None:
+        self.group = group
+        self._lines = dict(lines)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name there is: ours in the order of the lines, then those of installed packages."""
+        return tuple(dict.fromkeys([*self._lines, *_entry_points(self.group)]))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __getitem__(self, name: str) -> Registered:
+        """What has this name, or what stands at this ``package.module:object``.
+
+        Raises
+        ------
+        UnknownName
+            If there is no such name, or nothing can be imported from that place.
+        """
+        line = self._lines.get(name) or _entry_points(self.group).get(name) or (name if ":" in name else None)
+        if line is None:
+            alike = get_close_matches(name, self.names(), n=2)
+            hint = f"did you mean {' or '.join(alike)}? " if alike else ""
+            raise UnknownName(f"no such name; {hint}allowed are {', '.join(self.names())}, or package.module:object")
+        return _imported(line)
+
+
+@cache
+def _entry_points(group: str) -> dict[str, str]:
+    """What installed packages offer in a group: ``module:object`` by name."""
+    return {point.name: point.value for point in sorted(entry_points(group=group), key=lambda point: point.name)}
+
+
+@cache
+def _imported(line: str) -> Any:
+    module, _, attribute = line.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownName(
+            f"{line} can't be imported ({error}); is its package installed here, and on the clients?"
+        ) from error

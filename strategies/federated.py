@@ -1,0 +1,221 @@
+"""The server's side of an algorithm: Flower's `Strategy`, and what the round loop asks of one beyond that.
+
+`FlowerStrategy` is the adapter through which Flower's own classes enter (FedAvg, FedProx, FedAdam, wrappers for
+differential privacy, ...): it checks what they get, holds what they remember, and changes nothing in what they do.
+"""
+
+import copy
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from fmtda.protocol.moments import is_second_moment
+from fmtda.protocol.records import SERVER_ROUND, BadReply, Layout, check_arrays, check_records, layout_of
+
+MODEL, CONFIG = "model", "config"
+"""What the records of the global model and of the settings are called in every message."""
+
+
+class FederatedStrategy(Strategy):
+    """A Flower strategy that the round loop can drive, check, and continue after a kill.
+
+    The grid that `configure_train` and `configure_evaluate` get is a `Cohort` (`server.conversation`): its nodes are
+    those that are asked, and its `names` tells whose clients they are. Replies come checked, without errors, and sorted
+    by their client's name.
+
+    Attributes
+    ----------
+    keeps_uploads : bool
+        Whether what a client uploads is its own part, which the run directory keeps by client, and no whole model.
+    """
+
+    keeps_uploads: bool = False
+
+    def initial(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Add to the pre-trained model what travels with it; called once, before the first round."""
+        return arrays
+
+    def arriving(self, names: Collection[str]) -> set[str]:
+        """Say who of the clients that are there joins in this round: these are asked whatever `fraction` draws."""
+        return set()
+
+    def check_upload(self, content: RecordDict) -> None:
+        """Refuse what a client sent in training, by raising `protocol.records.BadReply`."""
+        raise NotImplementedError(f"{type(self).__name__} has to say what an upload may hold")
+
+    def told(self) -> tuple[dict[str, Any], list[str]]:
+        """Say what the last round's line of metrics.jsonl holds beside the common fields, and lines for people."""
+        return {}, []
+
+    def state(self) -> dict[str, Tensor]:
+        """Name what lives from round to round beside the global model; a checkpoint holds it."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave; entries of others are left alone."""
+
+    def closing(self, rounds: int, arrays: ArrayRecord) -> dict[str, dict[str, Tensor]]:
+        """Give what the run directory keeps beside the uploads once the run has ended, by file name."""
+        return {}
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to everybody."""
+        return to_all(MessageType.EVALUATE, server_round, {MODEL: arrays, CONFIG: config}, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Leave the evaluation to the workload, which adds it up by domain."""
+        return None
+
+    def summary(self) -> None:
+        """Log nothing: config.toml has the settings."""
+
+
+def to_all(kind: str, server_round: int, records: Mapping[str, Any], grid: Grid) -> list[Message]:
+    """Make a message with these records for every node of a cohort; they share the content."""
+    records[CONFIG][SERVER_ROUND] = server_round
+    content = RecordDict(dict(records))
+    return [Message(content, dst_node_id=node_id, message_type=kind) for node_id in grid.get_node_ids()]
+
+
+ANY_SIZE: dict[str, Any] = {
+    "min_train_nodes": 1,
+    "min_evaluate_nodes": 1,
+    "min_available_nodes": 1,
+    "arrayrecord_key": MODEL,
+    "configrecord_key": CONFIG,
+}
+"""What Flower's FedAvg and its children are told, for federations of any size and with our record names."""
+
+
+class FlowerStrategy(FederatedStrategy):
+    """One of Flower's own strategies, which averages whole models.
+
+    Parameters
+    ----------
+    flower : Strategy
+        Made with `ANY_SIZE`.
+    """
+
+    def __init__(self, flower: Strategy) -> None:
+        self.flower = flower
+        self._layout: Layout = {}
+        self._at_first = dict(_remembered(flower))
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let Flower's strategy say whom it asks, and note what was sent: uploads must look like it."""
+        messages = list(self.flower.configure_train(server_round, arrays, config, grid))
+        if messages:
+            self._layout = layout_of(messages[0].content.array_records[MODEL])
+        return messages
+
+    def check_upload(self, content: RecordDict) -> None:
+        """Refuse an upload that doesn't look like the model that was sent, or has no weight in an average."""
+        check_records(content, MODEL)
+        check_arrays(content.array_records[MODEL], self._layout)
+        for name in filter(is_second_moment, self._layout):
+            if (content.array_records[MODEL][name].numpy() < 0).any():
+                raise BadReply(f"{name} has negative values: the second moment of an Adam has none")
+        examples = content["metrics"].get("num-examples")
+        if not isinstance(examples, int) or examples < 1:
+            raise BadReply(f"num-examples is {examples}, expected a whole number from 1: the average's weight")
+        for name, value in content["metrics"].items():
+            if isinstance(value, list):
+                raise BadReply(f"metric {name} holds {len(value)} numbers, expected one")
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Let Flower's strategy aggregate."""
+        return self.flower.aggregate_train(server_round, _with_common_metrics(list(replies)))
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let Flower's strategy say whom it asks."""
+        return self.flower.configure_evaluate(server_round, arrays, config, grid)
+
+    def state(self) -> dict[str, Tensor]:
+        """Name what Flower's strategy has come to remember: momentum, moments, a clipping norm.
+
+        Flower's classes keep it in attributes and forget it when a run ends; with it in the checkpoint a resumed run
+        equals an unbroken one. Every attribute counts that holds numbers or arrays and is another one than at first.
+        """
+        state: dict[str, Tensor] = {}
+        for place, value in _remembered(self.flower):
+            if not _same(value, self._at_first.get(place)):
+                named = (
+                    value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+                )
+                state |= {f"{MEMORY}{place}:{key}": torch.from_numpy(np.asarray(each)) for key, each in named}
+                if not isinstance(value, dict | list):
+                    state[f"{MEMORY}{place}"] = torch.from_numpy(np.asarray(value))
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Give a fresh strategy its memory back."""
+        whole: dict[str, Any] = {}
+        for key, tensor in state.items():
+            if not key.startswith(MEMORY):
+                continue
+            place, colon, entry = key.removeprefix(MEMORY).partition(":")
+            array = tensor.numpy()
+            if colon:
+                whole.setdefault(place, {})[entry] = array
+            else:
+                whole[place] = array.item() if array.ndim == 0 else array
+        for place, value in whole.items():
+            *path, attribute = place.split(".")
+            owner: Any = self.flower
+            for word in path:
+                owner = getattr(owner, word)
+            if isinstance(value, dict) and all(key.isdecimal() for key in value):
+                value = [value[key] for key in sorted(value, key=int)]
+            setattr(owner, attribute, value)
+
+
+MEMORY = "strategy."
+"""How the names of what a Flower strategy remembers begin in a checkpoint."""
+
+SENT = "current_arrays"
+"""Where Flower's strategies keep the model that they sent last: they are given it again in every round."""
+
+
+def _remembered(flower: Strategy, path: str = "") -> Iterable[tuple[str, Any]]:
+    """The attributes of a strategy, and of one that it wraps, that hold numbers or arrays, by their place."""
+    for name, value in vars(flower).items():
+        if isinstance(value, Strategy):
+            yield from _remembered(value, f"{path}{name}.")
+        elif name == SENT or isinstance(value, bool):
+            continue
+        elif isinstance(value, int | float | np.ndarray):
+            yield f"{path}{name}", value
+        elif isinstance(value, dict | list) and value:
+            entries = list(value.values()) if isinstance(value, dict) else value
+            if all(isinstance(entry, np.ndarray | np.number) for entry in entries):
+                yield f"{path}{name}", value
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Whether a number or a collection of arrays is what it was."""
+    return value is other or (isinstance(value, int | float) and value == other)
+
+
+def _with_common_metrics(replies: list[Message]) -> list[Message]:
+    """The replies without metrics that not all have: Flower's average of them would end the run."""
+    common = set.intersection(*(set(reply.content["metrics"]) for reply in replies)) if replies else set()
+    cut = []
+    for reply in replies:
+        metrics = {name: value for name, value in reply.content["metrics"].items() if name in common}
+        cut.append(copy.copy(reply))  # the line of metrics.jsonl keeps what the client said
+        cut[-1].content = RecordDict({**reply.content, "metrics": MetricRecord(metrics)})
+    return cut

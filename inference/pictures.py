@@ -93,7 +93,7 @@ def decoder(settings: AdaptationSettings) -> Decode:
     """
     if len(settings.shape) != 3:
         raise DataError(
-            f"data={settings.data}: this run takes vectors of {settings.shape[0]} features, no pictures; call its "
+            f"data.name={settings.data.name}: this run takes vectors of {settings.shape[0]} features, no pictures; call its "
             "model from Python, see docs/python.md"
         )
     _, height, width = settings.shape

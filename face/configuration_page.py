@@ -15,6 +15,17 @@ Every key works in `fmtda simulate -c KEY=VALUE` and `fmtda generate -c KEY=VALU
 `[tool.flwr.app.config]` of pyproject.toml. To resume with `fmtda`, give `--resume RUN_DIR`. A wrong key, type or range
 is refused before anything starts. Values the paper's notes don't give are our choice.
 
+Many settings fit into a TOML file: `fmtda simulate --config run.toml`; `generate`, `join` and `benchmark` read one too.
+It holds text, whole numbers, numbers, true and false; the keys of a table are joined to its name by a dot. What `-c`
+says wins over the file, and the other options win over both. A key given twice with `-c` is refused.
+
+```toml
+rounds = 5
+targets = "svhn,usps"
+partition = "dirichlet"
+alpha = 0.3
+```
+
 `workload` says what the clients train: `adaptation` (the default, `fmtda simulate`), or a generative model
 (`fmtda generate`). One flat set of keys serves them all. A key that the run's workload doesn't have is left alone while
 it holds its default, and refused by name otherwise.

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fmtda.face.given import open_console, refuse
+from fmtda.face.console import open_console
+from fmtda.face.refusals import FAILED, refuse
 
 data_cli = typer.Typer(help="Look at the domains there are, check their files, and fetch them.", no_args_is_help=True)
 
@@ -111,7 +112,7 @@ def check(
             table.add_row(domain, "[red]broken[/]", escape(str(error)))
     open_console().print(table)
     if broken:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @data_cli.command()

@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmtda.face.given import open_console
+from fmtda.face.console import open_console
+from fmtda.face.refusals import FAILED
 from fmtda.simulation.ray_cluster import cluster_address, knock
 
 State = Literal["ok", "note", "broken"]
@@ -82,7 +83,7 @@ def doctor(
     broken = [finding.subject for finding in findings if finding.state == "broken"]
     if broken:
         print(f"fmtda: broken: {', '.join(broken)}", file=sys.stderr)
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
     console.print("fmtda works here: try `fmtda simulate`", highlight=False)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fmtda.face.given import refuse, writable
+from fmtda.face.refusals import refuse, writable
 from fmtda.protocol.settings import SettingsError
 
 

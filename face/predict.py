@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from fmtda.face.given import INTERRUPTED, refuse
+from fmtda.face.refusals import FAILED, INTERRUPTED, refuse
 from fmtda.protocol.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def predict(
         print(f"fmtda: {len(unreadable):,} could not be read:", file=sys.stderr)
         for problem in unreadable:
             print(f"    {problem}", file=sys.stderr)
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _model(

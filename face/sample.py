@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fmtda.face.given import INTERRUPTED, open_console, refuse, writable
+from fmtda.face.console import open_console
+from fmtda.face.refusals import INTERRUPTED, refuse, writable
 from fmtda.protocol.generative_settings import GenerativeSettings
 from fmtda.protocol.settings import SettingsError
 from fmtda.protocol.workloads import read_settings

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fmtda.face.given import refuse
+from fmtda.face.refusals import refuse
 from fmtda.protocol.settings import SettingsError
 
 

@@ -47,7 +47,7 @@ WORKLOAD_ROW = (
 )
 
 SECTIONS: dict[str, type[RunSettings]] = {
-    "Every workload": RunSettings,
+    "Every workload": RunSettings,  # type: ignore[type-abstract]  # nothing here makes an instance
     "`adaptation`": Settings,
     "Every generative model": GenerativeSettings,
     "Models of pictures: `ddpm` and `ncsn`": ImageModelSettings,
@@ -98,7 +98,7 @@ def _rows(settings: type[RunSettings]) -> str:
 def _told_below(settings: type[RunSettings], field: FieldInfo) -> bool:
     """Whether every workload says itself what the key means."""
     below = [each for each in SECTIONS.values() if settings in each.__bases__]
-    return bool(below) and all(field.alias.replace("-", "_") in each.__annotations__ for each in below)
+    return bool(below) and all(str(field.alias).replace("-", "_") in each.__annotations__ for each in below)
 
 
 def _shown(value: Scalar | None) -> str:
@@ -120,7 +120,7 @@ def _allowed(field: FieldInfo) -> str:
         for kind, sign in signs.items():
             if isinstance(constraint, kind):
                 bounds.append(f"{sign} {getattr(constraint, kind.__name__.lower())}")
-    names = {bool: "true, false", int: "whole number", float: "number", str: "text"}
+    names: dict[object, str] = {bool: "true, false", int: "whole number", float: "number", str: "text"}
     return " ".join([names[field.annotation], *[", ".join(bounds)]]).strip()
 
 

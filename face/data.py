@@ -7,6 +7,7 @@ import typer
 
 from fmtda.face.console import open_console
 from fmtda.face.refusals import FAILED, refuse
+from fmtda.protocol.settings import Scalar
 
 data_cli = typer.Typer(help="Look at the domains there are, check their files, and fetch them.", no_args_is_help=True)
 
@@ -38,14 +39,16 @@ def list_domains(
         refuse(f"--data-dir {data_dir}: there is no such folder")
     table = Table("family", "kind", "domains", "source", "targets", "where from", show_lines=True)
     for family in FAMILIES.values():
-        found, defaults = [], {"source": "", "targets": ""}
+        found: list[str] = []
+        defaults: dict[str, Scalar] = {"source": "", "targets": ""}
         try:
             found.append(", ".join(family.domains_in(folder)))
             defaults = family.defaults(folder, {})
         except DataError as error:
             found.append(str(error) if folder else "those in the files below --data-dir")
         domains = escape("\n".join(found))
-        table.add_row(family.name, family.kind, domains, defaults["source"], defaults["targets"], family.origin)
+        source, targets = str(defaults["source"]), str(defaults["targets"])
+        table.add_row(family.name, family.kind, domains, source, targets, family.origin)
     open_console().print(table)
 
 

@@ -21,7 +21,7 @@ from fmtda.face.console import open_console
 from fmtda.face.refusals import FAILED
 from fmtda.simulation.ray_cluster import cluster_address, knock
 
-State = Literal["ok", "note", "broken"]
+Verdict = Literal["ok", "note", "broken"]
 
 PYTHON = (3, 11)
 """The version that all packages here are known to work with together."""
@@ -51,7 +51,7 @@ class Finding:
     """
 
     subject: str
-    state: State
+    state: Verdict
     found: str
     advice: str = ""
 

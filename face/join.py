@@ -50,7 +50,7 @@ def join(
     changes = settings_given(config, pairs)
     for key in changes:
         if key not in MAY_CHANGE:
-            refuse(f"-c {key}: a run goes on with its own settings; allowed here are {', '.join(MAY_CHANGE)}")
+            refuse(f"{key}: a run goes on with its own settings; allowed here are {', '.join(MAY_CHANGE)}")
 
     from fmtda.domains.examples import DataError
     from fmtda.server import run_directory, startup

@@ -13,8 +13,8 @@ from fmtda.protocol.settings import SettingsError
 
 if TYPE_CHECKING:
     from fmtda.face.prediction_files import Writer
+    from fmtda.face.progress import StageProgress
     from fmtda.inference.adapted_model import AdaptedModel
-    from fmtda.server.progress import Progress
 
 ENDINGS = {".csv": "csv", ".json": "json"}
 """Formats that the name of the output file says."""
@@ -123,7 +123,7 @@ def label(
     form: str,
     stream: TextIO,
     folder: Path | None,
-    progress: "Progress",
+    progress: "StageProgress",
 ) -> list[str]:
     """Write a line for every picture as it is done; returns what was wrong with those that can't be read."""
     from fmtda.adaptation.batches import FORWARD_EXAMPLES, FORWARD_VALUES
@@ -131,7 +131,7 @@ def label(
     from fmtda.inference.adapted_model import LOOKS_LIKE_FROM
     from fmtda.inference.pictures import batches, decoder
 
-    about = {"run": str(run), "domain": model.domain, "client": model.client, "parts": model.parts}
+    about: dict[str, object] = {"run": str(run), "domain": model.domain, "client": model.client, "parts": model.parts}
     about |= {"head": model.head, "looks_like_from": LOOKS_LIKE_FROM, "classes": list(model.classes)}
     lines: Writer = writer(form, stream, model, about)
     maps: LabelMaps | None = LabelMaps(folder, model.classes, files) if folder else None
@@ -197,7 +197,7 @@ def _results(output: Path | None, form: str, segmentation: bool) -> Iterator[tup
         yield stream, folder
 
 
-def _progress() -> "Progress":
+def _progress() -> "StageProgress":
     from rich.console import Console
 
     from fmtda.face.progress import ErrorLines, StageBar

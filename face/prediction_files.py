@@ -3,7 +3,7 @@
 import colorsys
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -73,7 +73,8 @@ def lines_of(model: AdaptedModel, files: Sequence[Path], prediction: Prediction)
         classes, most = prediction.probabilities.tolist(), labels.tolist()
         by_head = {head: prediction.by_head[head].tolist() for head in heads}
     typicality = [None] * len(files) if prediction.typicality is None else prediction.typicality.tolist()
-    verdicts = [None] * len(files) if prediction.typicality is None else prediction.looks_like_domain.tolist()
+    looks_like = prediction.looks_like_domain
+    verdicts = [None] * len(files) if looks_like is None else looks_like.tolist()
     return [
         Line(
             str(file),
@@ -101,7 +102,9 @@ class Writer(Protocol):
 
 def writer(form: str, stream: TextIO, model: AdaptedModel, about: Mapping[str, Any]) -> Writer:
     """The writer of a format out of `FORMATS`; `about` goes to the head of JSON."""
-    return {"table": _Table, "csv": _CSV, "json": _JSON}[form](stream, model, about)
+    kinds: dict[str, Callable[[TextIO, AdaptedModel, Mapping[str, Any]], Writer]]
+    kinds = {"table": _Table, "csv": _CSV, "json": _JSON}
+    return kinds[form](stream, model, about)
 
 
 class _Table:

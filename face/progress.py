@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -68,6 +69,19 @@ class Bars:
 
     def note(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+class StageProgress(Protocol):
+    """Whoever watches work that has stages, but no rounds, implements this."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+
+    def advance(self, done: int) -> None:
+        """`done` steps more are done."""
+
+    def close(self) -> None:
+        """Nothing more will come: leave the terminal as it was."""
 
 
 class StageBar:

@@ -75,7 +75,8 @@ def sample(
     try:
         with closing(progress), interruptible():
             stage = f"sampling {count} after round {checkpoint.round}"
-            samples = results.draw(count, generator_for(seed, "sample"), stage, progress)
+            generator = generator_for(seed, "sample")
+            samples = results.draw(count, generator, stage, progress)  # type: ignore[arg-type]  # uses stages alone
     except KeyboardInterrupt:
         print("fmtda: interrupted; nothing was written", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

@@ -87,7 +87,7 @@ def _name(common_name: str) -> x509.Name:
 
 def _alternatives(server: str) -> list[x509.GeneralName]:
     """The server and the machine's own names, each once."""
-    names = []
+    names: list[x509.GeneralName] = []
     for name in dict.fromkeys((server, *LOOPBACK)):
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(name)))

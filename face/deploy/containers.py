@@ -4,7 +4,7 @@ import json
 from importlib.metadata import version
 from itertools import chain
 
-from fmtda.face.deploy import command_lines
+from fmtda.face.deploy import flower_commands
 from fmtda.face.deploy.deployment import Deployment
 
 MOUNTED = "/deployment"
@@ -27,13 +27,13 @@ def containerfile() -> str:
 def superlink(deployment: Deployment) -> str:
     """The compose file of the server's machine."""
     port = f"{deployment.port}:{deployment.port}"
-    words = chain.from_iterable(command_lines.superlink(deployment))
+    words = chain.from_iterable(flower_commands.superlink(deployment))
     return _compose("superlink", list(words), deployment.data_dir, {"ports": [port]})
 
 
 def supernode(deployment: Deployment, client: str) -> str:
     """The compose file of a client's machine."""
-    words = chain.from_iterable(command_lines.supernode(deployment, client, f"{MOUNTED}/local"))
+    words = chain.from_iterable(flower_commands.supernode(deployment, client, f"{MOUNTED}/local"))
     return _compose(f"supernode-{client.lower()}", list(words), deployment.data_dir, {})
 
 

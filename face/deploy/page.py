@@ -6,7 +6,7 @@ A test follows it literally: each ``sh`` block in a new shell that begins in the
 import shlex
 from importlib.metadata import version
 
-from fmtda.face.deploy import command_lines
+from fmtda.face.deploy import flower_commands
 from fmtda.face.deploy.deployment import CONNECTION, INSTALLED, Deployment
 
 PAGE = """\
@@ -109,7 +109,7 @@ def page(deployment: Deployment) -> str:
         f"flwr supernode register nodes/{client}.pub {CONNECTION} --name {client}" for client in deployment.clients
     ]
     supernodes = [
-        SUPERNODE.format(client=client, command=_lines(command_lines.supernode(deployment, client, "local")))
+        SUPERNODE.format(client=client, command=_lines(flower_commands.supernode(deployment, client, "local")))
         for client in deployment.clients
     ]
     return PAGE.format(
@@ -122,10 +122,10 @@ def page(deployment: Deployment) -> str:
         connection=CONNECTION,
         installed=INSTALLED,
         client_rows="\n".join(rows),
-        superlink=_lines(command_lines.superlink(deployment)),
+        superlink=_lines(flower_commands.superlink(deployment)),
         registrations="\n".join(registrations),
         supernodes="\n".join(supernodes).rstrip(),
-        run_config=shlex.quote(command_lines.run_config(deployment)),
+        run_config=shlex.quote(flower_commands.run_config(deployment)),
     )
 
 

@@ -3,7 +3,7 @@
 import shlex
 from itertools import chain
 
-from fmtda.face.deploy import command_lines
+from fmtda.face.deploy import flower_commands
 from fmtda.face.deploy.deployment import INSTALLED, Deployment
 
 UNIT = """\
@@ -34,13 +34,13 @@ WantedBy=multi-user.target
 def superlink(deployment: Deployment) -> str:
     """The unit of the server's machine."""
     folder = f"{INSTALLED}/superlink"
-    return _unit("fmtda-superlink", "Flower SuperLink of fmtda", folder, command_lines.superlink(deployment))
+    return _unit("fmtda-superlink", "Flower SuperLink of fmtda", folder, flower_commands.superlink(deployment))
 
 
 def supernode(deployment: Deployment, client: str) -> str:
     """The unit of a client's machine."""
     folder = f"{INSTALLED}/{client}"
-    words = command_lines.supernode(deployment, client, f"{folder}/local")
+    words = flower_commands.supernode(deployment, client, f"{folder}/local")
     return _unit(f"fmtda-{client}", f"Flower SuperNode of fmtda, domain {client}", folder, words)
 
 

@@ -19,7 +19,7 @@ CLASS_COLOURS = (
 )
 GREY = "#8A8F98"
 
-Cell = str | float | int | None
+TableCell = str | float | int | None
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Table:
 
     kind: ClassVar[str] = "table"
     head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     folded: str = ""
     """What a reader clicks on to see the table; empty: it is open."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class GalleryPicture:
     """A picture as a data URI, what stands below it, and whether it is ``right``, ``wrong`` or neither."""
 
     source: str
@@ -81,7 +81,7 @@ class Gallery:
 
     kind: ClassVar[str] = "gallery"
     title: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[GalleryPicture]
     size: str = "small"
     """``small``, ``medium``, ``wide`` or ``large``."""
 

@@ -5,7 +5,7 @@ from fmtda.face.report.blocks import (
     Figure,
     Figures,
     Gallery,
-    Picture,
+    GalleryPicture,
     Section,
     Table,
     percent,
@@ -135,7 +135,7 @@ def _samples(runs: list[Run]) -> Section | None:
     pictures = []
     for name, run in zip(names_of(runs), runs, strict=True):
         if run.generative and (picture := last_samples(run)):
-            pictures.append(Picture(picture.source, picture.text, [name, *picture.caption]))
+            pictures.append(GalleryPicture(picture.source, picture.text, [name, *picture.caption]))
     return Section("Samples", "The latest of each run.", [Gallery("", pictures, "medium")]) if pictures else None
 
 

@@ -8,14 +8,14 @@ from fmtda.server.newcomers import newcomers_of
 
 def sentence(run: Run) -> str:
     """Who joined when; empty where nobody did."""
-    joined = newcomers_of(run.lines, run.settings.inference)
+    joined = newcomers_of(run.lines, run.adaptation_settings.inference)
     told = [f"{name} in round {newcomer['joined']}" for name, newcomer in joined.items()]
     return f" Late there joined {enumerated(told)}." if told else ""
 
 
 def section(run: Run) -> Section | None:
     """A table of the neighbours and one of the rounds since."""
-    joined = newcomers_of(run.lines, run.settings.inference)
+    joined = newcomers_of(run.lines, run.adaptation_settings.inference)
     if not joined:
         return None
     metric = METRIC_NAMES[metric_of(run.settings)]

@@ -82,7 +82,7 @@ def rendered(paths: Sequence[Path]) -> str:
 
 def _content(paths: Sequence[Path]) -> dict[str, Any]:
     """Title, sentence, key figures and sections."""
-    from fmtda.face.report import adaptation, benchmark, comparison, configuration, costs, generative, illustrations
+    from fmtda.face.report import adaptation, benchmark, comparison, configuration, costs, generative, illustration
     from fmtda.face.report.blocks import percent, shown_bytes, shown_number, shown_seconds
     from fmtda.face.report.runs import Run
 
@@ -111,7 +111,7 @@ def _content(paths: Sequence[Path]) -> dict[str, Any]:
     of_workload = generative if run.generative else adaptation
     sections = of_workload.sections(run)
     if not run.generative:
-        sections += illustrations.sections(run)
+        sections += illustration.sections(run)
     sections += [section for section in (costs.section(run), configuration.section(run)) if section]
     words = [run.settings.workload] if run.generative else [run.settings.strategy]
     shown = shown_number if run.generative else percent

@@ -77,6 +77,18 @@ class Run:
         return isinstance(self.settings, GenerativeSettings)
 
     @property
+    def adaptation_settings(self) -> Settings:
+        """The settings of a run of domain adaptation."""
+        assert isinstance(self.settings, Settings)
+        return self.settings
+
+    @property
+    def generative_settings(self) -> GenerativeSettings:
+        """The settings of a run of a generative model."""
+        assert isinstance(self.settings, GenerativeSettings)
+        return self.settings
+
+    @property
     def evaluated(self) -> list[dict[str, Any]]:
         """The lines in which clients evaluated."""
         return [line for line in self.lines if line.get("evaluated", True)]

@@ -1,4 +1,4 @@
-"""The settings of a run, checked before anything starts: bad input ends with a line that names it."""
+"""Checks the settings of a run before anything starts; bad input ends with a line that names it."""
 
 from pathlib import Path
 

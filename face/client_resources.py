@@ -1,4 +1,4 @@
-"""A simulated client's share of the machine: its options, whether the machine has it, and the line that resumes a run.
+"""Handles a simulated client's share of the machine: its options, whether the machine has it, the line that resumes.
 
 The module's types go into the signatures of commands that simulate, so that all of them offer the same options.
 """

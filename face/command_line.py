@@ -1,4 +1,4 @@
-"""The command line: ``fmtda simulate`` and what belongs to it."""
+"""Puts the subcommands of ``fmtda`` together; most have a file of their own, of their name."""
 
 import sys
 from importlib.metadata import version
@@ -143,5 +143,5 @@ cli.add_typer(data_cli, name="data")
 
 
 def main() -> None:
-    """Entry point of the ``fmtda`` command."""
+    """Run the ``fmtda`` command."""
     cli()

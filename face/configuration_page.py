@@ -65,7 +65,7 @@ For `adaptation`. `source`, `targets`, `classes` and `input-shape` are the data'
 
 
 def page() -> str:
-    """The whole page as Markdown."""
+    """Write the whole page as Markdown."""
     sections = "".join(f"\n## {title}\n{TABLE_HEAD}{_rows(settings)}" for title, settings in SECTIONS.items())
     sections = sections.replace(TABLE_HEAD, TABLE_HEAD + WORKLOAD_ROW, 1)
     presets = "\n## What `auto` means by preset\n\nFor `adaptation`.\n\n" + _table(
@@ -90,13 +90,13 @@ def page() -> str:
 
 
 def _rows(settings: type[RunSettings]) -> str:
-    """What a class of settings adds or says anew; `workload` has its row already."""
+    """Write a row for each key that a class of settings adds or says anew; `workload` has its row already."""
     own = [settings.model_fields[name] for name in settings.__annotations__ if name in settings.model_fields]
     return "".join(_row(field) for field in own if field.alias != "workload" and not _told_below(settings, field))
 
 
 def _told_below(settings: type[RunSettings], field: FieldInfo) -> bool:
-    """Whether every workload says itself what the key means."""
+    """Tell whether every workload says itself what the key means."""
     below = [each for each in SECTIONS.values() if settings in each.__bases__]
     return bool(below) and all(str(field.alias).replace("-", "_") in each.__annotations__ for each in below)
 

@@ -1,4 +1,4 @@
-"""The terminal that commands print tables to."""
+"""Opens the terminal that commands print tables to."""
 
 import sys
 

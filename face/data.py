@@ -1,4 +1,4 @@
-"""``fmtda data``: which domains there are and where they come from, whether their files are whole, and downloads."""
+"""Lists the domains there are, checks whether their files are whole, and fetches them: ``fmtda data``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ def list_domains(
         Path | None, typer.Option(help="folder whose domains to list, for data read from files")
     ] = None,
 ) -> None:
-    """Which families and domains there are, with their defaults, and where they come from.
+    """List the families and their domains, with their defaults, and where they come from.
 
     Examples:
 
@@ -69,7 +69,7 @@ def check(
         bool, typer.Option("--read", help="read every example, which also finds damage inside a file, and takes longer")
     ] = False,
 ) -> None:
-    """Whether the files of a family are whole: names, where files have them headers and sizes, with --read everything.
+    """Check whether the files of a family are whole: names, headers and sizes; with --read everything.
 
     The exit status is 1 where one is missing or damaged.
 

@@ -1,4 +1,7 @@
-"""``fmtda doctor``: whether this machine can run fmtda, and what to do where it can't."""
+"""Tells whether this machine can run fmtda, and what to do where it can't: ``fmtda doctor``.
+
+Our choice: how much space should be free.
+"""
 
 import importlib
 import logging
@@ -27,7 +30,7 @@ PYTHON = (3, 11)
 """The version that all packages here are known to work with together."""
 
 LEAST_FREE_GB = 2.0
-"""In a folder that runs or prepared data are written to (our choice)."""
+"""What should be free in a folder that runs or prepared data are written to."""
 
 PORTS = {8000: "a deployment's SuperLink", 9094: "a deployment's first SuperNode", 39091: "Flower's local SuperLink"}
 
@@ -36,7 +39,7 @@ GIGABYTE = 10**9
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Says what was found of one thing, and what to do.
 
     Attributes
     ----------
@@ -88,7 +91,7 @@ def doctor(
 
 
 def look(ray: bool = True) -> Iterator[Finding]:
-    """Everything that is looked at, one after another; `ray` also starts Ray."""
+    """Look at everything, one thing after another; with `ray` also start Ray."""
     yield _python()
     yield from _pins()
     yield _torchvision()
@@ -113,7 +116,7 @@ def _python() -> Finding:
 
 
 def _pins() -> Iterator[Finding]:
-    """Every package that fmtda depends on, against the versions it was made for."""
+    """Compare every package that fmtda depends on with the versions it was made for."""
     from packaging.requirements import Requirement
 
     wrong = 0
@@ -169,7 +172,7 @@ def _cores_and_gpu() -> Iterator[Finding]:
 
 
 def _bfloat16() -> Finding:
-    """Whether the GPU, or else the processor, multiplies in bfloat16 by itself; torch can without, slowly."""
+    """Tell whether the GPU, or else the processor, multiplies in bfloat16 by itself; torch can without, slowly."""
     import torch
 
     if torch.cuda.is_available():
@@ -240,7 +243,7 @@ def _space(subject: str, folder: Path) -> Finding:
 
 
 def _writable(subject: str, folder: Path) -> Finding:
-    """Like `_space`, of a folder that must be writable."""
+    """Look at a folder as `_space` does, and whether it can be written to."""
     advice = "set FMTDA_CACHE to a folder that can be written to"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -252,7 +255,7 @@ def _writable(subject: str, folder: Path) -> Finding:
 
 
 def _extras() -> Iterator[Finding]:
-    """Each extra of the package: whether all that it brings is there."""
+    """Look for each extra of the package, whether all that it brings is there."""
     from packaging.requirements import Requirement
 
     try:

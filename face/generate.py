@@ -1,4 +1,4 @@
-"""``fmtda generate``: a generative model trained over simulated clients, or alone on their pooled data."""
+"""Trains a generative model over simulated clients, or alone on their pooled data: ``fmtda generate``."""
 
 import json
 import sys

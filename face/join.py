@@ -1,4 +1,4 @@
-"""``fmtda join``: a finished or stopped simulation goes on with one more domain, in a run directory of its own."""
+"""Lets a finished or stopped simulation go on with one more domain, in a directory of its own: ``fmtda join``."""
 
 from pathlib import Path
 from typing import Annotated

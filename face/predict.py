@@ -1,4 +1,4 @@
-"""``fmtda predict``: what an adapted model says of pictures, one line a picture, streamed."""
+"""Labels pictures with an adapted model, one line a picture, as they are done: ``fmtda predict``."""
 
 import sys
 from collections.abc import Iterator
@@ -99,7 +99,7 @@ def predict(
 def _model(
     run: Path, domain: str | None, local: Path | None, files: list[Path], device: str
 ) -> tuple["AdaptedModel", str]:
-    """The model, and how it was chosen where it was."""
+    """Load the model, and say how it was chosen where it was."""
     from fmtda.inference.adapted_model import AdaptedModel
     from fmtda.inference.client_parts import adaptation_settings
     from fmtda.inference.domain_choice import choose, spread
@@ -184,7 +184,7 @@ def _refuse_unusable(output: Path | None, pictures: list[Path], segmentation: bo
 
 @contextmanager
 def _results(output: Path | None, form: str, segmentation: bool) -> Iterator[tuple[TextIO, Path | None]]:
-    """Where the lines go, and the folder of the label maps."""
+    """Open where the lines go, and make the folder of the label maps."""
     if output is None:
         yield sys.stdout, None
         return

@@ -1,4 +1,4 @@
-"""How a command ends that can't begin or can't go on: with a line that names the cause, and an exit status."""
+"""Ends a command that can't begin or can't go on, with a line that names the cause and with an exit status."""
 
 import os
 import sys

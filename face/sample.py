@@ -1,4 +1,4 @@
-"""``fmtda sample``: new examples out of a run's model."""
+"""Draws new examples out of a run's model: ``fmtda sample``."""
 
 import sys
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""The options ``-c KEY=VALUE`` and ``--config FILE``, by which a command takes any setting.
+"""Reads the options ``-c KEY=VALUE`` and ``--config FILE``, by which a command takes any setting.
 
 A file holds settings as TOML. Its tables are flattened to dotted keys, as Flower flattens a run config::
 

@@ -1,4 +1,4 @@
-"""``fmtda simulate``: domain adaptation on simulated clients, from checked settings to the table of what it reached."""
+"""Adapts on simulated clients, from settings to the table of what was reached: ``fmtda simulate``."""
 
 import json
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""``fmtda deploy init``: the folder with which clients on machines of their own are set up."""
+"""Writes the folder with which clients on machines of their own are set up: ``fmtda deploy init``."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The page of a deployment: every command to start and register it, in order, for this version of Flower.
+"""Writes the page of a deployment: every command to start and register it, in order, for this version of Flower.
 
 A test follows it literally: each ``sh`` block in a new shell that begins in the deployment's folder.
 """
@@ -103,7 +103,7 @@ cd clients/{client}
 
 
 def page(deployment: Deployment) -> str:
-    """The page as Markdown."""
+    """Write the page as Markdown."""
     rows = [f"| `clients/{client}/` | the client that holds `{client}` |" for client in deployment.clients]
     registrations = [
         f"flwr supernode register nodes/{client}.pub {CONNECTION} --name {client}" for client in deployment.clients
@@ -130,5 +130,5 @@ def page(deployment: Deployment) -> str:
 
 
 def _lines(command: list[list[str]]) -> str:
-    """A command over several lines, an option a line."""
+    """Spread a command over several lines, an option a line."""
     return " \\\n  ".join(shlex.join(words) for words in command)

@@ -1,4 +1,4 @@
-"""A run of domain adaptation: accuracy by domain and round, confusion, the weights w_S."""
+"""Reports a run of domain adaptation: accuracy by domain and round, confusion, the weights w_S."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +34,7 @@ NAMED_CLASSES = 40
 
 
 def sentence(run: Run) -> str:
-    """What was trained and how well."""
+    """Say what was trained and how well."""
     settings, metric = run.adaptation_settings, METRIC_NAMES[metric_of(run.settings)]
     start = run.lines[0].get("source_only", {})
     plain = run.lines[0].get("plain_source_only", {})
@@ -58,7 +58,7 @@ def sentence(run: Run) -> str:
 
 
 def sections(run: Run) -> list[Section]:
-    """Everything that its numbers tell."""
+    """Show everything that the run's numbers tell."""
     made = [_by_domain(run), newcomers.section(run), _by_round(run), _confusion(run), _source_weights(run)]
     return [section for section in made if section]
 

@@ -1,11 +1,11 @@
-"""How a run came about: its command, every setting, the versions."""
+"""Reports how a run came about: its command, every setting, the versions."""
 
 from fmtda.face.report.blocks import Block, Section, Table, Text
 from fmtda.face.report.runs import OF_THE_PLACE, Run
 
 
 def section(run: Run) -> Section:
-    """Enough to run it again."""
+    """Show enough to run it again."""
     config = run.settings.run_config()
     changed = run.changed_settings()
     rows = [

@@ -1,4 +1,4 @@
-"""What a run cost: bytes and seconds by client."""
+"""Reports what a run cost: bytes and seconds by client."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ COSTS = {"up": "uploaded bytes", "down": "downloaded bytes", "seconds": "seconds
 
 
 def section(run: Run) -> Section | None:
-    """Means over the rounds with an evaluation in which a client took part, training and evaluation together."""
+    """Show means over a client's rounds that have an evaluation, training and evaluation together."""
     seen: dict[str, list[dict]] = {}
     whole = [line for line in run.rounds if line.get("evaluated", True)]
     for line in whole:

@@ -1,4 +1,4 @@
-"""A run of a generative model: its loss, samples through the rounds, how good they are."""
+"""Reports a run of a generative model: its loss, samples through the rounds, how good they are."""
 
 import json
 import math
@@ -35,7 +35,7 @@ MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
 def sentence(run: Run) -> str:
-    """What was trained and how well."""
+    """Say what was trained and how well."""
     settings = run.generative_settings
     if settings.strategy == "local":
         how = "in one process on pooled data, no federation"
@@ -63,13 +63,13 @@ def sentence(run: Run) -> str:
 
 
 def sections(run: Run) -> list[Section]:
-    """Loss, samples, quality, properties of molecules."""
+    """Show samples, their quality, properties of molecules, and the loss."""
     made = [_samples(run), _quality(run), _properties(run), _loss(run)]
     return [section for section in made if section]
 
 
 def last_samples(run: Run) -> GalleryPicture | None:
-    """The picture of the latest sample."""
+    """Give the picture of the latest sample."""
     drawn = _drawn(run.path)
     return drawn[-1] if drawn else None
 
@@ -92,7 +92,7 @@ def _samples(run: Run) -> Section | None:
 
 
 def _drawn(path: Path) -> list[GalleryPicture]:
-    """The pictures of all rounds that have one, in order."""
+    """Give the pictures of all rounds that have one, in order."""
     files = sorted(file for file in path.glob("samples/round-*") if file.suffix in MEDIA_TYPES)
     return [
         GalleryPicture(data_uri(file.read_bytes(), MEDIA_TYPES[file.suffix]), f"samples of {_of(file)}", [_of(file)])
@@ -207,7 +207,7 @@ def _properties(run: Run) -> Section | None:
 
 
 def logarithmic(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis, ticks at 1, 2 and 5 of each decade; a plain one where values are near each other."""
+    """Make a logarithmic axis, ticks at 1, 2 and 5 of each decade; a plain one where values are near each other."""
     if min(values) <= 0 or max(values) < 5 * min(values):
         return {}
     decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)

@@ -1,4 +1,7 @@
-"""What clients agreed to show: a map of the features before and after adaptation, and pictures with predictions."""
+"""Reports what clients agreed to show: a map of the features before and after adaptation, pictures with predictions.
+
+Our choice: how many principal components t-SNE starts from, and how many steps it takes.
+"""
 
 import warnings
 
@@ -20,7 +23,7 @@ from fmtda.face.report.runs import Run
 from fmtda.server.illustration import Illustration
 
 COMPONENTS = 30
-"""Principal components that t-SNE starts from (our choice)."""
+"""Principal components that t-SNE starts from."""
 
 LISTED_CLASSES = 20
 """Classes up to which a map has a legend of them."""
@@ -29,7 +32,7 @@ UNKNOWN = "unknown"
 
 
 def sections(run: Run) -> list[Section]:
-    """The map and the pictures; nothing where nobody agreed to show anything."""
+    """Show the map and the pictures; nothing where nobody agreed to show anything."""
     if run.illustration is None:
         return []
     made = [_map(run, run.illustration), _pictures(run, run.illustration)]
@@ -37,7 +40,7 @@ def sections(run: Run) -> list[Section]:
 
 
 def embedded(features: np.ndarray, seed: int) -> np.ndarray:
-    """Features (N, D) as points (N, 2): t-SNE on the first principal components; equal seeds give equal points."""
+    """Bring features (N, D) to points (N, 2) by t-SNE on their principal components; equal seeds give equal points."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits

@@ -108,7 +108,7 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
 
 
 def cores_for(clients: int, client_cpus: float) -> int:
-    """Count the cores for Ray: Flower fills them with actors, and more than there are clients only cost time and memory."""
+    """Count the cores for Ray: Flower fills them with actors, and more than clients would only take time and memory."""
     return max(1, min(os.cpu_count() or 1, math.ceil(clients * client_cpus)))
 
 

@@ -1,4 +1,4 @@
-"""Gives the command lines of SuperLink and SuperNodes in Flower 1.41's words: one source for page, containers and units."""
+"""Gives the command lines of SuperLink and SuperNodes in Flower 1.41's words: for page, containers and units alike."""
 
 from fmtda.face.deploy.deployment import Deployment
 

@@ -1,4 +1,4 @@
-"""Pages of the site that stand elsewhere: README, CONTRIBUTING, measured results, and the reference out of docstrings.
+"""Gathers the pages of the site that stand elsewhere: README, CONTRIBUTING, measured results, and the reference.
 
 mkdocs calls these functions; see mkdocs.yml.
 """
@@ -42,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links are written for the repository; here they lead to the same things on the site."""
+    """Rewrite links, which are made for the repository, so that they lead to the same things on the site."""
     if page.file.src_uri in ("index.md", "contributing.md"):
         markdown = markdown.replace("](docs/", "](").replace("](CONTRIBUTING.md", "](contributing.md")
     markdown = re.sub(r"\]\((\.\./)?benchmarks/results/", "](results/", markdown)

@@ -26,7 +26,7 @@ def make() -> None:
 
 
 def on_startup(**_) -> None:
-    """Before mkdocs builds or serves."""
+    """Make the tree before mkdocs builds or serves."""
     make()
 
 

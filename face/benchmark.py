@@ -26,13 +26,13 @@ from fmtda.benchmarking.methods import DECIDED_BY_METHODS, METHODS, Method, sele
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.tables import markdown
 from fmtda.domains.registry import family
-from fmtda.face.given import client_options
 from fmtda.face.interruption import interruptible
 from fmtda.face.progress import CellBar, CellLines, shown_duration
 from fmtda.protocol.settings import Scalar, SettingsError
 from fmtda.server.metrics import ACCURACY
 from fmtda.server.run_directory import make_folder
 from fmtda.server.startup import check_simulation, check_source
+from fmtda.simulation.client_resources import client_options
 
 OPTIONS_OF_THEIR_OWN = ("data", "data-dir", "seed", "output", "resume")
 """Run-config keys that the benchmark's own options decide."""

@@ -1,4 +1,4 @@
-"""The command line: ``fmtda simulate`` and what belongs to it."""
+"""Puts the subcommands of ``fmtda`` together; most have a file of their own, of their name."""
 
 import sys
 from importlib.metadata import version
@@ -7,17 +7,20 @@ from typing import Annotated
 
 import typer
 
+from fmtda.face.client_resources import ClientCPUs, ClientGPUs, check_resources
+from fmtda.face.console import open_console
 from fmtda.face.data import data_cli
 from fmtda.face.deploy.command import deploy_cli
 from fmtda.face.doctor import doctor
 from fmtda.face.export import export
 from fmtda.face.generate import generate
-from fmtda.face.given import INTERRUPTED, check_resources, checked_settings, open_console, pairs, refuse
 from fmtda.face.join import join
-from fmtda.face.launch import carry_out_simulation
 from fmtda.face.predict import predict
+from fmtda.face.refusals import FAILED, INTERRUPTED, refuse
 from fmtda.face.report.command import end_with_report, report
 from fmtda.face.sample import sample
+from fmtda.face.setting_options import ConfigFile, SettingPairs, settings_given
+from fmtda.face.simulate import simulate
 from fmtda.protocol.settings import SettingsError
 
 cli = typer.Typer(
@@ -58,67 +61,7 @@ def fmtda(
     """
 
 
-@cli.command()
-def simulate(
-    data: Annotated[
-        str | None, typer.Option(help="family of domains, see `fmtda data list`; default: digits, embedded")
-    ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder with the data files; embedded data needs none")] = None,
-    source: Annotated[str | None, typer.Option(help="the labelled domain on the server, e.g. mnist")] = None,
-    targets: Annotated[str | None, typer.Option(help="the clients' domains, e.g. mnist-m,svhn,usps")] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(help="dualadapt, or a peer: source-only, adabn, fedavg-self-training, fed-mcd, fed-dann"),
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="default, or paper: the published algorithm alone")] = None,
-    clients: Annotated[
-        int | None, typer.Option(help="simulated clients, spread over the targets; default: one each")
-    ] = None,
-    rounds: Annotated[int | None, typer.Option(help="federated rounds")] = None,
-    seed: Annotated[int | None, typer.Option(help="root of every random draw")] = None,
-    output: Annotated[Path | None, typer.Option(help="run directory; default: a new one below ./runs")] = None,
-    resume: Annotated[Path | None, typer.Option(help="continue the run in this directory")] = None,
-    config: Annotated[
-        list[str] | None,
-        typer.Option("--config", "-c", metavar="KEY=VALUE", help="any run-config key; repeatable"),
-    ] = None,
-    client_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that Ray reserves for a client")] = 1.0,
-    client_gpus: Annotated[float, typer.Option(min=0.0, help="GPU (a fraction will do) for a client")] = 0.0,
-) -> None:
-    """Train and adapt on simulated clients, on this machine or on the Ray cluster named by RAY_ADDRESS.
-
-    Examples:
-
-    - `fmtda simulate`  (embedded digits, about five minutes on two cores, no download)
-
-    - `fmtda simulate --preset paper --rounds 5`
-
-    - `fmtda simulate --data digit-five --data-dir ~/data --source mnist --targets mnist-m,svhn,usps --rounds 5`
-
-    - `fmtda simulate --clients 40 -c partition=dirichlet -c alpha=0.3`
-
-    - `fmtda simulate --resume runs/20260101-120000-dualadapt-digits`
-
-    Every run-config key, its meaning and its range: docs/configuration.md.
-    """
-    console = open_console()
-    named = {
-        "data": data,
-        "data-dir": data_dir and str(data_dir.expanduser().absolute()),
-        "source": source,
-        "targets": targets,
-        "strategy": strategy,
-        "preset": preset,
-        "clients": clients,
-        "rounds": rounds,
-        "seed": seed,
-        "output": output and str(output),
-    }
-    given = {**pairs(config or []), **{key: value for key, value in named.items() if value is not None}}
-    settings = checked_settings(given, resume, "simulate")
-    check_resources(settings, client_cpus, client_gpus)
-
-    carry_out_simulation(settings, console, client_cpus, client_gpus)
+cli.command()(simulate)
 
 
 @cli.command()
@@ -128,12 +71,10 @@ def benchmark(
     data_dir: Annotated[Path | None, typer.Option(help="folder with the data files; embedded data needs none")] = None,
     methods: Annotated[str, typer.Option(help="comma list of methods, or of the words below")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="seeds 0, 1, ... of each method")] = 3,
-    config: Annotated[
-        list[str] | None,
-        typer.Option("--config", "-c", metavar="KEY=VALUE", help="any run-config key, for all methods; repeatable"),
-    ] = None,
-    client_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that Ray reserves for a client")] = 1.0,
-    client_gpus: Annotated[float, typer.Option(min=0.0, help="GPU (a fraction will do) for a client")] = 0.0,
+    config: ConfigFile = None,
+    pairs: SettingPairs = None,
+    client_cpus: ClientCPUs = 1.0,
+    client_gpus: ClientGPUs = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run and how long it takes")] = False,
 ) -> None:
     """Compare methods over seeds: a table, pictures, and results.json.
@@ -166,7 +107,7 @@ def benchmark(
         methods=methods,
         seeds=seeds,
         output=output.expanduser().absolute(),
-        config=pairs(config or []),
+        config=settings_given(config, pairs),
         client_cpus=client_cpus,
         client_gpus=client_gpus,
     )
@@ -185,7 +126,7 @@ def benchmark(
     end_with_report(console, request.output)
     if not complete:
         print(f"fmtda: some cells failed; try them again with: {request.command()}", file=sys.stderr)
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
     print(f"fmtda: table and pictures are in {request.output}")
 
 
@@ -202,5 +143,5 @@ cli.add_typer(data_cli, name="data")
 
 
 def main() -> None:
-    """Entry point of the ``fmtda`` command."""
+    """Run the ``fmtda`` command."""
     cli()

@@ -15,6 +15,17 @@ Every key works in `fmtda simulate -c KEY=VALUE` and `fmtda generate -c KEY=VALU
 `[tool.flwr.app.config]` of pyproject.toml. To resume with `fmtda`, give `--resume RUN_DIR`. A wrong key, type or range
 is refused before anything starts. Values the paper's notes don't give are our choice.
 
+Many settings fit into a TOML file: `fmtda simulate --config run.toml`; `generate`, `join` and `benchmark` read one too.
+It holds text, whole numbers, numbers, true and false; the keys of a table are joined to its name by a dot. What `-c`
+says wins over the file, and the other options win over both. A key given twice with `-c` is refused.
+
+```toml
+rounds = 5
+targets = "svhn,usps"
+partition = "dirichlet"
+alpha = 0.3
+```
+
 `workload` says what the clients train: `adaptation` (the default, `fmtda simulate`), or a generative model
 (`fmtda generate`). One flat set of keys serves them all. A key that the run's workload doesn't have is left alone while
 it holds its default, and refused by name otherwise.
@@ -36,7 +47,7 @@ WORKLOAD_ROW = (
 )
 
 SECTIONS: dict[str, type[RunSettings]] = {
-    "Every workload": RunSettings,
+    "Every workload": RunSettings,  # type: ignore[type-abstract]  # nothing here makes an instance
     "`adaptation`": Settings,
     "Every generative model": GenerativeSettings,
     "Models of pictures: `ddpm` and `ncsn`": ImageModelSettings,
@@ -54,7 +65,7 @@ For `adaptation`. `source`, `targets`, `classes` and `input-shape` are the data'
 
 
 def page() -> str:
-    """The whole page as Markdown."""
+    """Write the whole page as Markdown."""
     sections = "".join(f"\n## {title}\n{TABLE_HEAD}{_rows(settings)}" for title, settings in SECTIONS.items())
     sections = sections.replace(TABLE_HEAD, TABLE_HEAD + WORKLOAD_ROW, 1)
     presets = "\n## What `auto` means by preset\n\nFor `adaptation`.\n\n" + _table(
@@ -79,15 +90,15 @@ def page() -> str:
 
 
 def _rows(settings: type[RunSettings]) -> str:
-    """What a class of settings adds or says anew; `workload` has its row already."""
+    """Write a row for each key that a class of settings adds or says anew; `workload` has its row already."""
     own = [settings.model_fields[name] for name in settings.__annotations__ if name in settings.model_fields]
     return "".join(_row(field) for field in own if field.alias != "workload" and not _told_below(settings, field))
 
 
 def _told_below(settings: type[RunSettings], field: FieldInfo) -> bool:
-    """Whether every workload says itself what the key means."""
+    """Tell whether every workload says itself what the key means."""
     below = [each for each in SECTIONS.values() if settings in each.__bases__]
-    return bool(below) and all(field.alias.replace("-", "_") in each.__annotations__ for each in below)
+    return bool(below) and all(str(field.alias).replace("-", "_") in each.__annotations__ for each in below)
 
 
 def _shown(value: Scalar | None) -> str:
@@ -109,7 +120,7 @@ def _allowed(field: FieldInfo) -> str:
         for kind, sign in signs.items():
             if isinstance(constraint, kind):
                 bounds.append(f"{sign} {getattr(constraint, kind.__name__.lower())}")
-    names = {bool: "true, false", int: "whole number", float: "number", str: "text"}
+    names: dict[object, str] = {bool: "true, false", int: "whole number", float: "number", str: "text"}
     return " ".join([names[field.annotation], *[", ".join(bounds)]]).strip()
 
 

@@ -1,11 +1,13 @@
-"""``fmtda data``: which domains there are and where they come from, whether their files are whole, and downloads."""
+"""Lists the domains there are, checks whether their files are whole, and fetches them: ``fmtda data``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fmtda.face.given import open_console, refuse
+from fmtda.face.console import open_console
+from fmtda.face.refusals import FAILED, refuse
+from fmtda.protocol.settings import Scalar
 
 data_cli = typer.Typer(help="Look at the domains there are, check their files, and fetch them.", no_args_is_help=True)
 
@@ -16,7 +18,7 @@ def list_domains(
         Path | None, typer.Option(help="folder whose domains to list, for data read from files")
     ] = None,
 ) -> None:
-    """Which families and domains there are, with their defaults, and where they come from.
+    """List the families and their domains, with their defaults, and where they come from.
 
     Examples:
 
@@ -37,14 +39,16 @@ def list_domains(
         refuse(f"--data-dir {data_dir}: there is no such folder")
     table = Table("family", "kind", "domains", "source", "targets", "where from", show_lines=True)
     for family in FAMILIES.values():
-        found, defaults = [], {"source": "", "targets": ""}
+        found: list[str] = []
+        defaults: dict[str, Scalar] = {"source": "", "targets": ""}
         try:
             found.append(", ".join(family.domains_in(folder)))
             defaults = family.defaults(folder, {})
         except DataError as error:
             found.append(str(error) if folder else "those in the files below --data-dir")
         domains = escape("\n".join(found))
-        table.add_row(family.name, family.kind, domains, defaults["source"], defaults["targets"], family.origin)
+        source, targets = str(defaults["source"]), str(defaults["targets"])
+        table.add_row(family.name, family.kind, domains, source, targets, family.origin)
     open_console().print(table)
 
 
@@ -65,7 +69,7 @@ def check(
         bool, typer.Option("--read", help="read every example, which also finds damage inside a file, and takes longer")
     ] = False,
 ) -> None:
-    """Whether the files of a family are whole: names, where files have them headers and sizes, with --read everything.
+    """Check whether the files of a family are whole: names, headers and sizes; with --read everything.
 
     The exit status is 1 where one is missing or damaged.
 
@@ -111,7 +115,7 @@ def check(
             table.add_row(domain, "[red]broken[/]", escape(str(error)))
     open_console().print(table)
     if broken:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @data_cli.command()

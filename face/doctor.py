@@ -1,4 +1,7 @@
-"""``fmtda doctor``: whether this machine can run fmtda, and what to do where it can't."""
+"""Tells whether this machine can run fmtda, and what to do where it can't: ``fmtda doctor``.
+
+Our choice: how much space should be free.
+"""
 
 import importlib
 import logging
@@ -17,16 +20,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmtda.face.given import open_console
+from fmtda.face.console import open_console
+from fmtda.face.refusals import FAILED
 from fmtda.simulation.ray_cluster import cluster_address, knock
 
-State = Literal["ok", "note", "broken"]
+Verdict = Literal["ok", "note", "broken"]
 
 PYTHON = (3, 11)
 """The version that all packages here are known to work with together."""
 
 LEAST_FREE_GB = 2.0
-"""In a folder that runs or prepared data are written to (our choice)."""
+"""What should be free in a folder that runs or prepared data are written to."""
 
 PORTS = {8000: "a deployment's SuperLink", 9094: "a deployment's first SuperNode", 39091: "Flower's local SuperLink"}
 
@@ -35,7 +39,7 @@ GIGABYTE = 10**9
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Says what was found of one thing, and what to do.
 
     Attributes
     ----------
@@ -50,7 +54,7 @@ class Finding:
     """
 
     subject: str
-    state: State
+    state: Verdict
     found: str
     advice: str = ""
 
@@ -82,12 +86,12 @@ def doctor(
     broken = [finding.subject for finding in findings if finding.state == "broken"]
     if broken:
         print(f"fmtda: broken: {', '.join(broken)}", file=sys.stderr)
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
     console.print("fmtda works here: try `fmtda simulate`", highlight=False)
 
 
 def look(ray: bool = True) -> Iterator[Finding]:
-    """Everything that is looked at, one after another; `ray` also starts Ray."""
+    """Look at everything, one thing after another; with `ray` also start Ray."""
     yield _python()
     yield from _pins()
     yield _torchvision()
@@ -112,7 +116,7 @@ def _python() -> Finding:
 
 
 def _pins() -> Iterator[Finding]:
-    """Every package that fmtda depends on, against the versions it was made for."""
+    """Compare every package that fmtda depends on with the versions it was made for."""
     from packaging.requirements import Requirement
 
     wrong = 0
@@ -168,7 +172,7 @@ def _cores_and_gpu() -> Iterator[Finding]:
 
 
 def _bfloat16() -> Finding:
-    """Whether the GPU, or else the processor, multiplies in bfloat16 by itself; torch can without, slowly."""
+    """Tell whether the GPU, or else the processor, multiplies in bfloat16 by itself; torch can without, slowly."""
     import torch
 
     if torch.cuda.is_available():
@@ -239,7 +243,7 @@ def _space(subject: str, folder: Path) -> Finding:
 
 
 def _writable(subject: str, folder: Path) -> Finding:
-    """Like `_space`, of a folder that must be writable."""
+    """Look at a folder as `_space` does, and whether it can be written to."""
     advice = "set FMTDA_CACHE to a folder that can be written to"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -251,7 +255,7 @@ def _writable(subject: str, folder: Path) -> Finding:
 
 
 def _extras() -> Iterator[Finding]:
-    """Each extra of the package: whether all that it brings is there."""
+    """Look for each extra of the package, whether all that it brings is there."""
     from packaging.requirements import Requirement
 
     try:

@@ -1,11 +1,11 @@
-"""``fmtda export``: the adapted model of a domain as one file, with a model card."""
+"""Writes the adapted model of a domain as one file, with a model card: ``fmtda export``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fmtda.face.given import refuse, writable
+from fmtda.face.refusals import refuse, writable
 from fmtda.protocol.settings import SettingsError
 
 
@@ -62,7 +62,7 @@ def export(
 
 
 def _file(output: Path | None, run: Path, name: str, ending: str) -> Path:
-    """The file to write; the folder is made where it is the run's own."""
+    """Give the file to write; make its folder where that is the run's own."""
     if output is None:
         folder = run / "exports" if run.is_dir() else run.parent
         folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""``fmtda generate``: a generative model trained over simulated clients, or alone on their pooled data."""
+"""Trains a generative model over simulated clients, or alone on their pooled data: ``fmtda generate``."""
 
 import json
 import sys
@@ -8,18 +8,13 @@ from typing import Annotated
 
 import typer
 
-from fmtda.face.given import (
-    INTERRUPTED,
-    check_resources,
-    checked_settings,
-    open_console,
-    pairs,
-    refuse,
-    resume_line,
-    stop,
-)
+from fmtda.face.checked_settings import checked_settings
+from fmtda.face.client_resources import ClientCPUs, ClientGPUs, check_resources, resume_line
+from fmtda.face.console import open_console
+from fmtda.face.refusals import INTERRUPTED, refuse, stop
 from fmtda.face.report.command import end_with_report
-from fmtda.protocol.generative_settings import LOCAL
+from fmtda.face.setting_options import ConfigFile, SettingPairs, settings_given
+from fmtda.protocol.generative_settings import LOCAL, GenerativeSettings
 from fmtda.protocol.settings import SettingsError
 from fmtda.protocol.workloads import WORKLOADS
 
@@ -46,12 +41,10 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="root of every random draw")] = None,
     output: Annotated[Path | None, typer.Option(help="run directory; default: a new one below ./runs")] = None,
     resume: Annotated[Path | None, typer.Option(help="continue the run in this directory")] = None,
-    config: Annotated[
-        list[str] | None,
-        typer.Option("--config", "-c", metavar="KEY=VALUE", help="any run-config key; repeatable"),
-    ] = None,
-    client_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that Ray reserves for a client")] = 1.0,
-    client_gpus: Annotated[float, typer.Option(min=0.0, help="GPU (a fraction will do) for a client")] = 0.0,
+    config: ConfigFile = None,
+    pairs: SettingPairs = None,
+    client_cpus: ClientCPUs = 1.0,
+    client_gpus: ClientGPUs = 0.0,
 ) -> None:
     """Train a generative model on simulated clients; no example leaves one.
 
@@ -85,16 +78,16 @@ def generate(
     named = {
         "workload": model,
         "data": data,
-        "data-dir": data_dir and str(data_dir.expanduser().absolute()),
+        "data-dir": str(data_dir.expanduser().absolute()) if data_dir else None,
         "targets": targets,
         "strategy": LOCAL if local else strategy,
         "clients": clients,
         "rounds": rounds,
         "seed": seed,
-        "output": output and str(output),
+        "output": str(output) if output else None,
     }
-    given = {**pairs(config or []), **{key: value for key, value in named.items() if value is not None}}
-    settings = checked_settings(given, resume, "generate")
+    settings = checked_settings(settings_given(config, pairs, named), resume, "generate")
+    assert isinstance(settings, GenerativeSettings)  # as all workloads of this command
     if settings.strategy != LOCAL:
         check_resources(settings, client_cpus, client_gpus)
 
@@ -110,7 +103,7 @@ def generate(
     from fmtda.server.writing import WriteError
     from fmtda.simulation.flower_engine import simulate
 
-    resume = resume_line(settings, client_cpus, client_gpus)
+    go_on = resume_line(settings, client_cpus, client_gpus)
     progress = Bars(console, settings.rounds, LOSS) if console.is_terminal else Lines(LOSS)
     try:
         with closing(progress):
@@ -120,13 +113,13 @@ def generate(
                 with interruptible():
                     run_pooled(settings, progress)
             else:
-                simulate(settings, progress, client_cpus, client_gpus, resume)
+                simulate(settings, progress, client_cpus, client_gpus, go_on)
     except (SettingsError, DataError) as error:
         refuse(error)
     except (WriteError, RunStopped) as error:
-        stop(error, resume)
+        stop(error, go_on)
     except KeyboardInterrupt:
-        print(f"fmtda: interrupted; continue with: {resume}", file=sys.stderr)
+        print(f"fmtda: interrupted; continue with: {go_on}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     path = Path(settings.output)
     print_generated(console, json.loads((path / "summary.json").read_text()), path)

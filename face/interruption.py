@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one exception, for work in this process."""
+"""Turns Ctrl-C and SIGTERM into one exception, for work in this process."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt as Ctrl-C does, even where a shell in the background ignores that."""
+    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, even where a shell in the background ignores that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

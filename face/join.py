@@ -1,12 +1,15 @@
-"""``fmtda join``: a finished or stopped simulation goes on with one more domain, in a run directory of its own."""
+"""Lets a finished or stopped simulation go on with one more domain, in a directory of its own: ``fmtda join``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fmtda.face.given import check_resources, open_console, pairs, refuse
-from fmtda.face.launch import carry_out_simulation
+from fmtda.face.client_resources import ClientCPUs, ClientGPUs, check_resources
+from fmtda.face.console import open_console
+from fmtda.face.refusals import refuse
+from fmtda.face.setting_options import ConfigFile, settings_given
+from fmtda.face.simulate import carry_out_simulation
 from fmtda.protocol.settings import SettingsError
 
 MAY_CHANGE = ("join-rounds", "join-start", "evaluate-every", "timeout", "join-timeout", "in-flight", "trackers")
@@ -21,12 +24,13 @@ def join(
     clients: Annotated[int, typer.Option(min=1, help="its clients")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="rounds after the one in which it joins")] = 5,
     output: Annotated[Path | None, typer.Option(help="new run directory; default: RUN_DIR-with-DOMAIN")] = None,
-    config: Annotated[
+    config: ConfigFile = None,
+    pairs: Annotated[
         list[str] | None,
-        typer.Option("--config", "-c", metavar="KEY=VALUE", help=f"one of {', '.join(MAY_CHANGE)}; repeatable"),
+        typer.Option("--set", "-c", metavar="KEY=VALUE", help=f"one of {', '.join(MAY_CHANGE)}; repeatable"),
     ] = None,
-    client_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that Ray reserves for a client")] = 1.0,
-    client_gpus: Annotated[float, typer.Option(min=0.0, help="GPU (a fraction will do) for a client")] = 0.0,
+    client_cpus: ClientCPUs = 1.0,
+    client_gpus: ClientGPUs = 0.0,
 ) -> None:
     """Let a new domain's clients join a simulated run; the run itself stays as it is.
 
@@ -43,10 +47,10 @@ def join(
     What happens, and what it brings: docs/joining.md.
     """
     console = open_console()
-    changes = pairs(config or [])
+    changes = settings_given(config, pairs)
     for key in changes:
         if key not in MAY_CHANGE:
-            refuse(f"-c {key}: a run goes on with its own settings; allowed here are {', '.join(MAY_CHANGE)}")
+            refuse(f"{key}: a run goes on with its own settings; allowed here are {', '.join(MAY_CHANGE)}")
 
     from fmtda.domains.examples import DataError
     from fmtda.server import run_directory, startup

@@ -1,4 +1,4 @@
-"""The model card beside an exported model: what it was trained on, how good it is, what it takes and is not for."""
+"""Writes the card of an exported model: what it was trained on, how good it is, what it takes and is not for."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ HEADS = {
 
 
 def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
-    """The card as Markdown.
+    """Write the card as Markdown.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def _interface(model: AdaptedModel, form: str, file: Path) -> list[str]:
 
 
 def _head(output: str) -> str:
-    """What an output of the exported model is."""
+    """Say what an output of the exported model is."""
     return HEADS.get(output.removeprefix("probabilities_"), "what counts")
 
 

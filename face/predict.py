@@ -1,4 +1,4 @@
-"""``fmtda predict``: what an adapted model says of pictures, one line a picture, streamed."""
+"""Labels pictures with an adapted model, one line a picture, as they are done: ``fmtda predict``."""
 
 import sys
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from fmtda.face.given import INTERRUPTED, refuse
+from fmtda.face.refusals import FAILED, INTERRUPTED, refuse
 from fmtda.protocol.settings import SettingsError
 
 if TYPE_CHECKING:
     from fmtda.face.prediction_files import Writer
+    from fmtda.face.progress import StageProgress
     from fmtda.inference.adapted_model import AdaptedModel
-    from fmtda.server.progress import Progress
 
 ENDINGS = {".csv": "csv", ".json": "json"}
 """Formats that the name of the output file says."""
@@ -93,13 +93,13 @@ def predict(
         print(f"fmtda: {len(unreadable):,} could not be read:", file=sys.stderr)
         for problem in unreadable:
             print(f"    {problem}", file=sys.stderr)
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _model(
     run: Path, domain: str | None, local: Path | None, files: list[Path], device: str
 ) -> tuple["AdaptedModel", str]:
-    """The model, and how it was chosen where it was."""
+    """Load the model, and say how it was chosen where it was."""
     from fmtda.inference.adapted_model import AdaptedModel
     from fmtda.inference.client_parts import adaptation_settings
     from fmtda.inference.domain_choice import choose, spread
@@ -123,7 +123,7 @@ def label(
     form: str,
     stream: TextIO,
     folder: Path | None,
-    progress: "Progress",
+    progress: "StageProgress",
 ) -> list[str]:
     """Write a line for every picture as it is done; returns what was wrong with those that can't be read."""
     from fmtda.adaptation.batches import FORWARD_EXAMPLES, FORWARD_VALUES
@@ -131,7 +131,7 @@ def label(
     from fmtda.inference.adapted_model import LOOKS_LIKE_FROM
     from fmtda.inference.pictures import batches, decoder
 
-    about = {"run": str(run), "domain": model.domain, "client": model.client, "parts": model.parts}
+    about: dict[str, object] = {"run": str(run), "domain": model.domain, "client": model.client, "parts": model.parts}
     about |= {"head": model.head, "looks_like_from": LOOKS_LIKE_FROM, "classes": list(model.classes)}
     lines: Writer = writer(form, stream, model, about)
     maps: LabelMaps | None = LabelMaps(folder, model.classes, files) if folder else None
@@ -184,7 +184,7 @@ def _refuse_unusable(output: Path | None, pictures: list[Path], segmentation: bo
 
 @contextmanager
 def _results(output: Path | None, form: str, segmentation: bool) -> Iterator[tuple[TextIO, Path | None]]:
-    """Where the lines go, and the folder of the label maps."""
+    """Open where the lines go, and make the folder of the label maps."""
     if output is None:
         yield sys.stdout, None
         return
@@ -197,7 +197,7 @@ def _results(output: Path | None, form: str, segmentation: bool) -> Iterator[tup
         yield stream, folder
 
 
-def _progress() -> "Progress":
+def _progress() -> "StageProgress":
     from rich.console import Console
 
     from fmtda.face.progress import ErrorLines, StageBar

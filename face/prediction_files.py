@@ -1,9 +1,12 @@
-"""What ``fmtda predict`` writes: a line a picture as table, CSV or JSON; for segmentation label maps, overlays."""
+"""Writes what ``fmtda predict`` found: a line a picture as table, CSV or JSON; for segmentation label maps, overlays.
+
+Our choice: how strongly the class colours cover a picture.
+"""
 
 import colorsys
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -20,14 +23,14 @@ HEADS = {"global": "F_g", "local": "F_l", "personal": "personalised"}
 """The heads that vote, and what people call them."""
 
 OPACITY = 0.5
-"""Of the class colours over the picture (our choice)."""
+"""Of the class colours over the picture."""
 
 FILE_WIDTH, LABEL_WIDTH = 44, 14
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is said of one picture.
+    """Holds what the model says of one picture.
 
     Attributes
     ----------
@@ -59,7 +62,7 @@ class Line:
 
 
 def lines_of(model: AdaptedModel, files: Sequence[Path], prediction: Prediction) -> list[Line]:
-    """A line for each picture of a batch."""
+    """Make a line for each picture of a batch."""
     labels, names = prediction.labels, model.classes
     heads = [head for head in HEADS if head in prediction.by_head]
     chosen = labels.unsqueeze(1)
@@ -73,7 +76,8 @@ def lines_of(model: AdaptedModel, files: Sequence[Path], prediction: Prediction)
         classes, most = prediction.probabilities.tolist(), labels.tolist()
         by_head = {head: prediction.by_head[head].tolist() for head in heads}
     typicality = [None] * len(files) if prediction.typicality is None else prediction.typicality.tolist()
-    verdicts = [None] * len(files) if prediction.typicality is None else prediction.looks_like_domain.tolist()
+    looks_like = prediction.looks_like_domain
+    verdicts = [None] * len(files) if looks_like is None else looks_like.tolist()
     return [
         Line(
             str(file),
@@ -93,15 +97,17 @@ class Writer(Protocol):
     """Takes the lines as they come; nothing is held back but what the system buffers."""
 
     def add(self, lines: Sequence[Line]) -> None:
-        """The lines of a batch."""
+        """Write the lines of a batch."""
 
     def close(self, unreadable: Sequence[str]) -> None:
-        """No more will come; these files could not be read."""
+        """End what was written: no more will come, and these files could not be read."""
 
 
 def writer(form: str, stream: TextIO, model: AdaptedModel, about: Mapping[str, Any]) -> Writer:
-    """The writer of a format out of `FORMATS`; `about` goes to the head of JSON."""
-    return {"table": _Table, "csv": _CSV, "json": _JSON}[form](stream, model, about)
+    """Make the writer of a format out of `FORMATS`; `about` goes to the head of JSON."""
+    kinds: dict[str, Callable[[TextIO, AdaptedModel, Mapping[str, Any]], Writer]]
+    kinds = {"table": _Table, "csv": _CSV, "json": _JSON}
+    return kinds[form](stream, model, about)
 
 
 class _Table:
@@ -177,7 +183,7 @@ class _JSON:
 
 
 class LabelMaps:
-    """Label maps and overlays below a folder, as large as the pictures.
+    """Writes label maps and overlays below a folder, as large as the pictures.
 
     ``labels/NAME.png`` holds the class of each pixel, 8 bits with a palette, as ``scene-folders`` reads them;
     ``classes.txt`` names the classes from 0 on; ``overlays/NAME.png`` shows them over the picture.
@@ -218,6 +224,6 @@ class LabelMaps:
 
 
 def _colours(classes: int) -> list[int]:
-    """A palette: hues a golden section apart, so that neighbours differ."""
+    """Make a palette of hues a golden section apart, so that neighbours differ."""
     rows = [colorsys.hsv_to_rgb(i * 0.618 % 1, 0.75, 0.95 if i % 2 else 0.7) for i in range(classes)]
     return [round(255 * value) for row in rows for value in row]

@@ -1,8 +1,9 @@
-"""Progress as people see it: a run's rounds and stages on a terminal, and a benchmark's cells."""
+"""Shows progress to people: a run's rounds and stages on a terminal, and a benchmark's cells."""
 
 import sys
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,7 +26,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Bars:
-    """Two bars: rounds with what each reached per domain and time left, and the current stage, until `close`.
+    """Shows two bars until `close`: the rounds, with what each reached per domain and time left, and the current stage.
 
     Parameters
     ----------
@@ -70,8 +71,21 @@ class Bars:
         self._bars.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
+class StageProgress(Protocol):
+    """Whoever watches work that has stages, but no rounds, implements this."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage of `total` steps."""
+
+    def advance(self, done: int) -> None:
+        """Count `done` more steps as done."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was: nothing more will come."""
+
+
 class StageBar:
-    """One bar, for work of a single stage."""
+    """Shows one bar, for work of a single stage."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
@@ -87,11 +101,11 @@ class StageBar:
         self._bar.start()
 
     def stage(self, name: str, total: int) -> None:
-        """A stage of `total` steps begins."""
+        """Begin a stage of `total` steps."""
         self._bar.reset(self._stage, total=total, description=name)
 
     def advance(self, done: int) -> None:
-        """`done` steps more are done."""
+        """Count `done` more steps as done."""
         self._bar.advance(self._stage, done)
 
     def close(self) -> None:
@@ -100,25 +114,25 @@ class StageBar:
 
 
 class ErrorLines:
-    """Progress as lines on stderr, one every `SECONDS_BETWEEN_LINES`, where stdout carries results."""
+    """Writes lines to stderr, one every `SECONDS_BETWEEN_LINES`, where stdout carries results."""
 
     def stage(self, name: str, total: int) -> None:
-        """A stage of `total` steps begins."""
+        """Begin a stage of `total` steps."""
         self._name, self._total, self._done, self._said = name, total, 0, time.monotonic()
 
     def advance(self, done: int) -> None:
-        """`done` steps more are done."""
+        """Count `done` more steps as done."""
         self._done += done
         if time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             print(f"fmtda: {self._name}: {self._done:,} of {self._total:,}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Lines leave nothing behind."""
+        """Do nothing: lines leave nothing behind."""
 
 
 class CellBar:
-    """A benchmark's progress on a terminal: a bar of cells, with the cell at hand and its own last line."""
+    """Shows a benchmark's progress on a terminal: a bar of cells, with the cell at hand and its own last line."""
 
     def __init__(self, console: Console, cells: int, done: int) -> None:
         self._bar = Progress(
@@ -134,21 +148,21 @@ class CellBar:
         self._bar.start()
 
     def begin(self, name: str, seconds_left: float | None) -> None:
-        """A cell begins; about so many seconds are left for it and those after it."""
+        """Begin a cell; about so many seconds are left for it and those after it."""
         left = "" if seconds_left is None else f"{shown_duration(seconds_left)} left"
         self._bar.update(self._cells, description=name, left=left, said="")
 
     def say(self, line: str = "") -> None:
-        """What the cell's process printed last."""
+        """Show what the cell's process printed last."""
         self._bar.update(self._cells, said=escape(line.removeprefix("fmtda: ")[:LETTERS_OF_A_LINE]))
 
     def end(self, text: str) -> None:
-        """A cell has ended, well or not."""
+        """Count a cell that has ended, well or not."""
         self._bar.advance(self._cells)
         self.note(text)
 
     def note(self, text: str) -> None:
-        """Something to read."""
+        """Print something to read."""
         self._bar.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def close(self) -> None:
@@ -157,7 +171,7 @@ class CellBar:
 
 
 class CellLines:
-    """A benchmark's progress as lines of text, where there is no terminal."""
+    """Tells a benchmark's progress as lines of text, where there is no terminal."""
 
     def __init__(self, console: Console, cells: int, done: int) -> None:
         self._console = console
@@ -165,28 +179,28 @@ class CellLines:
         self._done = done
 
     def begin(self, name: str, seconds_left: float | None) -> None:
-        """A line: which cell begins, and about how many seconds are left for it and those after it."""
+        """Tell which cell begins, and about how many seconds are left for it and those after it."""
         left = "" if seconds_left is None else f"; about {shown_duration(seconds_left)} left"
         self.note(f"{name}: begins, cell {self._done + 1} of {self._cells}{left}")
 
     def say(self, line: str = "") -> None:
-        """The cell's own lines are in its log."""
+        """Do nothing: the cell's own lines are in its log."""
 
     def end(self, text: str) -> None:
-        """A cell has ended, well or not."""
+        """Count a cell that has ended, well or not."""
         self._done += 1
         self.note(text)
 
     def note(self, text: str) -> None:
-        """Something to read."""
+        """Print something to read."""
         self._console.print(f"fmtda: {text}", highlight=False, soft_wrap=True, markup=False)
 
     def close(self) -> None:
-        """Lines leave nothing behind."""
+        """Do nothing: lines leave nothing behind."""
 
 
 def shown_duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3 h 05 min``."""
+    """Write a duration as ``40 s``, ``12 min`` or ``3 h 05 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""The table at the end of a run: accuracy or mIoU per target, a generative model's loss, bytes and seconds."""
+"""Prints the table at the end of a run: accuracy or mIoU per target, a generative model's loss, bytes and seconds."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
 
 
 def _print_newcomers(console: Console, summary: dict[str, Any]) -> None:
-    """Who joined late: near whom, and how good its domain's predictions were after how many rounds."""
+    """Print who joined late: near whom, and how good its domain's predictions were after how many rounds."""
     newcomers = summary.get("newcomers", {})
     if not newcomers:
         return
@@ -59,7 +59,7 @@ def _print_newcomers(console: Console, summary: dict[str, Any]) -> None:
 
 
 def _print_label_free(console: Console, summary: dict[str, Any]) -> None:
-    """What is known of the domains whose clients have no labels."""
+    """Print what is known of the domains whose clients have no labels."""
     unlabelled = {d: known for d, known in summary.get("label_free", {}).items() if d not in summary["accuracy"]}
     if not unlabelled:
         return
@@ -72,7 +72,7 @@ def _print_label_free(console: Console, summary: dict[str, Any]) -> None:
 
 
 def _print_privacy(console: Console, summary: dict[str, Any]) -> None:
-    """What the uploads of the client that sent most have given away."""
+    """Print what the uploads of the client that sent most have given away."""
     spent = summary.get("privacy", {}).get("epsilon", {})
     if spent:
         name = max(spent, key=spent.__getitem__)

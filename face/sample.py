@@ -1,4 +1,4 @@
-"""``fmtda sample``: new examples out of a run's model."""
+"""Draws new examples out of a run's model: ``fmtda sample``."""
 
 import sys
 from contextlib import closing
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fmtda.face.given import INTERRUPTED, open_console, refuse, writable
+from fmtda.face.console import open_console
+from fmtda.face.refusals import INTERRUPTED, refuse, writable
 from fmtda.protocol.generative_settings import GenerativeSettings
 from fmtda.protocol.settings import SettingsError
 from fmtda.protocol.workloads import read_settings
@@ -74,7 +75,8 @@ def sample(
     try:
         with closing(progress), interruptible():
             stage = f"sampling {count} after round {checkpoint.round}"
-            samples = results.draw(count, generator_for(seed, "sample"), stage, progress)
+            generator = generator_for(seed, "sample")
+            samples = results.draw(count, generator, stage, progress)  # type: ignore[arg-type]  # uses stages alone
     except KeyboardInterrupt:
         print("fmtda: interrupted; nothing was written", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

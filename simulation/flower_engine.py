@@ -56,6 +56,7 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
     _log_flower_to(Path(settings.output))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
     warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
+    from flwr.server.superlink.fleet.vce.backend.backend import BackendConfig
     from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
     from flwr.simulation import run_simulation
 
@@ -75,11 +76,13 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
             raise
 
     _stop_at_once_on_signal(settings, progress, resume)
-    init_args: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    backend: BackendConfig = {
+        "init_args": {"log_to_driver": False, "logging_level": logging.ERROR},
+        "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus},
+    }
     if not cluster_address():
         # Without "local", Ray would join whatever cluster was last started on this machine.
-        init_args |= {"address": "local", "num_cpus": cores_for(settings.supernodes, client_cpus)}
-    backend = {"init_args": init_args, "client_resources": {"num_cpus": client_cpus, "num_gpus": client_gpus}}
+        backend["init_args"] |= {"address": "local", "num_cpus": cores_for(settings.supernodes, client_cpus)}
 
     def end_without_ray(error: Exception) -> NoReturn:
         logging.getLogger("flwr").error("Ray failed", exc_info=error)
@@ -105,7 +108,7 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
 
 
 def cores_for(clients: int, client_cpus: float) -> int:
-    """What Ray may use: Flower fills it with actors, and more of them than clients would only take time and memory."""
+    """Count the cores for Ray: Flower fills them with actors, and more than clients would only take time and memory."""
     return max(1, min(os.cpu_count() or 1, math.ceil(clients * client_cpus)))
 
 
@@ -135,7 +138,7 @@ def _end_process(settings: RunSettings, progress: Progress, resume: str, why: st
     """End at once, whatever other threads are doing, with a line that says how to go on."""
     ray_processes = psutil.Process().children(recursive=True)  # its agents have been seen to outlive it by ten seconds
 
-    def leave() -> None:
+    def leave() -> NoReturn:
         for process in ray_processes:
             with suppress(psutil.Error):
                 process.kill()

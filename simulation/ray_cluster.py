@@ -1,4 +1,4 @@
-"""The Ray cluster that RAY_ADDRESS names, if it names one."""
+"""Finds the Ray cluster that RAY_ADDRESS names, if it names one."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ SECONDS_TO_CONNECT = 5.0
 
 
 def cluster_address() -> str:
-    """What RAY_ADDRESS says; empty where Ray is to be started on this machine."""
+    """Give what RAY_ADDRESS says; nothing where Ray is to be started on this machine."""
     return os.environ.get("RAY_ADDRESS", "")
 
 

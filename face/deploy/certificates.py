@@ -1,7 +1,9 @@
-"""The deployment's certificate authority, and the server certificate that it signs, for TLS.
+"""Makes the deployment's certificate authority, and the server certificate that it signs, for TLS.
 
 Clients trust this authority alone (``--root-certificates``), so no public one is needed and none can stand in for the
 server.
+
+Our choice: how long certificates hold, and by how much a client's clock may be behind.
 """
 
 import datetime
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 825
-"""How long the two certificates hold (our choice; 825 days is the most that some systems accept of a server's)."""
+"""How long the two certificates hold; 825 days is the most that some systems accept of a server's."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names in every server certificate: the ServerApp runs beside the SuperLink and reaches it by these."""
@@ -23,7 +25,7 @@ CLOCK_DIFFERENCE = datetime.timedelta(days=1)
 
 
 def certificates(server: str) -> dict[str, bytes]:
-    """A new authority and a certificate for the server.
+    """Make a new authority and a certificate for the server.
 
     Parameters
     ----------
@@ -86,8 +88,8 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _alternatives(server: str) -> list[x509.GeneralName]:
-    """The server and the machine's own names, each once."""
-    names = []
+    """Name the server and the machine itself, each once."""
+    names: list[x509.GeneralName] = []
     for name in dict.fromkeys((server, *LOOPBACK)):
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(name)))

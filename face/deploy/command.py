@@ -1,11 +1,11 @@
-"""``fmtda deploy init``: the folder with which clients on machines of their own are set up."""
+"""Writes the folder with which clients on machines of their own are set up: ``fmtda deploy init``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fmtda.face.given import refuse
+from fmtda.face.refusals import refuse
 from fmtda.protocol.settings import SettingsError
 
 deploy_cli = typer.Typer(help="Set up a federation of real clients, on machines of their own.", no_args_is_help=True)

@@ -1,10 +1,10 @@
-"""Compose files, one a machine, and the image that all of them run."""
+"""Writes the compose files, one a machine, and how the image is built that all of them run."""
 
 import json
 from importlib.metadata import version
 from itertools import chain
 
-from fmtda.face.deploy import command_lines
+from fmtda.face.deploy import flower_commands
 from fmtda.face.deploy.deployment import Deployment
 
 MOUNTED = "/deployment"
@@ -20,25 +20,25 @@ RUN pip install --no-cache-dir /fmtda
 
 
 def containerfile() -> str:
-    """How the image is built."""
+    """Write how the image is built."""
     return CONTAINERFILE.format(version=version("fmtda"))
 
 
 def superlink(deployment: Deployment) -> str:
-    """The compose file of the server's machine."""
+    """Write the compose file of the server's machine."""
     port = f"{deployment.port}:{deployment.port}"
-    words = chain.from_iterable(command_lines.superlink(deployment))
+    words = chain.from_iterable(flower_commands.superlink(deployment))
     return _compose("superlink", list(words), deployment.data_dir, {"ports": [port]})
 
 
 def supernode(deployment: Deployment, client: str) -> str:
-    """The compose file of a client's machine."""
-    words = chain.from_iterable(command_lines.supernode(deployment, client, f"{MOUNTED}/local"))
+    """Write the compose file of a client's machine."""
+    words = chain.from_iterable(flower_commands.supernode(deployment, client, f"{MOUNTED}/local"))
     return _compose(f"supernode-{client.lower()}", list(words), deployment.data_dir, {})
 
 
 def _compose(name: str, words: list[str], data_dir: str, more: dict[str, list[str]]) -> str:
-    """One service. YAML takes JSON's values, and JSON quotes whatever is in them."""
+    """Write one service. YAML takes JSON's values, and JSON quotes whatever is in them."""
     volumes = [f".:{MOUNTED}", *([f"{data_dir}:{data_dir}:ro"] if data_dir else [])]
     service = {
         "image": f"fmtda:{version('fmtda')}",

@@ -1,4 +1,4 @@
-"""One deployment: which server, which clients, on which ports, and where its files lie on each machine."""
+"""Describes a deployment: which server, which clients, on which ports, and where its files lie on each machine."""
 
 import ipaddress
 import re
@@ -28,7 +28,7 @@ INSTALLED = "/opt/fmtda"
 
 @dataclass(frozen=True)
 class Deployment:
-    """What the user asked for, checked.
+    """Holds what the user asked for, checked.
 
     Parameters
     ----------
@@ -92,16 +92,16 @@ class Deployment:
 
     @property
     def superlink(self) -> str:
-        """Where clients and Flower's command line find the SuperLink: ``host:port``."""
+        """The address at which clients and Flower's command line find the SuperLink: ``host:port``."""
         return f"[{self.server}]:{self.port}" if ":" in self.server else f"{self.server}:{self.port}"
 
     def port_of(self, client: str) -> int:
-        """Where a client's SuperNode talks to its ClientApp."""
+        """Give the port at which a client's SuperNode talks to its ClientApp."""
         return self.node_port + self.clients.index(client)
 
 
 def family_of(clients: tuple[str, ...], named: str | None) -> Family:
-    """The family of these domains: the one named, else the first that has them all.
+    """Find the family of these domains: the one named, else the first that has them all.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def family_of(clients: tuple[str, ...], named: str | None) -> Family:
 
 
 def refuse_source_among(clients: tuple[str, ...], data: Family, source: str) -> None:
-    """A client can't hold what the server has as its labelled source.
+    """Refuse a client that would hold what the server has as its labelled source.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def refuse_source_among(clients: tuple[str, ...], data: Family, source: str) -> 
 
 
 def needs_files(data: Family, clients: tuple[str, ...]) -> bool:
-    """Whether these domains come out of files, and not out of what is embedded."""
+    """Tell whether these domains come out of files, and not out of what is embedded."""
     try:
         data.check(clients, DataSpec())
     except DataError:

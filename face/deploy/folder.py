@@ -17,14 +17,14 @@ NAMED_AT_MOST = 3
 
 @dataclass(frozen=True)
 class File:
-    """A file's content, and who may read it."""
+    """Holds a file's content, and who may read it."""
 
     content: bytes
     mode: int = PUBLIC
 
 
 def files_of(deployment: Deployment) -> dict[str, File]:
-    """All files by their path below the folder, with new keys.
+    """Make all files, with new keys, by their path below the folder.
 
     ::
 

@@ -1,4 +1,4 @@
-"""The page of a deployment: every command to start and register it, in order, for this version of Flower.
+"""Writes the page of a deployment: every command to start and register it, in order, for this version of Flower.
 
 A test follows it literally: each ``sh`` block in a new shell that begins in the deployment's folder.
 """
@@ -6,7 +6,7 @@ A test follows it literally: each ``sh`` block in a new shell that begins in the
 import shlex
 from importlib.metadata import version
 
-from fmtda.face.deploy import command_lines
+from fmtda.face.deploy import flower_commands
 from fmtda.face.deploy.deployment import CONNECTION, INSTALLED, Deployment
 
 PAGE = """\
@@ -103,13 +103,13 @@ cd clients/{client}
 
 
 def page(deployment: Deployment) -> str:
-    """The page as Markdown."""
+    """Write the page as Markdown."""
     rows = [f"| `clients/{client}/` | the client that holds `{client}` |" for client in deployment.clients]
     registrations = [
         f"flwr supernode register nodes/{client}.pub {CONNECTION} --name {client}" for client in deployment.clients
     ]
     supernodes = [
-        SUPERNODE.format(client=client, command=_lines(command_lines.supernode(deployment, client, "local")))
+        SUPERNODE.format(client=client, command=_lines(flower_commands.supernode(deployment, client, "local")))
         for client in deployment.clients
     ]
     return PAGE.format(
@@ -122,13 +122,13 @@ def page(deployment: Deployment) -> str:
         connection=CONNECTION,
         installed=INSTALLED,
         client_rows="\n".join(rows),
-        superlink=_lines(command_lines.superlink(deployment)),
+        superlink=_lines(flower_commands.superlink(deployment)),
         registrations="\n".join(registrations),
         supernodes="\n".join(supernodes).rstrip(),
-        run_config=shlex.quote(command_lines.run_config(deployment)),
+        run_config=shlex.quote(flower_commands.run_config(deployment)),
     )
 
 
 def _lines(command: list[list[str]]) -> str:
-    """A command over several lines, an option a line."""
+    """Spread a command over several lines, an option a line."""
     return " \\\n  ".join(shlex.join(words) for words in command)

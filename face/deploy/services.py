@@ -1,9 +1,9 @@
-"""systemd units: SuperLink and SuperNodes as services of plain machines."""
+"""Writes the systemd units that run SuperLink and SuperNodes as services of plain machines."""
 
 import shlex
 from itertools import chain
 
-from fmtda.face.deploy import command_lines
+from fmtda.face.deploy import flower_commands
 from fmtda.face.deploy.deployment import INSTALLED, Deployment
 
 UNIT = """\
@@ -32,15 +32,15 @@ WantedBy=multi-user.target
 
 
 def superlink(deployment: Deployment) -> str:
-    """The unit of the server's machine."""
+    """Write the unit of the server's machine."""
     folder = f"{INSTALLED}/superlink"
-    return _unit("fmtda-superlink", "Flower SuperLink of fmtda", folder, command_lines.superlink(deployment))
+    return _unit("fmtda-superlink", "Flower SuperLink of fmtda", folder, flower_commands.superlink(deployment))
 
 
 def supernode(deployment: Deployment, client: str) -> str:
-    """The unit of a client's machine."""
+    """Write the unit of a client's machine."""
     folder = f"{INSTALLED}/{client}"
-    words = command_lines.supernode(deployment, client, f"{folder}/local")
+    words = flower_commands.supernode(deployment, client, f"{folder}/local")
     return _unit(f"fmtda-{client}", f"Flower SuperNode of fmtda, domain {client}", folder, words)
 
 

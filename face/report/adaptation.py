@@ -1,4 +1,4 @@
-"""A run of domain adaptation: accuracy by domain and round, confusion, the weights w_S."""
+"""Reports a run of domain adaptation: accuracy by domain and round, confusion, the weights w_S."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,8 +34,8 @@ NAMED_CLASSES = 40
 
 
 def sentence(run: Run) -> str:
-    """What was trained and how well."""
-    settings, metric = run.settings, METRIC_NAMES[metric_of(run.settings)]
+    """Say what was trained and how well."""
+    settings, metric = run.adaptation_settings, METRIC_NAMES[metric_of(run.settings)]
     start = run.lines[0].get("source_only", {})
     plain = run.lines[0].get("plain_source_only", {})
     adapted = (
@@ -47,8 +47,8 @@ def sentence(run: Run) -> str:
         return f"{adapted} The clients have no labels, so there is no {metric}."
     reached = f" It reached {percent(run.average)} {metric} on average over the targets"
     if both := [domain for domain in start if domain in run.reached]:
-        before = mean(start[domain] for domain in both)
-        gain = mean(run.reached[domain] for domain in both) - before
+        before, after = (sum(column[domain] for domain in both) / len(both) for column in (start, run.reached))
+        gain = after - before
         whose = ", " if len(both) == len(run.reached) else "; those that were measured before too are "
         way = "above" if gain >= 0 else "below"
         reached += f"{whose}{abs(gain):.1f} points {way} the pre-trained network's {percent(before)}"
@@ -58,7 +58,7 @@ def sentence(run: Run) -> str:
 
 
 def sections(run: Run) -> list[Section]:
-    """Everything that its numbers tell."""
+    """Show everything that the run's numbers tell."""
     made = [_by_domain(run), newcomers.section(run), _by_round(run), _confusion(run), _source_weights(run)]
     return [section for section in made if section]
 
@@ -109,8 +109,8 @@ def _by_domain(run: Run) -> Section | None:
         for domain in domains
     ]
     if len(domains) > 1:
-        both = averages["adapted"] is not None and averages["source-only"] is not None
-        gain = f"{averages['adapted'] - averages['source-only']:+.1f}" if both else "–"
+        before, after = averages["source-only"], averages["adapted"]
+        gain = "–" if before is None or after is None else f"{after - before:+.1f}"
         rows.append([average, *(percent(value) for value in averages.values()), gain])
     text = (
         "Source-only is F_g right after pre-training, before a client has trained"

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of figures, tables and pictures, for the template to lay out."""
+"""Defines what a report is made of: sections of figures, tables and pictures, for the template to lay out."""
 
 import base64
 import io
@@ -19,12 +19,12 @@ CLASS_COLOURS = (
 )
 GREY = "#8A8F98"
 
-Cell = str | float | int | None
+TableCell = str | float | int | None
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One plotly figure; its colours of text and grid are the template's, by light and dark.
+    """Describes one plotly figure; its colours of text and grid are the template's, by light and dark.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures beside each other where there is room, below each other on a phone."""
+    """Puts figures beside each other where there is room, below each other on a phone."""
 
     kind: ClassVar[str] = "figures"
     items: Sequence[Figure]
@@ -56,18 +56,18 @@ class Figures:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; columns of numbers, units included, stand at the right."""
+    """Lists rows of cells; columns of numbers, units included, stand at the right."""
 
     kind: ClassVar[str] = "table"
     head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     folded: str = ""
     """What a reader clicks on to see the table; empty: it is open."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as a data URI, what stands below it, and whether it is ``right``, ``wrong`` or neither."""
+class GalleryPicture:
+    """Shows a picture, a data URI, with what stands below it, and whether it is ``right``, ``wrong`` or neither."""
 
     source: str
     text: str
@@ -77,18 +77,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures in rows under a heading."""
+    """Shows pictures in rows under a heading."""
 
     kind: ClassVar[str] = "gallery"
     title: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[GalleryPicture]
     size: str = "small"
     """``small``, ``medium``, ``wide`` or ``large``."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph, or a line to copy."""
+    """Holds a paragraph, or a line to copy."""
 
     kind: ClassVar[str] = "text"
     text: str
@@ -100,7 +100,7 @@ Block = Figures | Table | Gallery | Text
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what a reader should know, and what there is to see."""
+    """Holds a heading, what a reader should know, and what there is to see."""
 
     title: str
     text: str
@@ -108,29 +108,29 @@ class Section:
 
 
 def png(pixels: np.ndarray) -> str:
-    """A picture, uint8 (H, W, 3), as a data URI."""
+    """Encode a picture, uint8 (H, W, 3), as a data URI."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
     return data_uri(file.getvalue(), "image/png")
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """A file's content inside a page."""
+    """Encode a file's content as a data URI, to stand inside a page."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def percent(value: float | None) -> str:
-    """``91.5 %``, or a dash."""
+    """Write a percentage as ``91.5 %``, or a dash for None."""
     return "–" if value is None else f"{value:.1f} %"
 
 
 def shown_number(value: float | None) -> str:
-    """Four digits, or a dash."""
+    """Write a number with four digits, or a dash for None."""
     return "–" if value is None else f"{value:.4g}"
 
 
 def shown_bytes(count: float | None) -> str:
-    """``612 B``, ``17.5 kB``, ``2.88 MB``, or a dash."""
+    """Write a size as ``612 B``, ``17.5 kB`` or ``2.88 MB``, or a dash for None."""
     if count is None:
         return "–"
     if count < 1e3:
@@ -139,7 +139,7 @@ def shown_bytes(count: float | None) -> str:
 
 
 def shown_seconds(seconds: float | None) -> str:
-    """``0.84 s``, ``42 s``, ``12 min``, ``3 h 05 min``, or a dash."""
+    """Write a duration as ``0.84 s``, ``42 s``, ``12 min`` or ``3 h 05 min``, or a dash for None."""
     if seconds is None:
         return "–"
     if seconds < 90:
@@ -149,12 +149,12 @@ def shown_seconds(seconds: float | None) -> str:
 
 
 def rounds_axis(last: int) -> dict[str, Any]:
-    """An axis of rounds up to `last`, with ticks at whole ones."""
+    """Make an axis of rounds up to `last`, with ticks at whole ones."""
     return {"title": {"text": "round"}, "dtick": max(1, math.ceil(last / 8)), "tick0": 0}
 
 
 def enumerated(words: Sequence[str]) -> str:
-    """``blend, fonts and pen``; many are counted."""
+    """Join words as in ``blend, fonts and pen``; many are counted."""
     words = list(words)
     if len(words) > 8:
         return f"{', '.join(words[:6])} and {len(words) - 6} more"
@@ -162,5 +162,5 @@ def enumerated(words: Sequence[str]) -> str:
 
 
 def plural(count: int, word: str) -> str:
-    """``1 client``, ``4 clients``."""
+    """Write a count with its word, as ``1 client`` or ``4 clients``."""
     return f"{count} {word}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""``fmtda report``: look at what happened."""
+"""Writes a page to look at what happened: ``fmtda report``."""
 
 import webbrowser
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fmtda.face.given import refuse
+from fmtda.face.refusals import refuse
 from fmtda.protocol.settings import SettingsError
 
 
@@ -55,7 +55,7 @@ def report(
 
 
 def end_with_report(console: Console, path: Path) -> None:
-    """At the end of a run: write its report, or say why there is none; the run itself is done either way."""
+    """Write the report of a run that has just ended, or say why there is none; the run is done either way."""
     from fmtda.face.report.page import FILE, INSTALL, MissingReportExtra, write_report
 
     try:

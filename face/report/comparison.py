@@ -1,11 +1,11 @@
-"""Several runs side by side: one table, their courses in one figure, what they differ in."""
+"""Reports several runs side by side: one table, their courses in one figure, what they differ in."""
 
 from fmtda.face.report.blocks import (
     COLOURS,
     Figure,
     Figures,
     Gallery,
-    Picture,
+    GalleryPicture,
     Section,
     Table,
     percent,
@@ -21,7 +21,7 @@ from fmtda.server.metrics import mean
 
 
 def names_of(runs: list[Run]) -> list[str]:
-    """The folders' names, longer where two share one."""
+    """Name the runs by their folders, with those above where two share a name."""
     places = [run.path.absolute().parts for run in runs]
     names = [run.name for run in runs]
     for length in range(2, max(map(len, places), default=0) + 1):
@@ -32,7 +32,7 @@ def names_of(runs: list[Run]) -> list[str]:
 
 
 def sentence(runs: list[Run]) -> str:
-    """Which of them came out best."""
+    """Say which of the runs came out best."""
     known = [(run.average, name) for run, name in zip(runs, names_of(runs), strict=True) if run.average is not None]
     count = plural(len(runs), "run")
     if not known or len({(run.generative, run.settings.workload) for run in runs}) > 1:
@@ -45,7 +45,7 @@ def sentence(runs: list[Run]) -> str:
 
 
 def sections(runs: list[Run]) -> list[Section]:
-    """The table, the courses, the domains, the samples, the settings."""
+    """Show the table, the courses, the domains, the samples and the settings."""
     made = [_table(runs), _courses(runs), _domains(runs), _samples(runs), _settings(runs)]
     return [section for section in made if section]
 
@@ -135,7 +135,7 @@ def _samples(runs: list[Run]) -> Section | None:
     pictures = []
     for name, run in zip(names_of(runs), runs, strict=True):
         if run.generative and (picture := last_samples(run)):
-            pictures.append(Picture(picture.source, picture.text, [name, *picture.caption]))
+            pictures.append(GalleryPicture(picture.source, picture.text, [name, *picture.caption]))
     return Section("Samples", "The latest of each run.", [Gallery("", pictures, "medium")]) if pictures else None
 
 

@@ -1,11 +1,11 @@
-"""How a run came about: its command, every setting, the versions."""
+"""Reports how a run came about: its command, every setting, the versions."""
 
-from fmtda.face.report.blocks import Section, Table, Text
+from fmtda.face.report.blocks import Block, Section, Table, Text
 from fmtda.face.report.runs import OF_THE_PLACE, Run
 
 
 def section(run: Run) -> Section:
-    """Enough to run it again."""
+    """Show enough to run it again."""
     config = run.settings.run_config()
     changed = run.changed_settings()
     rows = [
@@ -19,7 +19,7 @@ def section(run: Run) -> Section:
     versions = Table(["package", "version"], list(run.versions.items()), f"versions ({len(run.versions)})")
     settings = Table(["setting", "value", ""], rows, f"every setting ({len(rows)})")
     text = f"Seed {run.settings.seed}. This line starts the same run:"
-    blocks = [Text(run.command, code=True), settings, versions]
+    blocks: list[Block] = [Text(run.command, code=True), settings, versions]
     if run.failures:
         failures = [[failure] for failure in run.failures]
         blocks.append(Table(["what could not be used"], failures, f"failures ({len(failures)})"))

@@ -1,6 +1,8 @@
-"""What a run cost: bytes and seconds by client."""
+"""Reports what a run cost: bytes and seconds by client."""
 
-from fmtda.face.report.blocks import COLOURS, Figure, Figures, Section, Table, shown_bytes, shown_seconds
+from typing import Any
+
+from fmtda.face.report.blocks import COLOURS, Figure, Figures, Section, Table, TableCell, shown_bytes, shown_seconds
 from fmtda.face.report.runs import Run
 from fmtda.protocol.seeds import domain_of
 from fmtda.server.metrics import mean
@@ -12,7 +14,7 @@ COSTS = {"up": "uploaded bytes", "down": "downloaded bytes", "seconds": "seconds
 
 
 def section(run: Run) -> Section | None:
-    """Means over the rounds with an evaluation in which a client took part, training and evaluation together."""
+    """Show means over a client's rounds that have an evaluation, training and evaluation together."""
     seen: dict[str, list[dict]] = {}
     whole = [line for line in run.rounds if line.get("evaluated", True)]
     for line in whole:
@@ -21,12 +23,12 @@ def section(run: Run) -> Section | None:
     if not seen:
         return None
     by_client = {
-        name: {cost: mean(client[cost] for client in clients) for cost in COSTS}
+        name: {cost: sum(client[cost] for client in clients) / len(clients) for cost in COSTS}
         for name, clients in sorted(seen.items())
     }
     figures = [_figure(by_client, cost, title) for cost, title in COSTS.items()]
     server = [line["server_seconds"] for line in whole if "server_seconds" in line]
-    rows = [
+    rows: list[list[TableCell]] = [
         [
             name,
             domain_of(name),
@@ -50,7 +52,7 @@ def _figure(by_client: dict[str, dict[str, float]], cost: str, title: str) -> Fi
     domains = list(dict.fromkeys(domain_of(name) for name in by_client))
     colours = {domain: COLOURS[i % len(COLOURS)] for i, domain in enumerate(domains)}
     values = {name: round(costs[cost], 3) for name, costs in by_client.items()}
-    axis = {"rangemode": "tozero", "tickformat": "~s", "nticks": 4}
+    axis: dict[str, Any] = {"rangemode": "tozero", "tickformat": "~s", "nticks": 4}
     if len(by_client) <= BARS:
         trace = {
             "type": "bar",
@@ -60,7 +62,10 @@ def _figure(by_client: dict[str, dict[str, float]], cost: str, title: str) -> Fi
             "marker": {"color": [colours[domain_of(name)] for name in values]},
             "hovertemplate": "%{y}: %{x:.4~s}<extra></extra>",
         }
-        layout = {"yaxis": {"type": "category", "autorange": "reversed", "dtick": 1, "showgrid": False}, "xaxis": axis}
+        layout: dict[str, Any] = {
+            "yaxis": {"type": "category", "autorange": "reversed", "dtick": 1, "showgrid": False},
+            "xaxis": axis,
+        }
         return Figure([trace], {**layout, "showlegend": False}, title, 90 + 22 * max(3, len(values)))
     traces = [
         {

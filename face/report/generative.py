@@ -1,4 +1,4 @@
-"""A run of a generative model: its loss, samples through the rounds, how good they are."""
+"""Reports a run of a generative model: its loss, samples through the rounds, how good they are."""
 
 import json
 import math
@@ -9,10 +9,11 @@ from typing import Any
 from fmtda.face.report.blocks import (
     COLOURS,
     GREY,
+    Block,
     Figure,
     Figures,
     Gallery,
-    Picture,
+    GalleryPicture,
     Section,
     Table,
     data_uri,
@@ -34,8 +35,8 @@ MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
 def sentence(run: Run) -> str:
-    """What was trained and how well."""
-    settings = run.settings
+    """Say what was trained and how well."""
+    settings = run.generative_settings
     if settings.strategy == "local":
         how = "in one process on pooled data, no federation"
     else:
@@ -62,13 +63,13 @@ def sentence(run: Run) -> str:
 
 
 def sections(run: Run) -> list[Section]:
-    """Loss, samples, quality, properties of molecules."""
+    """Show samples, their quality, properties of molecules, and the loss."""
     made = [_samples(run), _quality(run), _properties(run), _loss(run)]
     return [section for section in made if section]
 
 
-def last_samples(run: Run) -> Picture | None:
-    """The picture of the latest sample."""
+def last_samples(run: Run) -> GalleryPicture | None:
+    """Give the picture of the latest sample."""
     drawn = _drawn(run.path)
     return drawn[-1] if drawn else None
 
@@ -82,7 +83,7 @@ def _samples(run: Run) -> Section | None:
     text = "Drawn from the moving average of the model, each round anew."
     if molecules:
         text += " A place without a drawing holds a sample that is no valid molecule."
-        galleries = [Gallery(drawn[-1].caption[0], [Picture(drawn[-1].source, drawn[-1].text)], "large")]
+        galleries = [Gallery(drawn[-1].caption[0], [GalleryPicture(drawn[-1].source, drawn[-1].text)], "large")]
         earlier = [drawn[place] for place in sorted(chosen) if place < len(drawn) - 1][:2]
         galleries += [Gallery("earlier", earlier, "medium")] if earlier else []
     else:
@@ -90,11 +91,11 @@ def _samples(run: Run) -> Section | None:
     return Section("Samples", text, galleries)
 
 
-def _drawn(path: Path) -> list[Picture]:
-    """The pictures of all rounds that have one, in order."""
+def _drawn(path: Path) -> list[GalleryPicture]:
+    """Give the pictures of all rounds that have one, in order."""
     files = sorted(file for file in path.glob("samples/round-*") if file.suffix in MEDIA_TYPES)
     return [
-        Picture(data_uri(file.read_bytes(), MEDIA_TYPES[file.suffix]), f"samples of {_of(file)}", [_of(file)])
+        GalleryPicture(data_uri(file.read_bytes(), MEDIA_TYPES[file.suffix]), f"samples of {_of(file)}", [_of(file)])
         for file in files
         if file.stat().st_size <= LARGEST_PICTURE
     ]
@@ -109,7 +110,7 @@ def _quality(run: Run) -> Section | None:
     for file in sorted(run.path.glob("samples/round-*.json")):
         measured.append((int(file.stem.removeprefix("round-")), json.loads(file.read_text())))
     quality = run.summary.get("quality") or {}
-    blocks: list[Any] = []
+    blocks: list[Block] = []
     figures = []
     for key, (title, factor) in CURVES.items():
         points = [(after, factor * figure[key]) for after, figure in measured if figure.get(key) is not None]
@@ -152,7 +153,7 @@ def _quality(run: Run) -> Section | None:
         "compares models judged by it on equally many pictures, and nothing else."
     )
     if figures:
-        text += f" The curves are of the {run.settings.sample_count} samples that are drawn in a round."
+        text += f" The curves are of the {run.generative_settings.sample_count} samples that are drawn in a round."
     return Section("Quality", text, blocks)
 
 
@@ -206,7 +207,7 @@ def _properties(run: Run) -> Section | None:
 
 
 def logarithmic(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis, ticks at 1, 2 and 5 of each decade; a plain one where values are near each other."""
+    """Make a logarithmic axis, ticks at 1, 2 and 5 of each decade; a plain one where values are near each other."""
     if min(values) <= 0 or max(values) < 5 * min(values):
         return {}
     decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)

@@ -1,4 +1,4 @@
-"""Clients that joined a run under way: near whom, where they started, how good they were after how many rounds."""
+"""Reports the clients that joined a run under way: near whom, and how good they were after how many rounds."""
 
 from fmtda.face.report.blocks import Section, Table, enumerated, percent
 from fmtda.face.report.runs import Run
@@ -7,15 +7,15 @@ from fmtda.server.newcomers import newcomers_of
 
 
 def sentence(run: Run) -> str:
-    """Who joined when; empty where nobody did."""
-    joined = newcomers_of(run.lines, run.settings.inference)
+    """Say which client joined in which round; nothing where none did."""
+    joined = newcomers_of(run.lines, run.adaptation_settings.inference)
     told = [f"{name} in round {newcomer['joined']}" for name, newcomer in joined.items()]
     return f" Late there joined {enumerated(told)}." if told else ""
 
 
 def section(run: Run) -> Section | None:
-    """A table of the neighbours and one of the rounds since."""
-    joined = newcomers_of(run.lines, run.settings.inference)
+    """Show a table of the neighbours and one of the rounds since."""
+    joined = newcomers_of(run.lines, run.adaptation_settings.inference)
     if not joined:
         return None
     metric = METRIC_NAMES[metric_of(run.settings)]

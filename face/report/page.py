@@ -16,7 +16,7 @@ INSTALL = "pip install 'fmtda[report]'"
 
 
 class MissingReportExtra(ImportError):
-    """The packages that draw a report are not installed; the message says how to install them."""
+    """Says that packages that draw a report are not installed, and how to install them."""
 
 
 def write_report(paths: Sequence[Path], output: Path) -> None:
@@ -58,7 +58,7 @@ def check_installed() -> None:
 
 
 def rendered(paths: Sequence[Path]) -> str:
-    """The page as text."""
+    """Lay out the page as text."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
@@ -68,7 +68,7 @@ def rendered(paths: Sequence[Path]) -> str:
     figures: list[dict[str, Any]] = []
 
     def number_of(figure: Any) -> int:
-        """Keeps a figure for the page's one list, and says where it stands there."""
+        """Keep a figure for the page's one list, and say where it stands there."""
         figures.append({"data": figure.data, "layout": figure.layout})
         return len(figures) - 1
 
@@ -81,8 +81,8 @@ def rendered(paths: Sequence[Path]) -> str:
 
 
 def _content(paths: Sequence[Path]) -> dict[str, Any]:
-    """Title, sentence, key figures and sections."""
-    from fmtda.face.report import adaptation, benchmark, comparison, configuration, costs, generative, illustrations
+    """Gather title, sentence, key figures and sections."""
+    from fmtda.face.report import adaptation, benchmark, comparison, configuration, costs, generative, illustration
     from fmtda.face.report.blocks import percent, shown_bytes, shown_number, shown_seconds
     from fmtda.face.report.runs import Run
 
@@ -111,7 +111,7 @@ def _content(paths: Sequence[Path]) -> dict[str, Any]:
     of_workload = generative if run.generative else adaptation
     sections = of_workload.sections(run)
     if not run.generative:
-        sections += illustrations.sections(run)
+        sections += illustration.sections(run)
     sections += [section for section in (costs.section(run), configuration.section(run)) if section]
     words = [run.settings.workload] if run.generative else [run.settings.strategy]
     shown = shown_number if run.generative else percent
@@ -136,7 +136,7 @@ def _content(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _numeric(table: Any) -> list[bool]:
-    """Which columns of a table stand at the right: those of numbers alone, units included."""
+    """Tell which columns of a table stand at the right: those of numbers alone, units included."""
     return [all(_is_number(row[place]) for row in table.rows) for place in range(len(table.head))]
 
 

@@ -1,4 +1,4 @@
-"""A run directory as the report reads it: settings, lines of metrics, and what its clients agreed to show."""
+"""Reads a run directory for the report: settings, lines of metrics, and what its clients agreed to show."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ KEPT_IN_COMMAND = ("workload", "data", "source", "targets", "strategy", "preset"
 
 @dataclass(frozen=True)
 class Run:
-    """One run, finished or under way.
+    """Holds one run, finished or under way.
 
     Attributes
     ----------
@@ -68,13 +68,25 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """The folder's name."""
         return self.path.name
 
     @property
     def generative(self) -> bool:
-        """Whether it trains a generative model."""
+        """Whether the run trains a generative model."""
         return isinstance(self.settings, GenerativeSettings)
+
+    @property
+    def adaptation_settings(self) -> Settings:
+        """The settings of a run of domain adaptation."""
+        assert isinstance(self.settings, Settings)
+        return self.settings
+
+    @property
+    def generative_settings(self) -> GenerativeSettings:
+        """The settings of a run of a generative model."""
+        assert isinstance(self.settings, GenerativeSettings)
+        return self.settings
 
     @property
     def evaluated(self) -> list[dict[str, Any]]:
@@ -87,23 +99,23 @@ class Run:
         return [line for line in self.lines if line["phase"] == "round" and line["round"] > 0]
 
     def accuracy(self, line: Mapping[str, Any]) -> dict[str, float]:
-        """What counts, in percent by domain, of a line."""
+        """Give the accuracy or mIoU that counts, in percent by domain, of a line of metrics."""
         inference = self.settings.inference if isinstance(self.settings, Settings) else "mean"
         return {domain: decisive(heads, inference) for domain, heads in line.get("accuracy", {}).items()}
 
     @property
     def reached(self) -> dict[str, float]:
-        """By domain, after the last evaluation: accuracy or mIoU in percent, or the loss of a generative model."""
+        """What the last evaluation found by domain: accuracy or mIoU in percent, or the loss of a generative model."""
         last = self.evaluated[-1]
         return last["loss"] if self.generative else self.accuracy(last)
 
     @property
     def average(self) -> float | None:
-        """Of what was reached; None where clients have no labels."""
+        """The mean of what was reached by domain; None where clients have no labels."""
         return mean(self.reached.values())
 
     def cost(self, name: str) -> float | None:
-        """The mean over clients and evaluated rounds of ``up``, ``down`` or ``seconds``."""
+        """Take the mean over clients and evaluated rounds of ``up``, ``down`` or ``seconds``."""
         whole = [line for line in self.rounds if line.get("evaluated", True)]
         return mean(client[name] for line in whole for client in line["clients"].values())
 
@@ -136,7 +148,7 @@ class Run:
         return shlex.join(words)
 
     def changed_settings(self) -> dict[str, Scalar]:
-        """The settings that are not their default, without those that the command line has options for."""
+        """Find the settings that are not their default, without those that the command line has options for."""
         config = self.settings.run_config()
         asked = {key: config[key] for key in (*KEPT_IN_COMMAND, "data-dir") if key in config}
         late = {key: config[key] for key in ("joining", "join-round") if config.get("joining")}

@@ -14,7 +14,7 @@ from real_nodes import blocks
 from typer.testing import CliRunner
 
 from fmtda.face.command_line import cli
-from fmtda.face.deploy import command_lines
+from fmtda.face.deploy import flower_commands
 from fmtda.face.deploy.certificates import certificates
 from fmtda.face.deploy.deployment import Deployment
 from fmtda.face.deploy.node_keys import node_key_pair
@@ -129,11 +129,11 @@ def deployment(**changes):
 
 def test_compose_files_start_what_the_page_starts(written):
     service = yaml.safe_load((written / "clients/usps/compose.yaml").read_text())["services"]["supernode-usps"]
-    words = [word for part in command_lines.supernode(deployment(), "usps", "/deployment/local") for word in part]
+    words = [word for part in flower_commands.supernode(deployment(), "usps", "/deployment/local") for word in part]
     assert service["command"] == words
     assert "/data:/data:ro" in service["volumes"]
     server = yaml.safe_load((written / "superlink/compose.yaml").read_text())["services"]["superlink"]
-    assert server["command"] == [word for part in command_lines.superlink(deployment()) for word in part]
+    assert server["command"] == [word for part in flower_commands.superlink(deployment()) for word in part]
     assert server["ports"] == ["8000:8000"]
 
 

@@ -77,7 +77,7 @@ def test_the_gain_is_told_of_the_domains_that_were_measured_before(joined):
     [
         (("--domain", "pen"), "this run has it already, beside pen, blend"),
         (("--domain", "nowhere"), "nowhere"),
-        (("--domain", "fonts", "-c", "seed=3"), "-c seed: a run goes on with its own settings"),
+        (("--domain", "fonts", "-c", "seed=3"), "seed: a run goes on with its own settings"),
     ],
 )
 def test_what_cannot_join_is_refused_and_nothing_is_written(words, said, adapted):

@@ -1,10 +1,10 @@
-"""The command lines of SuperLink and SuperNodes, in Flower 1.41's words: one source for page, containers and units."""
+"""Gives the command lines of SuperLink and SuperNodes in Flower 1.41's words: for page, containers and units alike."""
 
 from fmtda.face.deploy.deployment import Deployment
 
 
 def superlink(deployment: Deployment) -> list[list[str]]:
-    """How the SuperLink starts in its folder, option by option.
+    """Give the command that starts the SuperLink in its folder, option by option.
 
     Its ServerApp uses the installed environment: without the last option Flower would install torch anew for each run.
     """
@@ -22,7 +22,7 @@ def superlink(deployment: Deployment) -> list[list[str]]:
 
 
 def supernode(deployment: Deployment, client: str, folder: str) -> list[list[str]]:
-    """How a client's SuperNode starts in its folder, option by option; `folder` is where the client keeps its part."""
+    """Give the command that starts a client's SuperNode, option by option; in `folder` the client keeps its part."""
     config = {"domain": client, "data-dir": deployment.data_dir, "folder": folder}
     return [
         ["flower-supernode"],
@@ -35,7 +35,7 @@ def supernode(deployment: Deployment, client: str, folder: str) -> list[list[str
 
 
 def run_config(deployment: Deployment) -> str:
-    """What a run on this deployment has to be told."""
+    """Give the run config that a run on this deployment needs."""
     keys = {"data": deployment.data, "data-dir": deployment.data_dir, "source": deployment.source}
     keys["targets"] = ",".join(deployment.clients)
     texts = [f'{key}="{value}"' for key, value in keys.items() if value]

@@ -1,4 +1,7 @@
-"""What clients agreed to show: a map of the features before and after adaptation, and pictures with predictions."""
+"""Reports what clients agreed to show: a map of the features before and after adaptation, pictures with predictions.
+
+Our choice: how many principal components t-SNE starts from, and how many steps it takes.
+"""
 
 import warnings
 
@@ -11,7 +14,7 @@ from fmtda.face.report.blocks import (
     Figure,
     Figures,
     Gallery,
-    Picture,
+    GalleryPicture,
     Section,
     enumerated,
     png,
@@ -20,7 +23,7 @@ from fmtda.face.report.runs import Run
 from fmtda.server.illustration import Illustration
 
 COMPONENTS = 30
-"""Principal components that t-SNE starts from (our choice)."""
+"""Principal components that t-SNE starts from."""
 
 LISTED_CLASSES = 20
 """Classes up to which a map has a legend of them."""
@@ -29,7 +32,7 @@ UNKNOWN = "unknown"
 
 
 def sections(run: Run) -> list[Section]:
-    """The map and the pictures; nothing where nobody agreed to show anything."""
+    """Show the map and the pictures; nothing where nobody agreed to show anything."""
     if run.illustration is None:
         return []
     made = [_map(run, run.illustration), _pictures(run, run.illustration)]
@@ -37,7 +40,7 @@ def sections(run: Run) -> list[Section]:
 
 
 def embedded(features: np.ndarray, seed: int) -> np.ndarray:
-    """Features (N, D) as points (N, 2): t-SNE on the first principal components; equal seeds give equal points."""
+    """Bring features (N, D) to points (N, 2) by t-SNE on their principal components; equal seeds give equal points."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -69,7 +72,7 @@ def _map(run: Run, shown: Illustration) -> Section | None:
         points = np.round(embedded(features, run.settings.seed), 2)
         title = "source-only" if when == "before" else "adapted"
         figures.append(
-            Figure(_by_domain(points, owner, domains, run.settings.source), AXES, f"{title}, by domain", 420)
+            Figure(_by_domain(points, owner, domains, run.adaptation_settings.source), AXES, f"{title}, by domain", 420)
         )
         figures.append(Figure(_by_class(points, owner, classes, domains, run), AXES, f"{title}, by class", 420))
     text = (
@@ -93,7 +96,7 @@ def _by_domain(points: np.ndarray, owner: np.ndarray, domains: list[str], source
 
 def _by_class(points: np.ndarray, owner: np.ndarray, classes: np.ndarray, domains: list[str], run: Run) -> list[dict]:
     names = run.settings.class_names
-    of_source = np.array([domain == run.settings.source for domain in domains])[owner]
+    of_source = np.array([domain == run.adaptation_settings.source for domain in domains])[owner]
     clouds = []
     for each in np.unique(classes).tolist():
         name = names[each] if each >= 0 else UNKNOWN
@@ -143,7 +146,7 @@ def _pictures(run: Run, shown: Illustration) -> Section | None:
     return Section("Examples", text, galleries)
 
 
-def _with_prediction(arrays: dict[str, np.ndarray], i: int, run: Run) -> Picture:
+def _with_prediction(arrays: dict[str, np.ndarray], i: int, run: Run) -> GalleryPicture:
     names = run.settings.class_names
     label, after, before = (int(arrays[key][i]) for key in ("labels", "predicted-after", "predicted-before"))
     sure, earlier = (100 * float(arrays[f"confidence-{when}"][i]) for when in ("after", "before"))
@@ -153,11 +156,11 @@ def _with_prediction(arrays: dict[str, np.ndarray], i: int, run: Run) -> Picture
     if state == "wrong":
         captions.append(f"it is {names[label]}")
     pixels = np.moveaxis(arrays["pictures"][i], 0, -1)
-    return Picture(png(pixels), f"predicted {names[after]}{', ' + state if state else ''}", captions, state)
+    return GalleryPicture(png(pixels), f"predicted {names[after]}{', ' + state if state else ''}", captions, state)
 
 
-def _overlay(arrays: dict[str, np.ndarray], i: int) -> Picture:
-    """Picture, prediction and truth side by side."""
+def _overlay(arrays: dict[str, np.ndarray], i: int) -> GalleryPicture:
+    """Lay picture, prediction and truth side by side."""
     picture = np.moveaxis(arrays["pictures"][i], 0, -1)
     predicted, labels = arrays["predicted-after"][i], arrays["labels"][i]
     panels, captions = (
@@ -169,7 +172,7 @@ def _overlay(arrays: dict[str, np.ndarray], i: int) -> Picture:
         known = labels >= 0
         after, before = (100 * (arrays[f"predicted-{w}"][i] == labels)[known].mean() for w in ("after", "before"))
         captions.insert(0, f"{after:.0f} % of pixels right, before {before:.0f} %")
-    return Picture(png(np.concatenate(panels, axis=1)), "picture, prediction, truth", captions)
+    return GalleryPicture(png(np.concatenate(panels, axis=1)), "picture, prediction, truth", captions)
 
 
 def _coloured(picture: np.ndarray, classes: np.ndarray) -> np.ndarray:

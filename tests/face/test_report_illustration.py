@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fmtda.face.report.illustrations import _coloured, _overlay, embedded
+from fmtda.face.report.illustration import _coloured, _overlay, embedded
 
 
 def test_a_label_map_stands_beside_picture_and_truth_with_the_share_of_pixels_that_are_right():

@@ -1,0 +1,56 @@
+"""Checks the settings of a run before anything starts; bad input ends with a line that names it."""
+
+from pathlib import Path
+
+from fmtda.face.refusals import refuse
+from fmtda.protocol.settings import RunSettings, Scalar, SettingsError
+from fmtda.protocol.workloads import settings_class
+
+
+def checked_settings(given: dict[str, Scalar], resume: Path | None, command: str) -> RunSettings:
+    """Refuse everything that can be refused before Flower starts, within seconds.
+
+    Parameters
+    ----------
+    given
+        Run-config keys that the user set.
+    resume
+        The run directory to continue, or None for a new run.
+    command
+        The subcommand that asks: a workload has one alone.
+
+    Returns
+    -------
+    RunSettings
+        Complete, with an absolute `output`.
+    """
+    from fmtda.domains.examples import DataError
+    from fmtda.server import run_directory, startup
+    from fmtda.server.app import new_output
+
+    try:
+        if resume is not None:
+            if "output" in given:
+                refuse(f"--output {given['output']}: a resumed run stays in its own folder; leave --output out")
+            path = resume.expanduser().absolute()
+            stored = run_directory.stored_run_config(path)
+            if given.get("workload", stored["workload"]) != stored["workload"]:
+                refuse(
+                    f"workload={given['workload']}: the run in {path} has workload={stored['workload']}; leave it out"
+                )
+            given = {**stored, **given, "output": str(path), "resume": True}
+        asked = settings_class(given)
+        if asked.command != command:
+            refuse(f"workload={given.get('workload')}: this is run, and continued, with fmtda {asked.command}")
+        settings = startup.effective_settings(given)
+        output = Path(settings.output).expanduser().absolute() if settings.output else new_output(settings)
+        settings = settings.changed(output=str(output))
+        if resume is None:
+            run_directory.refuse_unusable_output(output)
+        else:
+            run_directory.refuse_other_settings(settings)
+        startup.check_source(settings)
+        startup.check_simulation(settings)
+    except (SettingsError, DataError) as error:
+        refuse(error)
+    return settings

@@ -56,7 +56,7 @@ class CellFailed(RuntimeError):
 
 
 @dataclass
-class Cell:
+class BenchmarkCell:
     """One method with one seed.
 
     Attributes
@@ -120,9 +120,14 @@ class Cell:
         return effective_settings(self.run_config)
 
     @property
+    def result(self) -> dict[str, Any] | None:
+        """What the cell reached; None before it is done."""
+        return self.record["result"] if self.record else None
+
+    @property
     def done(self) -> bool:
         """Whether there is a result, which then isn't computed again."""
-        return bool(self.record and self.record["result"])
+        return bool(self.result)
 
     @property
     def resumable(self) -> bool:
@@ -174,8 +179,13 @@ class Cell:
         program = ["python", "-m"] * self.method.breaks_privacy + self._program()
         return shlex.join([*program, *self._pairs(shown)])
 
-    def execute(self, tick: Callable[[], None]) -> None:
+    def execute(self, tick: Callable[[], None]) -> dict[str, Any]:
         """Run the cell to its end and keep its result; `tick` is called a few times a second.
+
+        Returns
+        -------
+        dict
+            What was reached: the run's summary, less what is too large, and the accuracy by round.
 
         Raises
         ------
@@ -188,8 +198,9 @@ class Cell:
         if summary is not None and summary["average_accuracy"] is None:
             shutil.rmtree(self.run)  # to go on with a run that ended would only end it the same way
         elif summary is not None:  # it ended, but nobody was there to write the result down
-            self._write(resumed=True, process_seconds=None, result=self._result(summary))
-            return
+            result = self._result_of(summary)
+            self._write(resumed=True, process_seconds=None, result=result)
+            return result
         command, resumed = self.command(), self.resumable
         if not resumed:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -202,7 +213,9 @@ class Cell:
         if status or summary is None or summary["average_accuracy"] is None:
             self._write(failure=f"exit status {status}" if status or summary is None else "a target without a result")
             raise CellFailed(status, self.last_lines(LINES_OF_A_FAILURE))
-        self._write(resumed=resumed, process_seconds=seconds, result=self._result(summary))
+        result = self._result_of(summary)
+        self._write(resumed=resumed, process_seconds=seconds, result=result)
+        return result
 
     def _summary(self) -> dict[str, Any] | None:
         return _read_json(self.run / "summary.json")
@@ -246,7 +259,7 @@ class Cell:
     def _compared_settings(self) -> dict[str, Scalar]:
         return {key: value for key, value in self.settings.run_config().items() if key not in NOT_COMPARED}
 
-    def _result(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+    def _result_of(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in summary.items() if key not in NOT_KEPT}
         inference = self.settings.inference
         by_round = [
@@ -278,13 +291,13 @@ class Cell:
         self.record = record
 
 
-def cells_in(folder: Path, config: Mapping[str, Scalar], options: tuple[str, ...]) -> list[Cell]:
+def cells_in(folder: Path, config: Mapping[str, Scalar], options: tuple[str, ...]) -> list[BenchmarkCell]:
     """The cells of known methods that lie below a benchmark's folder, done or begun."""
     found = []
     for path in sorted(folder.glob("cells/*/seed-*/cell.json")):
         name, seed = path.parts[-3], path.parts[-2].removeprefix("seed-")
         if name in METHODS and seed.isdecimal():
-            found.append(Cell(METHODS[name], int(seed), config, path.parent, options))
+            found.append(BenchmarkCell(METHODS[name], int(seed), config, path.parent, options))
     return found
 
 

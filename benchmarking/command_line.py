@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from fmtda.domains.examples import DataError
-from fmtda.face.given import BAD_INPUT, pair
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.settings import SettingsError, key_and_value
+
+BAD_INPUT = 2
+"""Exit status, as argparse's own."""
 
 
 def command_line(description: str, program: str | None = None) -> argparse.ArgumentParser:
@@ -48,7 +50,7 @@ def refusals() -> Iterator[None]:
 class _RunConfig(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         try:
-            key, value = pair(values)
+            key, value = key_and_value(values)
         except SettingsError as error:
             parser.error(str(error))
         setattr(namespace, self.dest, {**getattr(namespace, self.dest), key: value})

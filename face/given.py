@@ -9,8 +9,9 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from fmtda.protocol.settings import RunSettings, Scalar, SettingsError
+from fmtda.protocol.settings import RunSettings, Scalar, SettingsError, key_and_value
 from fmtda.protocol.workloads import settings_class
+from fmtda.simulation.client_resources import client_options
 from fmtda.simulation.ray_cluster import cluster_address, knock
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -25,23 +26,9 @@ def open_console() -> Console:
 def pairs(texts: list[str]) -> dict[str, Scalar]:
     """What ``-c KEY=VALUE`` gave."""
     try:
-        return dict(map(pair, texts))
+        return dict(map(key_and_value, texts))
     except SettingsError as error:
         refuse(error)
-
-
-def pair(text: str) -> tuple[str, str]:
-    """Key and value of one ``-c``.
-
-    Raises
-    ------
-    SettingsError
-        Without a key, or without an equals sign.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise SettingsError(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
-    return key.strip(), value.strip()
 
 
 def checked_settings(given: dict[str, Scalar], resume: Path | None, command: str) -> RunSettings:
@@ -136,13 +123,6 @@ def stop(problem: Exception, resume: str) -> NoReturn:
     """End a run that began and can't go on, with the line that continues it."""
     print(f"fmtda: stopped: {problem}\nfmtda: continue with: {resume}", file=sys.stderr)
     raise typer.Exit(1)
-
-
-def client_options(client_cpus: float, client_gpus: float) -> tuple[str, ...]:
-    """What a command line says of a simulated client's share of the machine; nothing where it is the usual one."""
-    cpus = ("--client-cpus", f"{client_cpus:g}") if client_cpus != 1 else ()
-    gpus = ("--client-gpus", f"{client_gpus:g}") if client_gpus else ()
-    return (*cpus, *gpus)
 
 
 def resume_line(settings: RunSettings, client_cpus: float, client_gpus: float) -> str:

@@ -345,3 +345,17 @@ PRESETS: dict[str, dict[str, Scalar]] = {
 
 def _names(comma_list: Scalar) -> tuple[str, ...]:
     return tuple(name.strip() for name in str(comma_list).split(",") if name.strip())
+
+
+def key_and_value(text: str) -> tuple[str, str]:
+    """Take a setting that was given as KEY=VALUE apart.
+
+    Raises
+    ------
+    SettingsError
+        Without a key, or without an equals sign.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise SettingsError(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
+    return key.strip(), value.strip()

@@ -43,7 +43,7 @@ from fmtda.server.startup import check_simulation, check_source, effective_setti
 from fmtda.strategies.fed_dann import FedDANN
 from fmtda.strategies.fed_mcd import FedMCD
 
-METHODS = ("mcd", "dann", "target-supervised")
+REFERENCES = ("mcd", "dann", "target-supervised")
 
 LOOKS = 10
 """How often a training is evaluated and, in an adaptation, looked at by the guard."""
@@ -61,7 +61,7 @@ class Reference:
     Parameters
     ----------
     method
-        One of `METHODS`.
+        One of `REFERENCES`.
     settings
         Checked, with an absolute `output` that is empty.
     progress
@@ -211,7 +211,7 @@ ADAPTATIONS = {"mcd": mcd, "dann": dann}
 
 def main(arguments: list[str] | None = None) -> None:
     parser = command_line(__doc__, "python -m fmtda.benchmarking.centralised")
-    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("method", choices=REFERENCES)
     parser.add_argument("--output", type=Path, required=True, help="folder of the run, new or empty")
     given = parser.parse_args(arguments)
     with refusals():

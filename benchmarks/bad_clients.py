@@ -37,7 +37,7 @@ from fmtda.server.app import run
 from fmtda.server.metrics import accuracy_by_domain, mean
 from fmtda.server.progress import Lines
 from fmtda.server.startup import effective_settings
-from fmtda.simulation.in_process import InProcessGrid, Tamper, belong_to_a_run
+from fmtda.simulation.in_process import InProcessGrid, Tamper
 
 FEDERATIONS = {5: 1, 10: 2}
 """How many of how many clients are bad: the last ones, which share their domains with honest ones."""
@@ -135,7 +135,6 @@ def main() -> None:
     if given.seeds < 1:
         parser.error(f"--seeds {given.seeds}: at least 1 is needed")
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    belong_to_a_run()
     config = {"rounds": given.rounds, "evaluate-every": given.rounds, **given.config}  # evaluating takes longest
     with tempfile.TemporaryDirectory() as folder, refusals():
         rows = _rows(given.output, config)

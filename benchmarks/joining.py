@@ -39,7 +39,7 @@ from fmtda.server.metrics import mean
 from fmtda.server.progress import Lines
 from fmtda.server.run_directory import read_metrics
 from fmtda.server.startup import effective_settings
-from fmtda.simulation.in_process import InProcessGrid, belong_to_a_run
+from fmtda.simulation.in_process import InProcessGrid
 
 AFTER = (0, 1, 2, 5)
 """Rounds since the joining that are told."""
@@ -224,7 +224,6 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORDS", help="comma list of targets and of the word start")
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: OUTPUT/bases")
     given = parser.parse_args()
-    belong_to_a_run()
     output = given.output.absolute()
     config: dict[str, Scalar] = {"data": given.data, "seed": given.seed, "rounds": given.before}
     config |= given.config

@@ -39,7 +39,7 @@ from fmtda.server.app import run
 from fmtda.server.metrics import mean
 from fmtda.server.progress import Lines
 from fmtda.server.startup import effective_settings
-from fmtda.simulation.in_process import InProcessGrid, belong_to_a_run
+from fmtda.simulation.in_process import InProcessGrid
 
 NOISE: dict[str, tuple[float, float]] = {
     "off": (0.0, 0.0),
@@ -205,7 +205,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: OUTPUT/bases")
     given = parser.parse_args()
-    belong_to_a_run()
     output = given.output.absolute()
     config: dict[str, Scalar] = {"rounds": given.rounds, "seed": given.seed, "target-limit": given.members}
     config["evaluate-every"] = given.rounds  # evaluating takes most of the time

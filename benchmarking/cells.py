@@ -27,9 +27,9 @@ import psutil
 from fmtda.adaptation.heads import decisive
 from fmtda.benchmarking.methods import METHODS, OF_AN_EXTRA, OF_DUALADAPT_ALONE, Method
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.protocol.settings import Scalar, Settings, SettingsError
 from fmtda.server.run_directory import read_metrics
-from fmtda.server.startup import effective_settings
 
 PATHS = ("data-dir", "base-dir")
 """Run-config keys that name a place on this machine; they are shown as DIR."""
@@ -115,9 +115,9 @@ class BenchmarkCell:
         Raises
         ------
         SettingsError, DataError
-            As `server.startup.effective_settings`.
+            As `fmtda.benchmarking.settings.adaptation_settings`.
         """
-        return effective_settings(self.run_config)
+        return adaptation_settings(self.run_config)
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.collapse import collapsed, health
-from fmtda.adaptation.domain_adversarial import DANN, reversal_weight
-from fmtda.adaptation.mcd import MCD
+from fmtda.adaptation.domain_adversarial import DANN, Discriminated, reversal_weight
+from fmtda.adaptation.mcd import MCD, TwoHeads
 from fmtda.adaptation.networks import Network
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.pooled_targets import PooledTargets
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.clients.evaluation import count
 from fmtda.clients.identity import Client
 from fmtda.domains.examples import DataError
@@ -39,7 +40,7 @@ from fmtda.server.pretraining import pretrain, pretrained
 from fmtda.server.progress import Lines, Progress
 from fmtda.server.run_directory import RunDirectory, refuse_unusable_output
 from fmtda.server.source import Source
-from fmtda.server.startup import check_simulation, check_source, effective_settings
+from fmtda.server.startup import check_simulation, check_source
 from fmtda.strategies.fed_dann import FedDANN
 from fmtda.strategies.fed_mcd import FedMCD
 
@@ -195,13 +196,16 @@ def mcd(settings: Settings, network: Network, source: Source) -> tuple[Network, 
     """MCD with a second classifier that starts as in `fed-mcd`."""
     strategy = FedMCD(settings, network, source)
     strategy.initial(to_record(network.state_dict()))
-    game = MCD(strategy.network, settings.local_learning_rate, settings.weight_decay)
-    return strategy.network, lambda source_batch, target, done: game.step(source_batch, target)
+    two_heads = strategy.network
+    assert isinstance(two_heads, TwoHeads)
+    game = MCD(two_heads, settings.local_learning_rate, settings.weight_decay)
+    return two_heads, lambda source_batch, target, done: game.step(source_batch, target)
 
 
 def dann(settings: Settings, network: Network, source: Source) -> tuple[Network, Step]:
     """DANN with the discriminator of `fed-dann`."""
     discriminated = FedDANN(settings, network, source).network
+    assert isinstance(discriminated, Discriminated)
     game = DANN(discriminated, settings.local_learning_rate, settings.weight_decay)
     return discriminated, lambda source_batch, target, done: game.step(source_batch, target, reversal_weight(done))
 
@@ -210,12 +214,13 @@ ADAPTATIONS = {"mcd": mcd, "dann": dann}
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run a reference, as the command line says."""
     parser = command_line(__doc__, "python -m fmtda.benchmarking.centralised")
     parser.add_argument("method", choices=REFERENCES)
     parser.add_argument("--output", type=Path, required=True, help="folder of the run, new or empty")
     given = parser.parse_args(arguments)
     with refusals():
-        settings = effective_settings({**given.config, "output": str(given.output.expanduser().absolute())})
+        settings = adaptation_settings({**given.config, "output": str(given.output.expanduser().absolute())})
         check_source(settings)
         check_simulation(settings)
         refuse_unusable_output(Path(settings.output))

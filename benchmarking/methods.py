@@ -51,7 +51,7 @@ class Method:
 def _alone(extra: str) -> Method:
     switches = {"randomise": True, "scenery": True} if extra == "scenery" else {extra: True}
     with_what = "randomise and scenery" if extra == "scenery" else extra
-    changes = {"preset": "paper", **switches}
+    changes: dict[str, Scalar] = {"preset": "paper", **switches}
     needs = ("scenery",) if extra == "scenery" else ()
     return Method(f"paper+{extra}", f"preset paper with {with_what} alone", "ablation", changes, needs)
 

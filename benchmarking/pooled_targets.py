@@ -46,8 +46,8 @@ class PooledTargets:
         trained, tested = [], []
         for domain in settings.target_domains:
             examples = data.load(domain, "train", spec)
-            how = ("iid", settings.alpha, settings.seed, settings.min_examples)
-            (kept,) = limited_split(split_labels(examples), settings.target_limit, 1, *how, domain)
+            labels, how = split_labels(examples), (settings.alpha, settings.seed, settings.min_examples)
+            (kept,) = limited_split(labels, settings.target_limit, 1, "iid", *how, domain)
             trained.append(examples.select(kept))
             tested.append(data.load(domain, "test", spec))
         augmentation = AUGMENTATIONS[data.kind]

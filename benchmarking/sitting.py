@@ -104,8 +104,9 @@ class BenchmarkPlan:
         """About how long these cells take: a method as long as it took before, or else as all took on average."""
         took: dict[str, list[float]] = {}
         for cell in (*self.asked, *self.earlier):
-            if cell.done and cell.record["process_seconds"] and not cell.record["resumed"]:
-                took.setdefault(cell.method.name, []).append(cell.record["process_seconds"])
+            record = cell.record
+            if record and record["result"] and record["process_seconds"] and not record["resumed"]:
+                took.setdefault(cell.method.name, []).append(record["process_seconds"])
         if not took:
             return None
         means = {name: statistics.mean(seconds) for name, seconds in took.items()}
@@ -195,7 +196,7 @@ def collect(planned: BenchmarkPlan) -> dict[str, Any]:
     """What results.json holds; no path and no host name is in it."""
     cells = [cell for cell in (*planned.asked, *planned.earlier) if cell.record]
     shown = {cell.method.name for cell in (*planned.asked, *cells)}
-    finished = [cell.record["result"] for cell in cells if cell.done]
+    finished = [cell.result for cell in cells if cell.result]
     return {
         "command": planned.request.command(places="DIR"),
         **provenance(),

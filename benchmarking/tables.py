@@ -22,7 +22,7 @@ COSTS = (
 
 MISSING = "-"
 DAGGER = "†"
-PLAIN = {"name": "plain source-only", "group": "plain", "breaks_privacy": False}
+PLAIN: Mapping[str, Any] = {"name": "plain source-only", "group": "plain", "breaks_privacy": False}
 """A row that is no method: the same network without any extra, which runs of the default preset measure at first."""
 
 PLAIN_IS_MEASURED_BY = "source-only"

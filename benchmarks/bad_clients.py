@@ -17,6 +17,7 @@ holds are not measured again, so that seeds can be added over several sittings.
 
 import itertools
 import json
+import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,13 +31,13 @@ from torch import Tensor
 from fmtda.benchmarking.cells import write_whole
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.protocol.records import from_record, sender, to_record
 from fmtda.protocol.seeds import client_names, generator_for
 from fmtda.protocol.settings import Settings, SettingsError
 from fmtda.server.app import run
 from fmtda.server.metrics import accuracy_by_domain, mean
 from fmtda.server.progress import Lines
-from fmtda.server.startup import effective_settings
 from fmtda.simulation.in_process import InProcessGrid, Tamper
 
 FEDERATIONS = {5: 1, 10: 2}
@@ -88,11 +89,13 @@ def bad_uploads(attack: str, bad: set[str], settings: Settings) -> Tamper:
     def tamper(sent: Message, honest: Message) -> Message:
         if sent.metadata.message_type != "train" or honest.has_error() or sender(honest.content) not in bad:
             return honest
-        received = from_record(sent.content["model"])
+        received = from_record(sent.content.array_records["model"])
         classifier = {name: received[f"classifier.{name}"] for name in honest.content["classifier"]}
-        generator = generator_for(settings.seed, sender(honest.content), int(sent.content["config"]["server-round"]))
+        server_round = sent.content.config_records["config"]["server-round"]
+        assert isinstance(server_round, int)
+        generator = generator_for(settings.seed, sender(honest.content), server_round)
         honest.content["classifier"] = to_record(ATTACKS[attack](classifier, generator))
-        mixture = {name: array.numpy() for name, array in honest.content["mixture"].items()}
+        mixture = {name: array.numpy() for name, array in honest.content.array_records["mixture"].items()}
         mixture["quantiles"] = np.full_like(mixture["quantiles"], EVERYTHING_IS_TYPICAL)
         honest.content["mixture"] = to_record(mixture)
         return honest
@@ -140,7 +143,7 @@ def main() -> None:
         rows = _rows(given.output, config)
         place = {"base-dir": str(given.base_dir or folder)}
         for seed, clients, share in itertools.product(range(given.seeds), given.clients, SHARES):
-            settings = effective_settings({**config, **place, "seed": seed, "clients": clients, "robust-share": share})
+            settings = adaptation_settings({**config, **place, "seed": seed, "clients": clients, "robust-share": share})
             bad = set(client_names(settings.target_domains, clients)[-FEDERATIONS[clients] :])
             for attack in (HONEST, *ATTACKS):
                 row = {"seed": seed, "clients": clients, "bad": len(bad), "robust_share": share, "attack": attack}
@@ -175,7 +178,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         same = [row for row in rows if (row["clients"], row["robust_share"], row["attack"]) == (clients, share, attack)]
         falls = [falls_of(row, rows) for row in same]
         means = [mean(row["accuracy"][domain] for row in same) for domain in domains]
-        largest = max(mean(fall[domain] for fall in falls) for domain in domains)
+        largest = max(statistics.fmean(fall[domain] for fall in falls) for domain in domains)
         worst = max(max(fall.values()) for fall in falls)
         figures = [*means, mean(row["average"] for row in same), largest, worst]
         shown = " | ".join(f"{figure:.1f}" for figure in figures)

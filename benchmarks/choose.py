@@ -43,6 +43,7 @@ from fmtda.adaptation.self_training import logits
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.pooled_targets import PooledTargets
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.clients.adaptation import localise
 from fmtda.clients.identity import Client
 from fmtda.clients.network import inputs_of, largest_weight, use_own_statistics
@@ -56,7 +57,7 @@ from fmtda.server.metrics import MEAN_IOU, mean_iou, metric_of
 from fmtda.server.pretraining import pretrained
 from fmtda.server.progress import Lines
 from fmtda.server.source import Source
-from fmtda.server.startup import check_source, effective_settings
+from fmtda.server.startup import check_source
 
 JUDGED_SHARE = 0.25
 """Part of a target's training examples that is judged and not adapted to: there, overfitting shows (our choice)."""
@@ -248,7 +249,7 @@ def _client(domain: str, unlabelled: Examples, settings: Settings, folder: Path)
 
 
 def _tried(config: dict[str, Scalar]) -> dict[str, Any]:
-    settings = effective_settings(config)
+    settings = adaptation_settings(config)
     check_source(settings)
     prepare_to_compute(settings.server_threads)
     return judge(settings)

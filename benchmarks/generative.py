@@ -26,6 +26,7 @@ from benchmarks.generative_runs import run_to_the_end, settings_words, shown, tr
 from fmtda.benchmarking.command_line import command_line
 from fmtda.benchmarking.provenance import provenance
 from fmtda.face.generate import MODELS
+from fmtda.protocol.generative_settings import ImageModelSettings
 from fmtda.protocol.workloads import read_settings
 from fmtda.server.run_directory import stored_run_config
 
@@ -74,8 +75,9 @@ def main() -> None:
         if records.get(name, {}).get("settings") == shown(settings.run_config()):
             print(f"{name}: measured already", flush=True)
             continue
+        assert isinstance(settings, ImageModelSettings)
         key = Judged.key(settings)
-        judged = judges.setdefault(key, None) or Judged(settings)
+        judged = judges.get(key) or Judged(settings)
         judges[key] = judged
         records[name] = {
             "command": shlex.join(["fmtda", "generate", *words]),

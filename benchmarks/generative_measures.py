@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmtda.generative.ddpm import DDPM
 from fmtda.generative.image_quality import PictureClassifier, frechet_distance, judge, train_classifier
 from fmtda.generative.registry import MODELS
 from fmtda.generative.sampling import draw
-from fmtda.protocol.generative_settings import ImageModelSettings
+from fmtda.protocol.generative_settings import GenerativeSettings, ImageModelSettings
 from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.workloads import read_settings
 from fmtda.server import checkpoints
@@ -79,6 +80,8 @@ def opened(run: Path, **changes: float) -> Results:
     """A run's model with the average's weights, ready to draw; keyword arguments change how it samples."""
     settings = read_settings(stored_run_config(run)).changed(**changes)
     checkpoint = checkpoints.latest(RunDirectory(run).checkpoints)
+    if not isinstance(settings, GenerativeSettings) or checkpoint is None:
+        raise ValueError(f"{run}: no finished run of fmtda generate; name one")
     results = Results(settings)
     results.restore(checkpoint)
     results.model.load_state_dict(results.average)
@@ -114,6 +117,7 @@ def samplers(run: Path, judged: Judged, count: int, steps: int) -> dict[str, Any
 def bits_per_dimension(run: Path, pictures: Tensor) -> dict[str, float]:
     """DDPM: the variational bound on held-out pictures with its parts, in bits per dimension."""
     model = opened(run).model.eval()
+    assert isinstance(model, DDPM)
     generator = torch.Generator().manual_seed(0)
     parts = {"prior": 0.0, "transitions": 0.0, "decoder": 0.0, "total": 0.0}
     for batch in pictures.split(BOUND_BATCH):

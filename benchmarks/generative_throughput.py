@@ -53,6 +53,7 @@ def compare(name: str, steps: int | None, repeats: int) -> dict[str, float | int
     """Examples per CPU second of both, measured in turns after one turn each to warm up."""
     own_steps = {} if steps is None else {"local-steps": steps}
     settings = effective_settings({"workload": name, "clients": 1, "output": "/nowhere", **own_steps})
+    assert isinstance(settings, GenerativeSettings)
     client_name = f"{settings.target_domains[0]}/0000"
     train, test = load_share(settings, client_name, shares=1)
     client = Client(client_name, settings, 1, Path("/nowhere"), train, test)
@@ -113,16 +114,17 @@ def bare_loss(model: GenerativeModel, examples: Tensor) -> tuple[Tensor, Callabl
 def _noise_prediction(model: DDPM, clean: Tensor) -> Tensor:
     noise = torch.randn_like(clean)
     t = torch.randint(model.schedule.timesteps, (len(clean),))
-    signal, spread = model.schedule.signal[t].view(-1, 1, 1, 1), model.schedule.spread[t].view(-1, 1, 1, 1)
+    signal, spread = (model.schedule.get_buffer(name)[t].view(-1, 1, 1, 1) for name in ("signal", "spread"))
     return functional.mse_loss(model.network(signal * clean + spread * noise, t), noise)
 
 
 def _denoising(model: NCSN, clean: Tensor) -> Tensor:
     noise = torch.randn_like(clean)
-    level = torch.randint(len(model.sigmas), (len(clean),))
-    sigma = model.sigmas[level].view(-1, 1, 1, 1)
+    sigmas = model.get_buffer("sigmas")
+    level = torch.randint(len(sigmas), (len(clean),))
+    sigma = sigmas[level].view(-1, 1, 1, 1)
     scaled = (clean + sigma * noise - 0.5) / (sigma.square() + 0.25).sqrt()
-    return (model.network(scaled, level * (1000 / (len(model.sigmas) - 1))) + noise).square().mean() / 2
+    return (model.network(scaled, level * (1000 / (len(sigmas) - 1))) + noise).square().mean() / 2
 
 
 def _arguments() -> argparse.Namespace:

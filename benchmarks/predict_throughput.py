@@ -28,11 +28,11 @@ from fmtda.adaptation.augment import prepare
 from fmtda.adaptation.mixture import fit
 from fmtda.adaptation.networks import build
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.domains.decoding import decode_picture
 from fmtda.face.predict import label
 from fmtda.face.progress import ErrorLines
 from fmtda.inference.adapted_model import AdaptedModel
-from fmtda.server.startup import effective_settings
 
 BATCH = 256
 
@@ -49,7 +49,7 @@ def main() -> None:
     model = untrained()
     with tempfile.TemporaryDirectory() as folder:
         files = cut_out(Path(folder), arguments.pictures, arguments.side)
-        ways: dict[str, Callable[[], None]] = {
+        ways: dict[str, Callable[[], object]] = {
             "bare": lambda: bare(model, files, workers=0),
             "bare, 2 workers": lambda: bare(model, files, workers=2),
             "fmtda predict": lambda: predict(model, files, Path(folder) / "labels.csv"),
@@ -78,7 +78,7 @@ def main() -> None:
 
 def untrained() -> AdaptedModel:
     """The parts of a digits client's model, with a mixture over 128 features."""
-    settings = effective_settings({"device": "cpu"})
+    settings = adaptation_settings({"device": "cpu"})
     networks = {
         head: build(settings.network, 10, settings.shape, seed).eval() for seed, head in enumerate(("global", "local"))
     }

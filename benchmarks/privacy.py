@@ -14,6 +14,7 @@ some of them, so that several processes can share a folder. The folder gets ``re
 
 import dataclasses
 import json
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from fmtda.benchmarking.cells import write_whole
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.plots import LINES, REFERENCE_LINE, SMALL, save
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.clients.identity import Client
 from fmtda.domains.partition import limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
@@ -38,7 +40,6 @@ from fmtda.protocol.settings import Scalar, Settings
 from fmtda.server.app import run
 from fmtda.server.metrics import mean
 from fmtda.server.progress import Lines
-from fmtda.server.startup import effective_settings
 from fmtda.simulation.in_process import InProcessGrid
 
 NOISE: dict[str, tuple[float, float]] = {
@@ -71,7 +72,7 @@ def measured(cell: str, config: dict[str, Scalar], shadows: int) -> dict[str, An
     keys = {"privacy-noise": noise, "mixture-noise": mixture_noise, "mixture-floor": floor}
     observer = Observer()
     with tempfile.TemporaryDirectory() as folder:
-        settings = effective_settings({**config, **keys, "output": f"{folder}/run"})
+        settings = adaptation_settings({**config, **keys, "output": f"{folder}/run"})
         directory = run(InProcessGrid.simulated(settings.clients, tamper=observer), settings, Lines())
         lines = directory.metrics()
         summary = json.loads((directory.path / "summary.json").read_text())
@@ -134,8 +135,8 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
         shown = []
         for attack in ATTACKS:
             found = [of_client[attack] for of_client in result["membership"].values() if attack in of_client]
-            values = [mean(each[key] for each in found) for key in ("auc", "tpr")]
-            shown.append(f"{values[0]:.3f} / {100 * values[1]:.1f} %" if found else "-")
+            auc, tpr = (statistics.fmean(each[key] for each in found) if found else 0.0 for key in ("auc", "tpr"))
+            shown.append(f"{auc:.3f} / {100 * tpr:.1f} %" if found else "-")
         lines.append(f"{_head(cell, result)} {' | '.join(shown)} |")
     lines += [
         "",

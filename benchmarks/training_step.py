@@ -49,7 +49,9 @@ def main() -> None:
     if given.inside:
         print(json.dumps(steps(*given.inside)))
         return
-    measured = {name: {variant: [] for variant in (AS_IT_COMES, KEPT, BFLOAT16)} for name in STEPS}
+    measured: dict[str, dict[str, list[dict[str, float]]]] = {
+        name: {variant: [] for variant in (AS_IT_COMES, KEPT, BFLOAT16)} for name in STEPS
+    }
     for name, variants in measured.items():
         for _ in range(given.repeats):
             for variant, found in variants.items():

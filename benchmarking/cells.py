@@ -1,4 +1,4 @@
-"""A cell of a benchmark: one method with one seed, run in a process of its own and kept in a folder of its own.
+"""Runs a cell of a benchmark, one method with one seed, in a process of its own, and keeps it in a folder of its own.
 
 ::
 
@@ -48,7 +48,7 @@ LINES_OF_A_FAILURE = 5
 
 
 class CellFailed(RuntimeError):
-    """A cell's process ended without a summary; the message has its exit status, `lines` its last words."""
+    """Raised where a cell's process ends without a summary; the message has its exit status, `lines` its last words."""
 
     def __init__(self, status: int, lines: list[str]) -> None:
         super().__init__(f"exit status {status}")
@@ -57,7 +57,7 @@ class CellFailed(RuntimeError):
 
 @dataclass
 class BenchmarkCell:
-    """One method with one seed.
+    """A cell is one method with one seed.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class BenchmarkCell:
 
     @property
     def name(self) -> str:
-        """``mcd, seed 0``."""
+        """The cell's name for people, such as ``mcd, seed 0``."""
         return f"{self.method.name}, seed {self.seed}"
 
     @property
@@ -100,7 +100,7 @@ class BenchmarkCell:
 
     @property
     def log(self) -> Path:
-        """What the cell's process prints."""
+        """The file that the cell's process prints to."""
         return self.folder / "log.txt"
 
     @property
@@ -121,7 +121,7 @@ class BenchmarkCell:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What the cell reached; None before it is done."""
+        """The result that the cell reached; None before it is done."""
         return self.record["result"] if self.record else None
 
     @property
@@ -168,13 +168,13 @@ class BenchmarkCell:
         return not any(key.startswith(beginning) and not config[extra] for extra, beginning in OF_AN_EXTRA.items())
 
     def command(self) -> list[str]:
-        """The command line that runs this cell, or goes on with it."""
+        """Write the command line that runs this cell, or goes on with it."""
         if self.resumable:
             return [sys.executable, "-m", "fmtda", "simulate", "--resume", str(self.run), *self.options]
         return [sys.executable, "-m", *self._program(), "--output", str(self.run), *self._pairs(self.run_config)]
 
     def shown_command(self) -> str:
-        """The command line for people, without a path of this machine."""
+        """Write the command line for people, without a path of this machine."""
         shown = {key: "DIR" if key in PATHS else value for key, value in self.run_config.items()}
         program = ["python", "-m"] * self.method.breaks_privacy + self._program()
         return shlex.join([*program, *self._pairs(shown)])
@@ -221,7 +221,7 @@ class BenchmarkCell:
         return _read_json(self.run / "summary.json")
 
     def last_lines(self, count: int) -> list[str]:
-        """The last lines of the log that say something."""
+        """Read the last lines of the log that say something."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - 4000))
@@ -292,7 +292,7 @@ class BenchmarkCell:
 
 
 def cells_in(folder: Path, config: Mapping[str, Scalar], options: tuple[str, ...]) -> list[BenchmarkCell]:
-    """The cells of known methods that lie below a benchmark's folder, done or begun."""
+    """Find the cells of known methods below a benchmark's folder, done or begun."""
     found = []
     for path in sorted(folder.glob("cells/*/seed-*/cell.json")):
         name, seed = path.parts[-3], path.parts[-2].removeprefix("seed-")

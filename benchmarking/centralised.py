@@ -1,4 +1,4 @@
-"""References that break privacy: every client's examples are moved to the server, and trained on there.
+"""Trains the references that break privacy: every client's examples are moved to the server, and trained on there.
 
     python -m fmtda.benchmarking.centralised mcd --output DIR
     python -m fmtda.benchmarking.centralised dann --output DIR -c data=digit-five -c data-dir=DIR -c base-dir=DIR
@@ -9,6 +9,8 @@ examples: `rounds` x `local-steps` x `clients` steps, as many as the clients of 
 `local-batch` source and `local-batch` target examples. `target-supervised` is trained from scratch with the targets'
 labels, `pretrain-steps` steps. Nothing here uses Flower. The keys are those of `fmtda simulate -c`; config.toml,
 metrics.jsonl (a line a tenth of the steps in place of a round) and summary.json have the form of a federated run's.
+
+Our choice: the collapse guard looks at a training ten times, at `WATCHED` examples of each target.
 """
 
 import copy
@@ -50,14 +52,14 @@ LOOKS = 10
 """How often a training is evaluated and, in an adaptation, looked at by the guard."""
 
 WATCHED = 256
-"""Examples of each target that the collapse guard looks at, at most (our choice): no more than of the source."""
+"""Examples of each target that the collapse guard looks at, at most: no more than of the source."""
 
 Step = Callable[[tuple[Tensor, Tensor], Tensor, float], object]
 """One step on a labelled source batch and a target batch, at this share of all steps."""
 
 
 class Reference:
-    """One run of a reference.
+    """A run of a reference, from its data to its summary.
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ class Reference:
         self.network = new_network(settings, device)
 
     def run(self) -> dict[str, Any]:
-        """From the pre-training to summary.json; returns what that holds.
+        """Run it from the pre-training to summary.json, and return what that holds.
 
         Raises
         ------
@@ -193,7 +195,7 @@ class Reference:
 
 
 def mcd(settings: Settings, network: Network, source: Source) -> tuple[Network, Step]:
-    """MCD with a second classifier that starts as in `fed-mcd`."""
+    """Prepare MCD, with a second classifier that starts as in `fed-mcd`."""
     strategy = FedMCD(settings, network, source)
     strategy.initial(to_record(network.state_dict()))
     two_heads = strategy.network
@@ -203,7 +205,7 @@ def mcd(settings: Settings, network: Network, source: Source) -> tuple[Network, 
 
 
 def dann(settings: Settings, network: Network, source: Source) -> tuple[Network, Step]:
-    """DANN with the discriminator of `fed-dann`."""
+    """Prepare DANN, with the discriminator of `fed-dann`."""
     discriminated = FedDANN(settings, network, source).network
     assert isinstance(discriminated, Discriminated)
     game = DANN(discriminated, settings.local_learning_rate, settings.weight_decay)

@@ -1,4 +1,4 @@
-"""The pictures of a benchmark, as SVG: accuracy by method and domain, against uploaded bytes, and by round.
+"""Draws a benchmark's pictures, as SVG: accuracy by method and domain, against uploaded bytes, and by round.
 
 `results` is what `benchmarking.tables` describes. Colours are Okabe and Ito's, which colour-blind people tell apart.
 """
@@ -23,7 +23,7 @@ from fmtda.benchmarking.methods import COMPARED_IN_ABLATION
 from fmtda.benchmarking.tables import (
     DAGGER,
     METRICS,
-    Results,
+    BenchmarkResults,
     on_the_ablations_seeds,
     reached,
     shown_bytes,
@@ -60,7 +60,7 @@ DECADES_OF_A_LABEL = 0.75
 """Methods whose bytes are nearer than this share a column of labels."""
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
+def draw(results: BenchmarkResults, folder: Path) -> list[Path]:
     """Draw what the results allow, into a folder.
 
     Returns
@@ -88,8 +88,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
     return written
 
 
-def accuracy_by_method(results: Results, methods: Sequence[Mapping[str, Any]]) -> Figure:
-    """A panel a domain and one for the average; a bar a method, a dot a seed."""
+def accuracy_by_method(results: BenchmarkResults, methods: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw a panel a domain and one for the average; a bar a method, a dot a seed."""
     panels = [*results["domains"], "average"]
     height = 1.1 + 0.24 * len(methods)
     figure, row = pyplot.subplots(
@@ -120,8 +120,8 @@ def accuracy_by_method(results: Results, methods: Sequence[Mapping[str, Any]]) -
     return figure
 
 
-def accuracy_by_bytes(results: Results, methods: Sequence[Mapping[str, Any]]) -> Figure:
-    """Average accuracy against what a client uploads a round; what moves the data itself stands at the right."""
+def accuracy_by_bytes(results: BenchmarkResults, methods: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw average accuracy against a client's upload in a round; what moves the data itself stands at the right."""
     sent: dict[str, float | None] = {}
     averages: dict[str, tuple[float, float | None]] = {}
     for method in methods:
@@ -161,8 +161,8 @@ def accuracy_by_bytes(results: Results, methods: Sequence[Mapping[str, Any]]) ->
     return figure
 
 
-def accuracy_by_round(results: Results, methods: Sequence[Mapping[str, Any]]) -> Figure:
-    """Average accuracy after each round, a line a federated method; references as level lines."""
+def accuracy_by_round(results: BenchmarkResults, methods: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw average accuracy after each round, a line a federated method; references as level lines."""
     figure, axes = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
     courses = {m["name"]: _course(reached(results, m["name"])) for m in methods if not m["breaks_privacy"]}
     last = max((course[-1][0] for course in courses.values() if course), default=1)
@@ -193,7 +193,7 @@ def accuracy_by_round(results: Results, methods: Sequence[Mapping[str, Any]]) ->
 
 
 def without_overlap(wanted: Sequence[float], gap: float) -> list[float]:
-    """The places nearest to the wanted ones (least squares) that keep their order and are `gap` apart at least."""
+    """Find the places nearest to the wanted ones (least squares) that keep their order and are `gap` apart at least."""
     order = np.argsort(wanted, kind="stable")
     steps = gap * np.arange(len(order))
     places = np.empty(len(order))
@@ -258,7 +258,7 @@ def _course(runs: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
     return [(after, statistics.mean(values)) for after, values in sorted(by_round.items())]
 
 
-def _personalised(results: Results) -> bool:
+def _personalised(results: BenchmarkResults) -> bool:
     runs = (cell["result"] for cell in results["cells"] if cell["result"])
     return any(line["phase"] == "personalise" for run in runs for line in run["accuracy_by_round"])
 
@@ -280,7 +280,7 @@ def _label(method: Mapping[str, Any]) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Equal figures give equal files: no date, no random ids."""
+    """Write a figure and close it; equal figures give equal files, without a date and without random ids."""
     with matplotlib.rc_context({"svg.hashsalt": "fmtda"}):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)

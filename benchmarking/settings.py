@@ -1,4 +1,4 @@
-"""The settings of domain adaptation, the one workload whose methods are compared here."""
+"""Reads the settings of domain adaptation, the one workload whose methods are compared here."""
 
 from collections.abc import Mapping
 

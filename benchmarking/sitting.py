@@ -1,4 +1,4 @@
-"""A sitting of a benchmark: methods x seeds, one process after the other, and what they add up to.
+"""Carries out a sitting of a benchmark: methods x seeds, one process after the other, and what they add up to.
 
 What lies in the output folder, in which many sittings can add cells to one table::
 
@@ -39,7 +39,7 @@ NOT_FOR_GIT = """# Figures and pictures are worth keeping; what made them is lar
 
 
 class CellProgress(Protocol):
-    """What a display of a benchmark's progress implements; `carry_out` calls it."""
+    """A display of a benchmark's progress, as `carry_out` calls it."""
 
     def begin(self, name: str, seconds_left: float | None) -> None:
         """Show that a cell begins; about so many seconds are left for it and those after it, if that is known."""
@@ -68,7 +68,7 @@ class BenchmarkRequest:
     client_gpus: float = 0.0
 
     def command(self, places: str | None = None) -> str:
-        """The command line that asks for this; a word may stand for every path."""
+        """Write the command line that asks for this; a word may stand for every path."""
         words = ["fmtda", "benchmark", "--data", self.data]
         words += ["--data-dir", places or str(self.data_dir)] if self.data_dir else []
         words += ["--methods", self.methods, "--seeds", str(self.seeds), "--output", places or str(self.output)]
@@ -77,11 +77,11 @@ class BenchmarkRequest:
         return shlex.join([*words, *self.simulate_options()])
 
     def simulate_options(self) -> tuple[str, ...]:
-        """What goes to ``fmtda simulate`` and is no run config."""
+        """Write the options of ``fmtda simulate`` that are no run config."""
         return client_options(self.client_cpus, self.client_gpus)
 
     def run_config(self) -> dict[str, Scalar]:
-        """The run config that all cells share."""
+        """Make the run config that all cells share."""
         data_dir = {"data-dir": str(self.data_dir)} if self.data_dir else {}
         return {"base-dir": str(self.output / "bases"), **self.config, "data": self.data, **data_dir}
 
@@ -101,7 +101,7 @@ class BenchmarkPlan:
         return [cell for cell in self.asked if not cell.done]
 
     def seconds_left(self, waiting: Sequence[BenchmarkCell]) -> float | None:
-        """About how long these cells take: a method as long as it took before, or else as all took on average."""
+        """Estimate how long these cells take: a method as long as it took before, or else as all took on average."""
         took: dict[str, list[float]] = {}
         for cell in (*self.asked, *self.earlier):
             record = cell.record
@@ -193,7 +193,7 @@ def write_results(planned: BenchmarkPlan) -> None:
 
 
 def collect(planned: BenchmarkPlan) -> dict[str, Any]:
-    """What results.json holds; no path and no host name is in it."""
+    """Collect what results.json holds; no path and no host name is in it."""
     cells = [cell for cell in (*planned.asked, *planned.earlier) if cell.record]
     shown = {cell.method.name for cell in (*planned.asked, *cells)}
     finished = [cell.result for cell in cells if cell.result]

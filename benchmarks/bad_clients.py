@@ -1,4 +1,4 @@
-"""What bad clients can do to the others, with and without a robust Eq. 6.
+"""Measures what bad clients can do to the others, with and without a robust Eq. 6.
 
     python -m benchmarks.bad_clients --output benchmarks/results/bad_clients.json
 
@@ -59,17 +59,17 @@ Classifier = dict[str, Tensor]
 
 
 def random_classifier(model: Classifier, generator: torch.Generator) -> Classifier:
-    """Random weights of each array's own size."""
+    """Draw random weights of each array's own size."""
     return {name: value.std() * torch.randn(value.shape, generator=generator) for name, value in model.items()}
 
 
 def sign_flipped_classifier(model: Classifier, generator: torch.Generator) -> Classifier:
-    """Every logit of F_g with its sign changed."""
+    """Change the sign of every logit of F_g."""
     return {name: -value for name, value in model.items()}
 
 
 def constant_classifier(model: Classifier, generator: torch.Generator) -> Classifier:
-    """Certain of class 0."""
+    """Make a classifier that is certain of class 0."""
     constant = {name: torch.zeros_like(value) for name, value in model.items()}
     bias = next(value for value in constant.values() if value.ndim == 1)
     bias[0] = CERTAIN
@@ -84,7 +84,7 @@ ATTACKS: dict[str, Callable[[Classifier, torch.Generator], Classifier]] = {
 
 
 def bad_uploads(attack: str, bad: set[str], settings: Settings) -> Tamper:
-    """Replaces what the bad clients send in training; the arrays of F_g come out of the message that they answer."""
+    """Replace what the bad clients send in training; the arrays of F_g come out of the message that they answer."""
 
     def tamper(sent: Message, honest: Message) -> Message:
         if sent.metadata.message_type != "train" or honest.has_error() or sender(honest.content) not in bad:
@@ -104,7 +104,7 @@ def bad_uploads(attack: str, bad: set[str], settings: Settings) -> Tamper:
 
 
 def measured(settings: Settings, attack: str | None, bad: set[str]) -> dict[str, Any]:
-    """One run; accuracy by domain over the clients that are not among the bad ones, honest or not."""
+    """Measure one run; accuracy by domain over the clients that are not among the bad ones, honest or not."""
     tamper = bad_uploads(attack, bad, settings) if attack else None
     with tempfile.TemporaryDirectory() as folder:
         settings = settings.changed(output=f"{folder}/run")
@@ -169,7 +169,7 @@ def _rows(output: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """What was measured, as Markdown: means over the seeds, and how far a domain fell below the same run unharmed."""
+    """Write what was measured as Markdown: means over the seeds, and how far a domain fell below the run unharmed."""
     domains = list(rows[0]["accuracy"])
     lines = [f"| bad | robust-share | attack | seeds | {' | '.join(domains)} | average | largest fall | of one seed |"]
     lines.append("|---" * 3 + "|---:" * (len(domains) + 4) + "|")
@@ -187,7 +187,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def falls_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, float]:
-    """By domain, how many points a row is below that of the same seed in which everybody is honest."""
+    """Tell by domain how many points a row is below that of the same seed in which everybody is honest."""
     alike = {key: row[key] for key in ("seed", "clients", "robust_share")} | {"attack": HONEST}
     unharmed = next(other for other in rows if alike.items() <= other.items())
     return {domain: unharmed["accuracy"][domain] - value for domain, value in row["accuracy"].items()}

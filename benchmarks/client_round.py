@@ -1,4 +1,4 @@
-"""What caching a client's features is worth: one training message with the cache on and off.
+"""Measures what caching a client's features is worth: one training message with the cache on and off.
 
     python -m benchmarks.client_round --examples 400 --steps 200 --output benchmarks/results/client_round.json
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def message(settings: Settings) -> float:
-    """Seconds that the client's train function takes for one message."""
+    """Measure the seconds that the client's train function takes for one message."""
     belong_to_a_run()
     network = new_network(settings, torch.device("cpu"))
     source_mixture = fit(torch.rand(2000, network.feature_size, generator=torch.Generator().manual_seed(0)), 10, seed=0)

@@ -1,4 +1,4 @@
-"""What a federation of many clients costs beside Flower itself: the same messages with clients that do nothing.
+"""Measures a federation of many clients beside Flower itself: the same messages with clients that do nothing.
 
     python -m benchmarks.flower_overhead --clients 400 --rounds 3 --output benchmarks/results/flower_overhead.json
 

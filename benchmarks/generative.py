@@ -1,4 +1,4 @@
-"""Generative models federated and alone, at equal gradient steps: distances, confidence, class shares, bits, seconds.
+"""Compares generative models of pictures, federated and alone, at equal gradient steps.
 
     python -m benchmarks.generative --output benchmarks/results/generative --runs RUNS
     python -m benchmarks.generative --output ... --runs RUNS --models ddpm --arms local,skewed -c rounds=40
@@ -35,7 +35,7 @@ DOMAINS = ("--targets", "blend,fonts,street,pen", "-c", "colour=rgb")
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train, as options of ``fmtda generate``.
+    """An arm is one way to train, as options of ``fmtda generate``.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def measure(run: Path, model: str, arm: str, judged: Judged, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All figures of a finished run."""
+    """Take all figures of a finished run."""
     began = time.perf_counter()
     summary = json.loads((run / "summary.json").read_text())
     results = opened(run)
@@ -116,7 +116,7 @@ def measure(run: Path, model: str, arm: str, judged: Judged, arguments: argparse
 
 
 def table(records: dict[str, dict[str, Any]]) -> str:
-    """The figures as Markdown, each federated arm beside its reference."""
+    """Write the figures as Markdown, each federated arm beside its reference."""
     lines = [
         "| model | arm | seed | steps | Frechet distance | against local | confident, % | classes | least class, % "
         "| bits/dim | training, s |",

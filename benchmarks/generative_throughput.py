@@ -1,4 +1,4 @@
-"""What the workload costs beside a bare PyTorch loop: the same network, batch and threads, in one process.
+"""Measures the generative workloads beside a bare PyTorch loop: the same network, batch and threads, in one process.
 
     python -m benchmarks.generative_throughput --output benchmarks/results/generative/throughput.json
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def compare(name: str, steps: int | None, repeats: int) -> dict[str, float | int | list[float]]:
-    """Examples per CPU second of both, measured in turns after one turn each to warm up."""
+    """Measure examples per CPU second of both, in turns after one turn each to warm up."""
     own_steps = {} if steps is None else {"local-steps": steps}
     settings = effective_settings({"workload": name, "clients": 1, "output": "/nowhere", **own_steps})
     assert isinstance(settings, GenerativeSettings)
@@ -86,7 +86,7 @@ def compare(name: str, steps: int | None, repeats: int) -> dict[str, float | int
 
 
 def loop(name: str, settings: GenerativeSettings, examples: Tensor) -> float:
-    """Without checks, progress and messages; returns the seconds of the steps alone."""
+    """Train without checks, progress and messages; returns the seconds of the steps alone."""
     model = build(name, settings, seed=0)
     parameters = list(model.parameters())
     optimiser = torch.optim.Adam(parameters, lr=settings.local_learning_rate, fused=True)
@@ -102,7 +102,7 @@ def loop(name: str, settings: GenerativeSettings, examples: Tensor) -> float:
 
 
 def bare_loss(model: GenerativeModel, examples: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The examples as the loop holds them, and the loss of a batch of them."""
+    """Give the examples as the loop holds them, and the loss of a batch of them."""
     if isinstance(model, DDPM):
         return examples.float() / 127.5 - 1, partial(_noise_prediction, model)
     if isinstance(model, NCSN):

@@ -1,4 +1,4 @@
-"""What a client that joins late reaches, and what that does to the clients already there.
+"""Measures what a client that joins late reaches, and what that does to the clients already there.
 
     python -m benchmarks.joining --output benchmarks/results/joining-digits
     python -m benchmarks.joining --data digit-five --data-dir DIR --output benchmarks/results/joining-digit-five \\
@@ -52,7 +52,7 @@ NOT_FOR_GIT = "# Figures are worth keeping; what made them is large.\n/bases/\n/
 
 @dataclass(frozen=True)
 class JoiningPlan:
-    """What is measured where.
+    """A plan of what is measured where.
 
     Attributes
     ----------
@@ -70,25 +70,25 @@ class JoiningPlan:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """All of them."""
+        """All target domains."""
         return adaptation_settings(self.config).target_domains
 
     @property
     def cells(self) -> list[str]:
-        """In the order in which they are run."""
+        """The cells' names, in the order in which they are run."""
         kinds = ("before", "nearest", "global", "bare", "without")
         return ["start", *(f"{target}-{kind}" for target in self.targets for kind in kinds)]
 
     def round_after(self, rounds: int) -> int:
-        """The round that ends so many rounds after the joining."""
+        """Count to the round that ends so many rounds after the joining."""
         return self.before + 1 + rounds
 
     def folder(self, cell: str) -> Path:
-        """A cell's run directory."""
+        """Name a cell's run directory."""
         return self.output / "runs" / cell
 
     def result(self, cell: str) -> dict[str, Any] | None:
-        """What a cell reached, None before it is done."""
+        """Read what a cell reached, None before it is done."""
         file = self.output / "cells" / f"{cell}.json"
         return json.loads(file.read_text()) if file.exists() else None
 
@@ -156,7 +156,7 @@ class JoiningPlan:
 
 
 def collect(plan: JoiningPlan, shown_config: dict[str, Scalar]) -> dict[str, Any]:
-    """What results.json holds."""
+    """Collect what results.json holds."""
     done = {cell: result for cell in plan.cells if (result := plan.result(cell))}
     return {
         "command": "python -m benchmarks.joining",
@@ -169,7 +169,7 @@ def collect(plan: JoiningPlan, shown_config: dict[str, Scalar]) -> dict[str, Any
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was measured, as two Markdown tables; cells that are not done yet show a dash."""
+    """Write what was measured as Markdown tables; cells that are not done yet show a dash."""
     cells, targets, joined_in = results["cells"], results["targets"], results["rounds_before"] + 1
 
     def reached(cell: str, domain: str, after: int) -> float | None:

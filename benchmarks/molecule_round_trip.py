@@ -1,4 +1,4 @@
-"""How many molecules of a file come back from their graphs as they were.
+"""Counts the molecules of a file that come back from their graphs as they were.
 
     python -m benchmarks.molecule_round_trip --data qm9 --data-dir DIR --output FILE
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def compared(lines: list[str], form: GraphFormat) -> dict[str, int]:
-    """Counts by what became of each SMILES.
+    """Count SMILES by what became of each.
 
     Returns
     -------

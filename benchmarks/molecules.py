@@ -1,4 +1,4 @@
-"""What a model of molecules reaches by training time; no Flower, one process, resumable.
+"""Measures what a model of molecules reaches by training time; no Flower, one process, resumable.
 
     python -m benchmarks.molecules graph-nvp -c data=qm9 -c data-dir=DIR -c precision=bfloat16 --steps 4800 --output OUT
     python -m benchmarks.molecules mpgvae -c data=qm9 -c data-dir=DIR --steps 32000 --output OUT
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 class Training:
-    """Adam on the loss with the settings' step sizes, and a moving average of the weights; kept on disk now and then.
+    """A training: Adam on the loss with the settings' step sizes, and a moving average; kept on disk now and then.
 
     Attributes
     ----------
@@ -182,7 +182,7 @@ class Training:
 def look(
     training: Training, test: Tensor, known: set[str], arguments: argparse.Namespace, form: GraphFormat
 ) -> dict[str, Any]:
-    """The figures after some of the steps."""
+    """Take the figures after some of the steps."""
     return {
         "step": training.step,
         "epochs": training.step * training.settings.local_batch / len(training.examples),
@@ -198,12 +198,12 @@ def look(
 
 
 def written(graphs: np.ndarray, form: GraphFormat) -> list[str]:
-    """The SMILES of graphs that have one, as all of data do."""
+    """Write the SMILES of the graphs that have one, as all of data do."""
     return [smiles for smiles in all_smiles(graphs, form) if smiles is not None]
 
 
 def samples(model: MoleculeModel, count: int, temperature: float) -> np.ndarray:
-    """int8 (count, V, V), by the same draws at every temperature."""
+    """Draw graphs, int8 (count, V, V), by the same draws at every temperature."""
     generator = torch.Generator().manual_seed(1)
     model.temperature = temperature
     drawn = [model.sample(min(BATCH, count - start), generator) for start in range(0, count, BATCH)]
@@ -213,7 +213,7 @@ def samples(model: MoleculeModel, count: int, temperature: float) -> np.ndarray:
 def final(
     training: Training, train: Tensor, known: set[str], arguments: argparse.Namespace, form: GraphFormat
 ) -> dict[str, Any]:
-    """Sampling time, correction, properties and drawings, at the temperature that promises the most."""
+    """Take sampling time, correction and properties, and draw, at the temperature that promises the most."""
     model, folder = training.average, arguments.output
     best = max(training.curve[-1]["quality"], key=promise)
     began = time.perf_counter()
@@ -240,12 +240,12 @@ def final(
 
 
 def promise(quality: dict[str, Any]) -> float:
-    """What a temperature is chosen by: the percentage of samples that are valid, the first of their kind and novel."""
+    """Choose a temperature by this: the percentage of samples that are valid, the first of their kind and novel."""
     return quality["product"]
 
 
 def draw_curve(curve: list[dict[str, Any]], temperature: float, file: Path) -> None:
-    """Valid, unique and novel at one temperature, and the likelihood, against training time."""
+    """Draw valid, unique and novel at one temperature, and the likelihood, against training time."""
     minutes = [seen["processor_seconds"] / 60 for seen in curve]
     figure, (percent, likelihoods) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for name in ("valid", "unique", "novel"):

@@ -1,4 +1,4 @@
-"""Pictures a second of ``fmtda predict`` beside a bare PyTorch loop over the same files.
+"""Measures pictures a second of ``fmtda predict`` beside a bare PyTorch loop over the same files.
 
     python -m benchmarks.predict_throughput --output benchmarks/results/predict_throughput.json
 
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def untrained() -> AdaptedModel:
-    """The parts of a digits client's model, with a mixture over 128 features."""
+    """Make the parts of a digits client's model, with a mixture over 128 features."""
     settings = adaptation_settings({"device": "cpu"})
     networks = {
         head: build(settings.network, 10, settings.shape, seed).eval() for seed, head in enumerate(("global", "local"))
@@ -87,7 +87,7 @@ def untrained() -> AdaptedModel:
 
 
 def cut_out(folder: Path, count: int, side: int) -> list[Path]:
-    """JPEGs at random places of the photographs."""
+    """Cut JPEGs out at random places of the photographs."""
     rng, photographs = np.random.default_rng(0), [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
     files = [folder / f"{i:06d}.jpg" for i in range(count)]
     for i, file in enumerate(files):
@@ -98,7 +98,7 @@ def cut_out(folder: Path, count: int, side: int) -> list[Path]:
 
 
 class Files(Dataset):
-    """The pictures, each decoded when it is asked for."""
+    """A data set of the pictures, each decoded when it is asked for."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
@@ -112,7 +112,7 @@ class Files(Dataset):
 
 @torch.no_grad()
 def bare(model: AdaptedModel, files: list[Path], workers: int) -> list[int]:
-    """Labels by a loop as one writes it by hand."""
+    """Label by a loop as one writes it by hand."""
     labels: list[int] = []
     for pictures in DataLoader(Files(files), batch_size=BATCH, num_workers=workers):
         inputs = prepare(pictures, standardise=True)
@@ -122,7 +122,7 @@ def bare(model: AdaptedModel, files: list[Path], workers: int) -> list[int]:
 
 
 def predict(model: AdaptedModel, files: list[Path], output: Path) -> None:
-    """What the command does between its first and its last line."""
+    """Do what the command does between its first and its last line."""
     with output.open("w", newline="") as stream:
         label(model, files, Path("run"), "csv", stream, None, ErrorLines())
 

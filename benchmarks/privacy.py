@@ -1,4 +1,4 @@
-"""What noise and a floor cost in accuracy, and what attacks on the uploads still find out.
+"""Measures what noise and a floor cost in accuracy, and what attacks on the uploads still find out.
 
     python -m benchmarks.privacy --output benchmarks/results/privacy
 
@@ -118,7 +118,7 @@ def _attacked(name: str, settings: Settings) -> tuple[Client, Client, torch.Tens
 
 
 def table(cells: dict[str, dict[str, Any]]) -> str:
-    """What was measured, as Markdown: a row a cell."""
+    """Write what was measured as Markdown: a row a cell."""
     if not cells:
         return "no cell is done yet\n"
     domains = list(next(iter(cells.values()))["accuracy"])
@@ -162,7 +162,7 @@ def _head(cell: str, result: dict[str, Any]) -> str:
 
 
 def picture(cells: dict[str, dict[str, Any]]) -> Figure:
-    """Average accuracy and the AUC of each attack against epsilon; what has no noise stands at the right."""
+    """Draw average accuracy and the AUC of each attack against epsilon; what has no noise stands at the right."""
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(7.4, 6.0), sharex=True, layout="constrained")
     spent = [result["epsilon"] for result in cells.values() if result["epsilon"] is not None]
     without = 4 * max(spent, default=1.0)

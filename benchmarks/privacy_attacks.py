@@ -1,4 +1,4 @@
-"""Attacks on what a client uploads, with nothing but what passes the server, and how far they come.
+"""Attacks what a client uploads, with nothing but what passes the server, and tells how far that comes.
 
 **Membership inference**: was this example among a client's training examples? Half of the candidates were, half were
 not, drawn at random from the same examples, so that guessing gives an AUC of 0.5. The scores, higher for a member:
@@ -50,7 +50,7 @@ LIKELIHOOD_RATIO = "likelihood ratio"
 
 @dataclass(frozen=True)
 class Round:
-    """What passes the server of a client's training in one round."""
+    """A round of one client's training, as far as it passes the server."""
 
     model: dict[str, Tensor]
     source_mixture: Mixture
@@ -60,7 +60,7 @@ class Round:
 
 @dataclass
 class Observer:
-    """Looks over the server's shoulder: a `fmtda.simulation.in_process.Tamper` that changes nothing.
+    """An observer looks over the server's shoulder: a `fmtda.simulation.in_process.Tamper` that changes nothing.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class Observer:
 def membership(
     rounds: list[Round], candidates: Client, members: Tensor, shadows: int, generator: torch.Generator
 ) -> dict[str, dict[str, float]]:
-    """How well each score tells members from others.
+    """Tell how well each score tells members from others.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def membership(
 
 
 def reconstruction(seen: Round, client: Client, floor: int) -> dict[str, Any]:
-    """How near the means of an uploaded mixture lie to the client's training examples.
+    """Tell how near the means of an uploaded mixture lie to the client's training examples.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""``fmtda benchmark`` on the terminal: its plan as a table, and its cells as a bar or as lines."""
+"""Shows ``fmtda benchmark`` on the terminal: its plan as a table, and its cells as a bar or as lines."""
 
 from contextlib import closing
 

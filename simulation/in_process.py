@@ -25,7 +25,7 @@ Tamper = Callable[[Message, Message], Message | None]
 
 
 class Silent:
-    """Progress that nobody is told of."""
+    """A display of progress that shows nothing."""
 
     def stage(self, name: str, total: int) -> None: ...
 

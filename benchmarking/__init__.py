@@ -1,1 +1,1 @@
-"""What ``fmtda benchmark`` is made of: cells, methods, tables and plots."""
+"""Compares methods over seeds, as ``fmtda benchmark`` does: cells, sittings, tables and plots."""

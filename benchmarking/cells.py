@@ -1,4 +1,4 @@
-"""A cell of a benchmark: one method with one seed, run in a process of its own and kept in a folder of its own.
+"""Runs a cell of a benchmark, one method with one seed, in a process of its own, and keeps it in a folder of its own.
 
 ::
 
@@ -27,9 +27,9 @@ import psutil
 from fmtda.adaptation.heads import decisive
 from fmtda.benchmarking.methods import METHODS, OF_AN_EXTRA, OF_DUALADAPT_ALONE, Method
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.protocol.settings import Scalar, Settings, SettingsError
 from fmtda.server.run_directory import read_metrics
-from fmtda.server.startup import effective_settings
 
 PATHS = ("data-dir", "base-dir")
 """Run-config keys that name a place on this machine; they are shown as DIR."""
@@ -48,7 +48,7 @@ LINES_OF_A_FAILURE = 5
 
 
 class CellFailed(RuntimeError):
-    """A cell's process ended without a summary; the message has its exit status, `lines` its last words."""
+    """Raised where a cell's process ends without a summary; the message has its exit status, `lines` its last words."""
 
     def __init__(self, status: int, lines: list[str]) -> None:
         super().__init__(f"exit status {status}")
@@ -56,8 +56,8 @@ class CellFailed(RuntimeError):
 
 
 @dataclass
-class Cell:
-    """One method with one seed.
+class BenchmarkCell:
+    """A cell is one method with one seed.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """``mcd, seed 0``."""
+        """The cell's name for people, such as ``mcd, seed 0``."""
         return f"{self.method.name}, seed {self.seed}"
 
     @property
@@ -100,7 +100,7 @@ class Cell:
 
     @property
     def log(self) -> Path:
-        """What the cell's process prints."""
+        """The file that the cell's process prints to."""
         return self.folder / "log.txt"
 
     @property
@@ -115,14 +115,19 @@ class Cell:
         Raises
         ------
         SettingsError, DataError
-            As `server.startup.effective_settings`.
+            As `fmtda.benchmarking.settings.adaptation_settings`.
         """
-        return effective_settings(self.run_config)
+        return adaptation_settings(self.run_config)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result that the cell reached; None before it is done."""
+        return self.record["result"] if self.record else None
 
     @property
     def done(self) -> bool:
         """Whether there is a result, which then isn't computed again."""
-        return bool(self.record and self.record["result"])
+        return bool(self.result)
 
     @property
     def resumable(self) -> bool:
@@ -163,19 +168,24 @@ class Cell:
         return not any(key.startswith(beginning) and not config[extra] for extra, beginning in OF_AN_EXTRA.items())
 
     def command(self) -> list[str]:
-        """The command line that runs this cell, or goes on with it."""
+        """Write the command line that runs this cell, or goes on with it."""
         if self.resumable:
             return [sys.executable, "-m", "fmtda", "simulate", "--resume", str(self.run), *self.options]
         return [sys.executable, "-m", *self._program(), "--output", str(self.run), *self._pairs(self.run_config)]
 
     def shown_command(self) -> str:
-        """The command line for people, without a path of this machine."""
+        """Write the command line for people, without a path of this machine."""
         shown = {key: "DIR" if key in PATHS else value for key, value in self.run_config.items()}
         program = ["python", "-m"] * self.method.breaks_privacy + self._program()
         return shlex.join([*program, *self._pairs(shown)])
 
-    def execute(self, tick: Callable[[], None]) -> None:
+    def execute(self, tick: Callable[[], None]) -> dict[str, Any]:
         """Run the cell to its end and keep its result; `tick` is called a few times a second.
+
+        Returns
+        -------
+        dict
+            What was reached: the run's summary, less what is too large, and the accuracy by round.
 
         Raises
         ------
@@ -188,8 +198,9 @@ class Cell:
         if summary is not None and summary["average_accuracy"] is None:
             shutil.rmtree(self.run)  # to go on with a run that ended would only end it the same way
         elif summary is not None:  # it ended, but nobody was there to write the result down
-            self._write(resumed=True, process_seconds=None, result=self._result(summary))
-            return
+            result = self._result_of(summary)
+            self._write(resumed=True, process_seconds=None, result=result)
+            return result
         command, resumed = self.command(), self.resumable
         if not resumed:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -202,13 +213,15 @@ class Cell:
         if status or summary is None or summary["average_accuracy"] is None:
             self._write(failure=f"exit status {status}" if status or summary is None else "a target without a result")
             raise CellFailed(status, self.last_lines(LINES_OF_A_FAILURE))
-        self._write(resumed=resumed, process_seconds=seconds, result=self._result(summary))
+        result = self._result_of(summary)
+        self._write(resumed=resumed, process_seconds=seconds, result=result)
+        return result
 
     def _summary(self) -> dict[str, Any] | None:
         return _read_json(self.run / "summary.json")
 
     def last_lines(self, count: int) -> list[str]:
-        """The last lines of the log that say something."""
+        """Read the last lines of the log that say something."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - 4000))
@@ -246,7 +259,7 @@ class Cell:
     def _compared_settings(self) -> dict[str, Scalar]:
         return {key: value for key, value in self.settings.run_config().items() if key not in NOT_COMPARED}
 
-    def _result(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+    def _result_of(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in summary.items() if key not in NOT_KEPT}
         inference = self.settings.inference
         by_round = [
@@ -278,13 +291,13 @@ class Cell:
         self.record = record
 
 
-def cells_in(folder: Path, config: Mapping[str, Scalar], options: tuple[str, ...]) -> list[Cell]:
-    """The cells of known methods that lie below a benchmark's folder, done or begun."""
+def cells_in(folder: Path, config: Mapping[str, Scalar], options: tuple[str, ...]) -> list[BenchmarkCell]:
+    """Find the cells of known methods below a benchmark's folder, done or begun."""
     found = []
     for path in sorted(folder.glob("cells/*/seed-*/cell.json")):
         name, seed = path.parts[-3], path.parts[-2].removeprefix("seed-")
         if name in METHODS and seed.isdecimal():
-            found.append(Cell(METHODS[name], int(seed), config, path.parent, options))
+            found.append(BenchmarkCell(METHODS[name], int(seed), config, path.parent, options))
     return found
 
 

@@ -1,4 +1,4 @@
-"""References that break privacy: every client's examples are moved to the server, and trained on there.
+"""Trains the references that break privacy: every client's examples are moved to the server, and trained on there.
 
     python -m fmtda.benchmarking.centralised mcd --output DIR
     python -m fmtda.benchmarking.centralised dann --output DIR -c data=digit-five -c data-dir=DIR -c base-dir=DIR
@@ -9,6 +9,8 @@ examples: `rounds` x `local-steps` x `clients` steps, as many as the clients of 
 `local-batch` source and `local-batch` target examples. `target-supervised` is trained from scratch with the targets'
 labels, `pretrain-steps` steps. Nothing here uses Flower. The keys are those of `fmtda simulate -c`; config.toml,
 metrics.jsonl (a line a tenth of the steps in place of a round) and summary.json have the form of a federated run's.
+
+Our choice: the collapse guard looks at a training ten times, at `WATCHED` examples of each target.
 """
 
 import copy
@@ -21,11 +23,12 @@ from torch import Tensor
 
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.collapse import collapsed, health
-from fmtda.adaptation.domain_adversarial import DANN, reversal_weight
-from fmtda.adaptation.mcd import MCD
+from fmtda.adaptation.domain_adversarial import DANN, Discriminated, reversal_weight
+from fmtda.adaptation.mcd import MCD, TwoHeads
 from fmtda.adaptation.networks import Network
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.pooled_targets import PooledTargets
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.clients.evaluation import count
 from fmtda.clients.identity import Client
 from fmtda.domains.examples import DataError
@@ -39,29 +42,29 @@ from fmtda.server.pretraining import pretrain, pretrained
 from fmtda.server.progress import Lines, Progress
 from fmtda.server.run_directory import RunDirectory, refuse_unusable_output
 from fmtda.server.source import Source
-from fmtda.server.startup import check_simulation, check_source, effective_settings
+from fmtda.server.startup import check_simulation, check_source
 from fmtda.strategies.fed_dann import FedDANN
 from fmtda.strategies.fed_mcd import FedMCD
 
-METHODS = ("mcd", "dann", "target-supervised")
+REFERENCES = ("mcd", "dann", "target-supervised")
 
 LOOKS = 10
 """How often a training is evaluated and, in an adaptation, looked at by the guard."""
 
 WATCHED = 256
-"""Examples of each target that the collapse guard looks at, at most (our choice): no more than of the source."""
+"""Examples of each target that the collapse guard looks at, at most: no more than of the source."""
 
 Step = Callable[[tuple[Tensor, Tensor], Tensor, float], object]
 """One step on a labelled source batch and a target batch, at this share of all steps."""
 
 
 class Reference:
-    """One run of a reference.
+    """A run of a reference, from its data to its summary.
 
     Parameters
     ----------
     method
-        One of `METHODS`.
+        One of `REFERENCES`.
     settings
         Checked, with an absolute `output` that is empty.
     progress
@@ -77,7 +80,7 @@ class Reference:
         self.network = new_network(settings, device)
 
     def run(self) -> dict[str, Any]:
-        """From the pre-training to summary.json; returns what that holds.
+        """Run it from the pre-training to summary.json, and return what that holds.
 
         Raises
         ------
@@ -192,16 +195,19 @@ class Reference:
 
 
 def mcd(settings: Settings, network: Network, source: Source) -> tuple[Network, Step]:
-    """MCD with a second classifier that starts as in `fed-mcd`."""
+    """Prepare MCD, with a second classifier that starts as in `fed-mcd`."""
     strategy = FedMCD(settings, network, source)
     strategy.initial(to_record(network.state_dict()))
-    game = MCD(strategy.network, settings.local_learning_rate, settings.weight_decay)
-    return strategy.network, lambda source_batch, target, done: game.step(source_batch, target)
+    two_heads = strategy.network
+    assert isinstance(two_heads, TwoHeads)
+    game = MCD(two_heads, settings.local_learning_rate, settings.weight_decay)
+    return two_heads, lambda source_batch, target, done: game.step(source_batch, target)
 
 
 def dann(settings: Settings, network: Network, source: Source) -> tuple[Network, Step]:
-    """DANN with the discriminator of `fed-dann`."""
+    """Prepare DANN, with the discriminator of `fed-dann`."""
     discriminated = FedDANN(settings, network, source).network
+    assert isinstance(discriminated, Discriminated)
     game = DANN(discriminated, settings.local_learning_rate, settings.weight_decay)
     return discriminated, lambda source_batch, target, done: game.step(source_batch, target, reversal_weight(done))
 
@@ -210,12 +216,13 @@ ADAPTATIONS = {"mcd": mcd, "dann": dann}
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run a reference, as the command line says."""
     parser = command_line(__doc__, "python -m fmtda.benchmarking.centralised")
-    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("method", choices=REFERENCES)
     parser.add_argument("--output", type=Path, required=True, help="folder of the run, new or empty")
     given = parser.parse_args(arguments)
     with refusals():
-        settings = effective_settings({**given.config, "output": str(given.output.expanduser().absolute())})
+        settings = adaptation_settings({**given.config, "output": str(given.output.expanduser().absolute())})
         check_source(settings)
         check_simulation(settings)
         refuse_unusable_output(Path(settings.output))

@@ -1,4 +1,4 @@
-"""What the command lines of the measuring programs share: their help, ``-c KEY=VALUE`` and how bad input ends."""
+"""Makes the command lines of the measuring programs: their help, ``-c KEY=VALUE`` and how bad input ends."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ BAD_INPUT = 2
 
 
 def command_line(description: str, program: str | None = None) -> argparse.ArgumentParser:
-    """A parser whose help is a module's docstring, with ``-c``, which comes out as the dict `config`.
+    """Make a parser whose help is a module's docstring, with ``-c``, which comes out as the dict `config`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The methods that `fmtda benchmark` compares: what each changes in the run config, and whether it breaks privacy.
+"""Lists the methods that `fmtda benchmark` compares: what each changes in the run config, whether it breaks privacy.
 
 All of them share the network, the data, the randomised source and the numbers of steps that the run config gives.
 """
@@ -14,7 +14,7 @@ Group = Literal["federated", "reference", "variant", "ablation"]
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table.
+    """A method is one row of the table.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Method:
 def _alone(extra: str) -> Method:
     switches = {"randomise": True, "scenery": True} if extra == "scenery" else {extra: True}
     with_what = "randomise and scenery" if extra == "scenery" else extra
-    changes = {"preset": "paper", **switches}
+    changes: dict[str, Scalar] = {"preset": "paper", **switches}
     needs = ("scenery",) if extra == "scenery" else ()
     return Method(f"paper+{extra}", f"preset paper with {with_what} alone", "ablation", changes, needs)
 
@@ -127,7 +127,7 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 
 
 def select(words: str, family_defaults: Mapping[str, Scalar]) -> list[Method]:
-    """The methods that a comma list names, each once, in the order of the tables.
+    """Find the methods that a comma list names, each once, in the order of the tables.
 
     Parameters
     ----------

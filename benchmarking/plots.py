@@ -1,4 +1,4 @@
-"""The pictures of a benchmark, as SVG: accuracy by method and domain, against uploaded bytes, and by round.
+"""Draws a benchmark's pictures, as SVG: accuracy by method and domain, against uploaded bytes, and by round.
 
 `results` is what `benchmarking.tables` describes. Colours are Okabe and Ito's, which colour-blind people tell apart.
 """
@@ -23,7 +23,7 @@ from fmtda.benchmarking.methods import COMPARED_IN_ABLATION
 from fmtda.benchmarking.tables import (
     DAGGER,
     METRICS,
-    Results,
+    BenchmarkResults,
     on_the_ablations_seeds,
     reached,
     shown_bytes,
@@ -46,6 +46,7 @@ MEANINGS = {
     "plain": "without any extra",
 }
 LINES = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999"]
+UPLOADED = "uplink_bytes_per_client_round"
 STYLES = ["-", "--", ":"]
 REFERENCE_LINE = "#707070"
 
@@ -59,7 +60,7 @@ DECADES_OF_A_LABEL = 0.75
 """Methods whose bytes are nearer than this share a column of labels."""
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
+def draw(results: BenchmarkResults, folder: Path) -> list[Path]:
     """Draw what the results allow, into a folder.
 
     Returns
@@ -87,8 +88,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
     return written
 
 
-def accuracy_by_method(results: Results, methods: Sequence[Mapping[str, Any]]) -> Figure:
-    """A panel a domain and one for the average; a bar a method, a dot a seed."""
+def accuracy_by_method(results: BenchmarkResults, methods: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw a panel a domain and one for the average; a bar a method, a dot a seed."""
     panels = [*results["domains"], "average"]
     height = 1.1 + 0.24 * len(methods)
     figure, row = pyplot.subplots(
@@ -97,8 +98,8 @@ def accuracy_by_method(results: Results, methods: Sequence[Mapping[str, Any]]) -
     places = np.arange(len(methods))
     for axes, panel in zip(row, panels, strict=True):
         for place, method in zip(places, methods, strict=True):
-            values = [_value(run, panel) for run in reached(results, method["name"])]
-            values = [value for value in values if value is not None]
+            found = [_value(run, panel) for run in reached(results, method["name"])]
+            values = [value for value in found if value is not None]
             if not values:
                 continue
             axes.barh(place, statistics.mean(values), 0.72, color=COLOURS[_colour_group(method)])
@@ -119,17 +120,21 @@ def accuracy_by_method(results: Results, methods: Sequence[Mapping[str, Any]]) -
     return figure
 
 
-def accuracy_by_bytes(results: Results, methods: Sequence[Mapping[str, Any]]) -> Figure:
-    """Average accuracy against what a client uploads a round; what moves the data itself stands at the right."""
-    points = {}
+def accuracy_by_bytes(results: BenchmarkResults, methods: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw average accuracy against a client's upload in a round; what moves the data itself stands at the right."""
+    sent: dict[str, float | None] = {}
+    averages: dict[str, tuple[float, float | None]] = {}
     for method in methods:
         runs = reached(results, method["name"])
-        uploaded = spread(run["uplink_bytes_per_client_round"] for run in runs)
-        moved = method["breaks_privacy"] or not uploaded or uploaded[0] <= 0
-        points[method["name"]] = (None if moved else uploaded[0], spread(run["average_accuracy"] for run in runs))
-    known = [x for x, _ in points.values() if x is not None] or [1e3]
-    at_data_moved = 10 ** (math.ceil(math.log10(max(known))) + 1)
-    xs = {name: at_data_moved if x is None else x for name, (x, _) in points.items()}
+        uploaded, average = (spread(run[key] for run in runs) for key in (UPLOADED, "average_accuracy"))
+        if average is not None:
+            averages[method["name"]] = average
+            in_a_round = uploaded[0] if uploaded and not method["breaks_privacy"] else 0.0
+            sent[method["name"]] = in_a_round if in_a_round > 0 else None
+    methods = [method for method in methods if method["name"] in averages]
+    known = [x for x in sent.values() if x is not None] or [1e3]
+    at_data_moved = 10.0 ** (math.ceil(math.log10(max(known))) + 1)
+    xs = {name: at_data_moved if x is None else x for name, x in sent.items()}
 
     figure, axes = pyplot.subplots(figsize=(8.5, 4.6), layout="constrained")
     axes.set_xscale("log")
@@ -137,12 +142,12 @@ def accuracy_by_bytes(results: Results, methods: Sequence[Mapping[str, Any]]) ->
     axes.set_ylabel(f"average {METRICS[results['metric']]}")
     axes.set_xlabel("uploaded by a client in a round")
     for method in methods:
-        average, deviation = points[method["name"]][1]
+        height, deviation = averages[method["name"]]
         colour = COLOURS[_colour_group(method)]
-        axes.errorbar(xs[method["name"]], average, deviation or 0, fmt="o", color=colour, markersize=6, capsize=2)
+        axes.errorbar(xs[method["name"]], height, deviation or 0, fmt="o", color=colour, markersize=6, capsize=2)
     decades = range(math.floor(math.log10(min(known))), math.ceil(math.log10(max(known))) + 1)
     ticks = {10.0**decade: shown_bytes(10.0**decade).replace(".0 ", " ").replace(".00 ", " ") for decade in decades}
-    if any(x is None for x, _ in points.values()):
+    if None in sent.values():
         ticks[at_data_moved] = "data moved"
         axes.axvspan(at_data_moved / 2.5, axes.get_xlim()[1], color="#f3f3f3", zorder=0)
     axes.set_xticks(list(ticks), list(ticks.values()))
@@ -150,14 +155,14 @@ def accuracy_by_bytes(results: Results, methods: Sequence[Mapping[str, Any]]) ->
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(y=0.12)
     for column in _columns(xs):
-        heights = {name: points[name][1][0] for name in column}
+        heights = {name: averages[name][0] for name in column}
         labels = {m["name"]: (_label(m), "black") for m in methods if m["name"] in column}
         _label_beside(axes, {name: xs[name] for name in column}, heights, labels, 1.9 * max(xs[n] for n in column))
     return figure
 
 
-def accuracy_by_round(results: Results, methods: Sequence[Mapping[str, Any]]) -> Figure:
-    """Average accuracy after each round, a line a federated method; references as level lines."""
+def accuracy_by_round(results: BenchmarkResults, methods: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw average accuracy after each round, a line a federated method; references as level lines."""
     figure, axes = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
     courses = {m["name"]: _course(reached(results, m["name"])) for m in methods if not m["breaks_privacy"]}
     last = max((course[-1][0] for course in courses.values() if course), default=1)
@@ -188,7 +193,7 @@ def accuracy_by_round(results: Results, methods: Sequence[Mapping[str, Any]]) ->
 
 
 def without_overlap(wanted: Sequence[float], gap: float) -> list[float]:
-    """The places nearest to the wanted ones (least squares) that keep their order and are `gap` apart at least."""
+    """Find the places nearest to the wanted ones (least squares) that keep their order and are `gap` apart at least."""
     order = np.argsort(wanted, kind="stable")
     steps = gap * np.arange(len(order))
     places = np.empty(len(order))
@@ -204,9 +209,11 @@ def _label_beside(
     at: float,
 ) -> None:
     """Write labels in a column at x = `at`, each with a thin line from its point."""
-    axes.figure.draw_without_rendering()  # only then are the axes as high as they are going to be
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # only then are the axes as high as they are going to be
     low, high = axes.get_ylim()
-    points_high = axes.get_window_extent().height * 72 / axes.figure.dpi
+    points_high = axes.get_window_extent().height * 72 / figure.dpi
     places = without_overlap(list(heights.values()), LABEL_HEIGHT * (high - low) / points_high)
     for (name, height), place in zip(heights.items(), places, strict=True):
         text, colour = labels[name]
@@ -251,7 +258,7 @@ def _course(runs: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
     return [(after, statistics.mean(values)) for after, values in sorted(by_round.items())]
 
 
-def _personalised(results: Results) -> bool:
+def _personalised(results: BenchmarkResults) -> bool:
     runs = (cell["result"] for cell in results["cells"] if cell["result"])
     return any(line["phase"] == "personalise" for run in runs for line in run["accuracy_by_round"])
 
@@ -273,7 +280,7 @@ def _label(method: Mapping[str, Any]) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Equal figures give equal files: no date, no random ids."""
+    """Write a figure and close it; equal figures give equal files, without a date and without random ids."""
     with matplotlib.rc_context({"svg.hashsalt": "fmtda"}):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""The targets' examples in one place, as no federation has them: what the centralised references train on."""
+"""Pools the targets' examples in one place, as no federation has them, for the centralised references to train on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from fmtda.protocol.settings import Settings
 
 @dataclass(frozen=True)
 class PooledTargets:
-    """All target domains; places in the pool count through the domains in turn.
+    """A pool of all target domains; places in it count through the domains in turn.
 
     Attributes
     ----------
@@ -46,8 +46,8 @@ class PooledTargets:
         trained, tested = [], []
         for domain in settings.target_domains:
             examples = data.load(domain, "train", spec)
-            how = ("iid", settings.alpha, settings.seed, settings.min_examples)
-            (kept,) = limited_split(split_labels(examples), settings.target_limit, 1, *how, domain)
+            labels, how = split_labels(examples), (settings.alpha, settings.seed, settings.min_examples)
+            (kept,) = limited_split(labels, settings.target_limit, 1, "iid", *how, domain)
             trained.append(examples.select(kept))
             tested.append(data.load(domain, "test", spec))
         augmentation = AUGMENTATIONS[data.kind]
@@ -63,7 +63,7 @@ class PooledTargets:
         return all(examples.labelled for examples in self.trained)
 
     def with_known_labels(self) -> "PooledTargets":
-        """The pool without the training examples that have no label."""
+        """Leave out the training examples that have no label."""
         trained = tuple(examples.with_known_labels() for examples in self.trained)
         inputs = tuple(
             Inputs(examples.inputs, own.augmentation, own.standardise, own.device)
@@ -76,14 +76,14 @@ class PooledTargets:
         return torch.cat([self.inputs[domain][places] for domain, places in self._by_domain(chosen)])
 
     def batch(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Changed views of the inputs at these places, and their labels, int64."""
+        """Return changed views of the inputs at these places, and their labels, int64."""
         parts = list(self._by_domain(chosen))
         views = torch.cat([self.inputs[domain].view(places, generator) for domain, places in parts])
         labels = torch.cat([self.trained[domain].labels[places] for domain, places in parts])
         return views, labels.long().to(views.device)
 
     def watched(self, count: int, seed: int) -> list[Tensor]:
-        """At most `count` prepared inputs of each domain, the same for the same seed."""
+        """Return at most `count` prepared inputs of each domain, the same for the same seed."""
         orders = [
             torch.randperm(len(inputs), generator=generator_for(seed, domain, "watched"))
             for domain, inputs in zip(self.domains, self.inputs, strict=True)

@@ -1,4 +1,4 @@
-"""Where and with what something was measured: machine, commit, time. No path and no host name."""
+"""Tells where and with what something was measured: machine, commit, time. No path and no host name."""
 
 import os
 import platform
@@ -17,17 +17,17 @@ RESULTS = "benchmarks/results"
 
 
 def provenance() -> dict[str, Any]:
-    """Everything that a figure should be read with, for a JSON file."""
+    """Tell everything that a figure should be read with, for a JSON file."""
     return {"when": now(), "commit": commit(), "machine": machine(), "versions": versions()}
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Tell the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def machine() -> dict[str, Any]:
-    """Cores, memory in GiB, the processor's name, and the GPU's if torch sees one."""
+    """Tell cores, memory in GiB, the processor's name, and the GPU's if torch sees one."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cores": os.cpu_count(),
@@ -38,7 +38,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, ``-changed`` behind it if tracked files differ from it; None outside a checkout.
+    """Tell the checkout's commit, ``-changed`` behind it if tracked files differ from it; None outside a checkout.
 
     Results that were measured since the commit are no change.
     """

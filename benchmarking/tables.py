@@ -1,4 +1,4 @@
-"""The table of a benchmark: means and sample standard deviations over the seeds, as Markdown.
+"""Writes a benchmark's table as Markdown: means and sample standard deviations over the seeds.
 
 A benchmark's results (results.json) are a dict: ``metric``, ``domains``, ``methods`` (name, description, group,
 breaks_privacy) in the order of the rows, and ``cells``, each a cell.json (`fmtda.benchmarking.cells`).
@@ -22,44 +22,45 @@ COSTS = (
 
 MISSING = "-"
 DAGGER = "†"
-PLAIN = {"name": "plain source-only", "group": "plain", "breaks_privacy": False}
+PLAIN: Mapping[str, Any] = {"name": "plain source-only", "group": "plain", "breaks_privacy": False}
 """A row that is no method: the same network without any extra, which runs of the default preset measure at first."""
 
 PLAIN_IS_MEASURED_BY = "source-only"
 
-Results = Mapping[str, Any]
+BenchmarkResults = Mapping[str, Any]
+"""A benchmark, as results.json holds it."""
 
 
-def reached(results: Results, method: str) -> list[dict[str, Any]]:
-    """What a method's finished cells reached, by seed."""
+def reached(results: BenchmarkResults, method: str) -> list[dict[str, Any]]:
+    """List what a method's finished cells reached, by seed."""
     if method == PLAIN["name"]:
         return [_plain(run) for run in reached(results, PLAIN_IS_MEASURED_BY) if run["plain_source_only"]]
     cells = [cell for cell in results["cells"] if cell["method"] == method and cell["result"]]
     return [cell["result"] for cell in sorted(cells, key=lambda cell: cell["seed"])]
 
 
-def with_plain(results: Results, methods: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The methods, and before them `PLAIN` where it was measured."""
+def with_plain(results: BenchmarkResults, methods: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Put `PLAIN` before the methods, where it was measured."""
     return [PLAIN, *methods] if reached(results, PLAIN["name"]) else list(methods)
 
 
-def on_the_ablations_seeds(results: Results) -> Results:
-    """The results less the seeds that no method of the ablation has: what it is compared with has often more."""
+def on_the_ablations_seeds(results: BenchmarkResults) -> BenchmarkResults:
+    """Leave out the seeds that no method of the ablation has: what it is compared with has often more."""
     ablation = {method["name"] for method in results["methods"] if method["group"] == "ablation"}
     seeds = {cell["seed"] for cell in results["cells"] if cell["method"] in ablation and cell["result"]}
     return {**results, "cells": [cell for cell in results["cells"] if cell["seed"] in seeds]}
 
 
 def spread(values: Iterable[float | None]) -> tuple[float, float | None] | None:
-    """Mean and sample standard deviation (over n - 1); no deviation of one value, None of no value."""
+    """Take mean and sample standard deviation (over n - 1); no deviation of one value, None of no value."""
     known = [value for value in values if value is not None]
     if not known:
         return None
     return statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None
 
 
-def markdown(results: Results) -> str:
-    """The whole table.md."""
+def markdown(results: BenchmarkResults) -> str:
+    """Write the whole of table.md."""
     main = [method for method in results["methods"] if method["group"] != "ablation"]
     ablation = [method for method in results["methods"] if method["group"] == "ablation"]
     parts = [f"# {results['data']}: {METRICS[results['metric']]} on the targets", _about(results)]
@@ -72,7 +73,7 @@ def markdown(results: Results) -> str:
     return "\n\n".join([*parts, *_notes(results)]) + "\n"
 
 
-def _about(results: Results) -> str:
+def _about(results: BenchmarkResults) -> str:
     machine = results["machine"]
     return (
         f"`{results['command']}`; {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB. "
@@ -81,13 +82,13 @@ def _about(results: Results) -> str:
     )
 
 
-def _table(results: Results, rows: Sequence[Sequence[str]]) -> str:
+def _table(results: BenchmarkResults, rows: Sequence[Sequence[str]]) -> str:
     head = ["method", "seeds", *results["domains"], "average", "up", "down", "client s", "server s"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _row(results: Results, method: Mapping[str, Any]) -> list[str]:
+def _row(results: BenchmarkResults, method: Mapping[str, Any]) -> list[str]:
     runs = reached(results, method["name"])
     name = method["name"] + (f" {DAGGER}" if method["breaks_privacy"] else "")
     return [
@@ -105,7 +106,7 @@ def _plain(run: Mapping[str, Any]) -> dict[str, Any]:
     return {"accuracy": accuracy, "average_accuracy": statistics.mean(accuracy.values()), **dict.fromkeys(COSTS)}
 
 
-def _notes(results: Results) -> list[str]:
+def _notes(results: BenchmarkResults) -> list[str]:
     notes = []
     if any(method["breaks_privacy"] for method in results["methods"]):
         notes.append(
@@ -139,7 +140,7 @@ def _bytes(values: Iterable[float | None]) -> str:
 
 
 def shown_bytes(count: float) -> str:
-    """``612 B``, ``17.5 kB``, ``2.88 MB``."""
+    """Write bytes for people: ``612 B``, ``17.5 kB``, ``2.88 MB``."""
     if count < 1e3:
         return f"{count:.0f} B"
     return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.2f} MB"

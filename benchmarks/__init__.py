@@ -1,1 +1,1 @@
-"""What measures fmtda: methods against each other, fmtda beside Flower, and a client alone. Only `fmtda` imports it."""
+"""Measures fmtda by programs, run as ``python -m benchmarks.NAME`` in a checkout; nothing of it is installed."""

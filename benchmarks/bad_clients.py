@@ -1,4 +1,4 @@
-"""What bad clients can do to the others, with and without a robust Eq. 6.
+"""Measures what bad clients can do to the others, with and without a robust Eq. 6.
 
     python -m benchmarks.bad_clients --output benchmarks/results/bad_clients.json
 
@@ -17,6 +17,7 @@ holds are not measured again, so that seeds can be added over several sittings.
 
 import itertools
 import json
+import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,14 +31,14 @@ from torch import Tensor
 from fmtda.benchmarking.cells import write_whole
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.protocol.records import from_record, sender, to_record
 from fmtda.protocol.seeds import client_names, generator_for
 from fmtda.protocol.settings import Settings, SettingsError
 from fmtda.server.app import run
 from fmtda.server.metrics import accuracy_by_domain, mean
 from fmtda.server.progress import Lines
-from fmtda.server.startup import effective_settings
-from fmtda.simulation.in_process import InProcessGrid, Tamper, belong_to_a_run
+from fmtda.simulation.in_process import InProcessGrid, Tamper
 
 FEDERATIONS = {5: 1, 10: 2}
 """How many of how many clients are bad: the last ones, which share their domains with honest ones."""
@@ -58,17 +59,17 @@ Classifier = dict[str, Tensor]
 
 
 def random_classifier(model: Classifier, generator: torch.Generator) -> Classifier:
-    """Random weights of each array's own size."""
+    """Draw random weights of each array's own size."""
     return {name: value.std() * torch.randn(value.shape, generator=generator) for name, value in model.items()}
 
 
 def sign_flipped_classifier(model: Classifier, generator: torch.Generator) -> Classifier:
-    """Every logit of F_g with its sign changed."""
+    """Change the sign of every logit of F_g."""
     return {name: -value for name, value in model.items()}
 
 
 def constant_classifier(model: Classifier, generator: torch.Generator) -> Classifier:
-    """Certain of class 0."""
+    """Make a classifier that is certain of class 0."""
     constant = {name: torch.zeros_like(value) for name, value in model.items()}
     bias = next(value for value in constant.values() if value.ndim == 1)
     bias[0] = CERTAIN
@@ -83,16 +84,18 @@ ATTACKS: dict[str, Callable[[Classifier, torch.Generator], Classifier]] = {
 
 
 def bad_uploads(attack: str, bad: set[str], settings: Settings) -> Tamper:
-    """Replaces what the bad clients send in training; the arrays of F_g come out of the message that they answer."""
+    """Replace what the bad clients send in training; the arrays of F_g come out of the message that they answer."""
 
     def tamper(sent: Message, honest: Message) -> Message:
         if sent.metadata.message_type != "train" or honest.has_error() or sender(honest.content) not in bad:
             return honest
-        received = from_record(sent.content["model"])
+        received = from_record(sent.content.array_records["model"])
         classifier = {name: received[f"classifier.{name}"] for name in honest.content["classifier"]}
-        generator = generator_for(settings.seed, sender(honest.content), int(sent.content["config"]["server-round"]))
+        server_round = sent.content.config_records["config"]["server-round"]
+        assert isinstance(server_round, int)
+        generator = generator_for(settings.seed, sender(honest.content), server_round)
         honest.content["classifier"] = to_record(ATTACKS[attack](classifier, generator))
-        mixture = {name: array.numpy() for name, array in honest.content["mixture"].items()}
+        mixture = {name: array.numpy() for name, array in honest.content.array_records["mixture"].items()}
         mixture["quantiles"] = np.full_like(mixture["quantiles"], EVERYTHING_IS_TYPICAL)
         honest.content["mixture"] = to_record(mixture)
         return honest
@@ -101,7 +104,7 @@ def bad_uploads(attack: str, bad: set[str], settings: Settings) -> Tamper:
 
 
 def measured(settings: Settings, attack: str | None, bad: set[str]) -> dict[str, Any]:
-    """One run; accuracy by domain over the clients that are not among the bad ones, honest or not."""
+    """Measure one run; accuracy by domain over the clients that are not among the bad ones, honest or not."""
     tamper = bad_uploads(attack, bad, settings) if attack else None
     with tempfile.TemporaryDirectory() as folder:
         settings = settings.changed(output=f"{folder}/run")
@@ -135,13 +138,12 @@ def main() -> None:
     if given.seeds < 1:
         parser.error(f"--seeds {given.seeds}: at least 1 is needed")
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    belong_to_a_run()
     config = {"rounds": given.rounds, "evaluate-every": given.rounds, **given.config}  # evaluating takes longest
     with tempfile.TemporaryDirectory() as folder, refusals():
         rows = _rows(given.output, config)
         place = {"base-dir": str(given.base_dir or folder)}
         for seed, clients, share in itertools.product(range(given.seeds), given.clients, SHARES):
-            settings = effective_settings({**config, **place, "seed": seed, "clients": clients, "robust-share": share})
+            settings = adaptation_settings({**config, **place, "seed": seed, "clients": clients, "robust-share": share})
             bad = set(client_names(settings.target_domains, clients)[-FEDERATIONS[clients] :])
             for attack in (HONEST, *ATTACKS):
                 row = {"seed": seed, "clients": clients, "bad": len(bad), "robust_share": share, "attack": attack}
@@ -167,7 +169,7 @@ def _rows(output: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """What was measured, as Markdown: means over the seeds, and how far a domain fell below the same run unharmed."""
+    """Write what was measured as Markdown: means over the seeds, and how far a domain fell below the run unharmed."""
     domains = list(rows[0]["accuracy"])
     lines = [f"| bad | robust-share | attack | seeds | {' | '.join(domains)} | average | largest fall | of one seed |"]
     lines.append("|---" * 3 + "|---:" * (len(domains) + 4) + "|")
@@ -176,7 +178,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         same = [row for row in rows if (row["clients"], row["robust_share"], row["attack"]) == (clients, share, attack)]
         falls = [falls_of(row, rows) for row in same]
         means = [mean(row["accuracy"][domain] for row in same) for domain in domains]
-        largest = max(mean(fall[domain] for fall in falls) for domain in domains)
+        largest = max(statistics.fmean(fall[domain] for fall in falls) for domain in domains)
         worst = max(max(fall.values()) for fall in falls)
         figures = [*means, mean(row["average"] for row in same), largest, worst]
         shown = " | ".join(f"{figure:.1f}" for figure in figures)
@@ -185,7 +187,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def falls_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, float]:
-    """By domain, how many points a row is below that of the same seed in which everybody is honest."""
+    """Tell by domain how many points a row is below that of the same seed in which everybody is honest."""
     alike = {key: row[key] for key in ("seed", "clients", "robust_share")} | {"attack": HONEST}
     unharmed = next(other for other in rows if alike.items() <= other.items())
     return {domain: unharmed["accuracy"][domain] - value for domain, value in row["accuracy"].items()}

@@ -1,4 +1,4 @@
-"""Try values of a setting and judge each without a target's label, to choose one for all targets of a kind of data.
+"""Tries values of a setting and judges each without a target's label, to choose one for all targets of a kind of data.
 
     python -m benchmarks.choose pretrain-steps 400,800,1600 -c data=streets
     python -m benchmarks.choose self-train-learning-rate 1e-3,4e-3 -c data=digit-five -c data-dir=DIR
@@ -18,6 +18,8 @@ A target's labels are used nowhere here. The value with the best hold-out is nam
 targets can be fooled by a collapse; where hold-outs are level (half a percent) those that lose least by own statistics
 are left, then those with the best adapted source, and where these are level too (one example of a small source is more
 than half a percent), view information decides.
+
+Our choice: all numbers here, which are how much is judged (`JUDGED_SHARE` to `JUDGED_ROWS`) and what counts as level.
 """
 
 import copy
@@ -43,6 +45,7 @@ from fmtda.adaptation.self_training import logits
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.pooled_targets import PooledTargets
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.clients.adaptation import localise
 from fmtda.clients.identity import Client
 from fmtda.clients.network import inputs_of, largest_weight, use_own_statistics
@@ -56,26 +59,26 @@ from fmtda.server.metrics import MEAN_IOU, mean_iou, metric_of
 from fmtda.server.pretraining import pretrained
 from fmtda.server.progress import Lines
 from fmtda.server.source import Source
-from fmtda.server.startup import check_source, effective_settings
+from fmtda.server.startup import check_source
 
 JUDGED_SHARE = 0.25
-"""Part of a target's training examples that is judged and not adapted to: there, overfitting shows (our choice)."""
+"""Part of a target's training examples that is judged and not adapted to: there, overfitting shows."""
 
 JUDGED = 1000
-"""Inputs of each target that are judged, at most (our choice)."""
+"""Inputs of each target that are judged, at most."""
 
 ADAPTED_SOURCE = 4000
-"""Examples of the source's test part that are adapted to and judged, at most (our choice)."""
+"""Examples of the source's test part that are adapted to and judged, at most."""
 
 JUDGED_ROWS = 4000
-"""Predictions that a criterion sees, at most: of scenes, one a place (our choice)."""
+"""Predictions that a criterion sees, at most: of scenes, one a place."""
 
 LEVEL = 0.5
-"""Percent of the hold-out below which two values are level (our choice)."""
+"""Percent of the hold-out below which two values are level."""
 
 
 def judge(settings: Settings) -> dict[str, Any]:
-    """What one value gives; nothing in it depends on a target's label."""
+    """Judge one value; nothing in the figures depends on a target's label."""
     began = time.perf_counter()
     device = choose_device(settings.device)
     source = Source.load(settings, device)
@@ -104,13 +107,13 @@ def judge(settings: Settings) -> dict[str, Any]:
 
 @torch.no_grad()
 def hold_out(network: Network, source: Source, settings: Settings) -> float:
-    """Percent right, or mean IoU in percent, on a randomised look at the source hold-out."""
+    """Take the percent right, or mean IoU in percent, on a randomised look at the source hold-out."""
     inputs, labels = source.held_out(generator_for(settings.seed, "server", 0, "hold-out"))
     return _right([network], inputs, labels, settings)
 
 
 def adapted_source(network: Network, source: Source, settings: Settings) -> dict[str, float]:
-    """`hold_out` of the source's test part, randomised, `before` and `after` adaptation to it without labels.
+    """Take `hold_out` of the source's test part, randomised, `before` and `after` adaptation to it without labels.
 
     And how many `labels` that was judged by.
     """
@@ -132,7 +135,7 @@ def adapted_source(network: Network, source: Source, settings: Settings) -> dict
 
 
 def own_statistics(network: Network, settings: Settings) -> dict[str, float]:
-    """The source's test part, in percent as `hold_out`, `before` and `after` G has its BatchNorm statistics."""
+    """Judge the source's test part, in percent as `hold_out`, `before` and `after` G has its BatchNorm statistics."""
     examples = _source_test(settings)
     inputs = Inputs(examples.inputs, AUGMENTATIONS[family(settings.data).kind], settings.standardise, _device(network))
     labels = examples.labels[:].long()
@@ -172,7 +175,7 @@ def _right(networks: Sequence[Network], inputs: Inputs | Tensor, labels: Tensor,
 
 @torch.no_grad()
 def criteria(network: Network, inputs: Inputs, settings: Settings) -> dict[str, float]:
-    """The label-free criteria on some of a target's inputs, and on a changed view of these."""
+    """Take the label-free criteria on some of a target's inputs, and on a changed view of these."""
     generator = torch.Generator().manual_seed(settings.seed)
     judged = torch.randperm(len(inputs), generator=generator)[:JUDGED]
     network.eval()
@@ -192,7 +195,7 @@ def criteria(network: Network, inputs: Inputs, settings: Settings) -> dict[str, 
 
 
 def chosen(tried: dict[str, dict[str, Any]]) -> str:
-    """The value with the best hold-out; of level ones by own statistics, the adapted source, then view information."""
+    """Choose the best hold-out; of level ones by own statistics, the adapted source, then view information."""
     best = max(result["hold_out"] for result in tried.values())
     level = {value: result for value, result in tried.items() if result["hold_out"] >= best - LEVEL}
     gains = {value: _gain(result["own_statistics"]) for value, result in level.items()}
@@ -226,7 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def table(key: str, tried: dict[str, dict[str, Any]]) -> str:
-    """What was tried as Markdown; arrows lead from before to after adaptation."""
+    """Write what was tried as Markdown; arrows lead from before to after adaptation."""
     names = list(next(iter(tried.values()))["before"])
     of_source = ["source hold-out", "adapted source", "own statistics"]
     titles = [key, *of_source, *(name.replace("_", " ") for name in names), "seconds"]
@@ -248,7 +251,7 @@ def _client(domain: str, unlabelled: Examples, settings: Settings, folder: Path)
 
 
 def _tried(config: dict[str, Scalar]) -> dict[str, Any]:
-    settings = effective_settings(config)
+    settings = adaptation_settings(config)
     check_source(settings)
     prepare_to_compute(settings.server_threads)
     return judge(settings)

@@ -1,4 +1,4 @@
-"""What caching a client's features is worth: one training message with the cache on and off.
+"""Measures what caching a client's features is worth: one training message with the cache on and off.
 
     python -m benchmarks.client_round --examples 400 --steps 200 --output benchmarks/results/client_round.json
 
@@ -17,12 +17,12 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from fmtda.adaptation.mixture import fit
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.clients import app
 from fmtda.protocol.records import config_record, to_record
 from fmtda.protocol.settings import Settings
 from fmtda.server.adaptation import new_network
 from fmtda.server.run_directory import versions
-from fmtda.server.startup import effective_settings
 from fmtda.simulation.in_process import belong_to_a_run
 
 
@@ -43,25 +43,26 @@ def main() -> None:
             "client-steps": arguments.steps,
             "output": folder,
         }
-        settings = effective_settings(config)
+        settings = adaptation_settings(config)
         message(settings)  # loads the data and warms up
         for _ in range(arguments.repeats):
             seconds["cached"].append(message(settings))
             seconds["recomputed"].append(message(settings.changed(cache_features=False)))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
         "command": f"python -m benchmarks.client_round --examples {arguments.examples} --steps {arguments.steps}",
         "versions": versions(),
-        "median_seconds": {name: statistics.median(values) for name, values in seconds.items()},
+        "median_seconds": medians,
         "seconds": seconds,
+        "ratio": medians["cached"] / medians["recomputed"],
     }
-    result["ratio"] = result["median_seconds"]["cached"] / result["median_seconds"]["recomputed"]
     print(json.dumps(result, indent=2))
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def message(settings: Settings) -> float:
-    """Seconds that the client's train function takes for one message."""
+    """Measure the seconds that the client's train function takes for one message."""
     belong_to_a_run()
     network = new_network(settings, torch.device("cpu"))
     source_mixture = fit(torch.rand(2000, network.feature_size, generator=torch.Generator().manual_seed(0)), 10, seed=0)

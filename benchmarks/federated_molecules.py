@@ -1,4 +1,4 @@
-"""Models of molecules federated over four clients and alone, at equal gradient steps: valid, unique, novel, likelihood.
+"""Compares models of molecules, federated over four clients and alone, at equal gradient steps.
 
     python -m benchmarks.federated_molecules --data qm9 --data-dir DIR --output OUT --runs RUNS
     python -m benchmarks.federated_molecules ... --models mpgvae --arms local,scaffold -c rounds=80
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def figures(run: Path) -> dict[str, Any]:
-    """Of a finished run."""
+    """Read the figures of a finished run."""
     summary = json.loads((run / "summary.json").read_text())
     kept = ("gradient_steps", "parameters", "loss", "quality", "uplink_bytes_per_client_round", "wall_seconds")
     settings = shown(read_settings(stored_run_config(run)).run_config())
@@ -73,7 +73,7 @@ def figures(run: Path) -> dict[str, Any]:
 
 
 def table(records: dict[str, dict[str, Any]]) -> str:
-    """The figures as Markdown, each federated arm beside its reference."""
+    """Write the figures as Markdown, each federated arm beside its reference."""
     lines = [
         "| run | steps | valid, % | unique, % | novel, % | all, % | against local | held-out loss | training, s |",
         "|---|---|---|---|---|---|---|---|---|",

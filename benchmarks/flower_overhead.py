@@ -1,4 +1,4 @@
-"""What a federation of many clients costs beside Flower itself: the same messages with clients that do nothing.
+"""Measures a federation of many clients beside Flower itself: the same messages with clients that do nothing.
 
     python -m benchmarks.flower_overhead --clients 400 --rounds 3 --output benchmarks/results/flower_overhead.json
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +84,9 @@ def _fmtda(arguments: argparse.Namespace) -> dict:
         def note(self, text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
-        def round_done(self, server_round: int, rounds: int, accuracy: dict | None) -> None:
+        def round_done(self, server_round: int, rounds: int, reached: Mapping[str, float] | None) -> None:
             memory.append(_megabytes())
-            super().round_done(server_round, rounds, accuracy)
+            super().round_done(server_round, rounds, reached)
 
     memory: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +152,7 @@ def _empty(arguments: argparse.Namespace) -> dict:
         client_app=client_app,
         num_supernodes=arguments.clients,
         backend_config={
-            "init_args": {"log_to_driver": False, "num_cpus": os.cpu_count()},
+            "init_args": {"log_to_driver": False, "num_cpus": os.cpu_count() or 1},
             "client_resources": {"num_cpus": 1},
         },
     )

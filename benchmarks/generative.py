@@ -1,4 +1,4 @@
-"""Generative models federated and alone, at equal gradient steps: distances, confidence, class shares, bits, seconds.
+"""Compares generative models of pictures, federated and alone, at equal gradient steps.
 
     python -m benchmarks.generative --output benchmarks/results/generative --runs RUNS
     python -m benchmarks.generative --output ... --runs RUNS --models ddpm --arms local,skewed -c rounds=40
@@ -26,6 +26,7 @@ from benchmarks.generative_runs import run_to_the_end, settings_words, shown, tr
 from fmtda.benchmarking.command_line import command_line
 from fmtda.benchmarking.provenance import provenance
 from fmtda.face.generate import MODELS
+from fmtda.protocol.generative_settings import ImageModelSettings
 from fmtda.protocol.workloads import read_settings
 from fmtda.server.run_directory import stored_run_config
 
@@ -34,7 +35,7 @@ DOMAINS = ("--targets", "blend,fonts,street,pen", "-c", "colour=rgb")
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train, as options of ``fmtda generate``.
+    """An arm is one way to train, as options of ``fmtda generate``.
 
     Attributes
     ----------
@@ -74,8 +75,9 @@ def main() -> None:
         if records.get(name, {}).get("settings") == shown(settings.run_config()):
             print(f"{name}: measured already", flush=True)
             continue
+        assert isinstance(settings, ImageModelSettings)
         key = Judged.key(settings)
-        judged = judges.setdefault(key, None) or Judged(settings)
+        judged = judges.get(key) or Judged(settings)
         judges[key] = judged
         records[name] = {
             "command": shlex.join(["fmtda", "generate", *words]),
@@ -88,7 +90,7 @@ def main() -> None:
 
 
 def measure(run: Path, model: str, arm: str, judged: Judged, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All figures of a finished run."""
+    """Take all figures of a finished run."""
     began = time.perf_counter()
     summary = json.loads((run / "summary.json").read_text())
     results = opened(run)
@@ -114,7 +116,7 @@ def measure(run: Path, model: str, arm: str, judged: Judged, arguments: argparse
 
 
 def table(records: dict[str, dict[str, Any]]) -> str:
-    """The figures as Markdown, each federated arm beside its reference."""
+    """Write the figures as Markdown, each federated arm beside its reference."""
     lines = [
         "| model | arm | seed | steps | Frechet distance | against local | confident, % | classes | least class, % "
         "| bits/dim | training, s |",

@@ -1,4 +1,4 @@
-"""What a finished generative run is measured by, beyond its own summary: many samples, one judge for all, the bound.
+"""Measures a finished generative run beyond its own summary: many samples, one judge for all, the bound.
 
 Everything is drawn from the moving average in the run's last checkpoint. All figures depend on the run directory and
 the numbers given here alone, so that they can be measured again.
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmtda.generative.ddpm import DDPM
 from fmtda.generative.image_quality import PictureClassifier, frechet_distance, judge, train_classifier
 from fmtda.generative.registry import MODELS
 from fmtda.generative.sampling import draw
-from fmtda.protocol.generative_settings import ImageModelSettings
+from fmtda.protocol.generative_settings import GenerativeSettings, ImageModelSettings
 from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.workloads import read_settings
 from fmtda.server import checkpoints
@@ -28,7 +29,7 @@ BOUND_BATCH = 100
 
 
 class Judged:
-    """Real pictures and the classifier that was trained on them: one for all runs on the same data.
+    """A judge: real pictures and the classifier that was trained on them, one for all runs on the same data.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class Judged:
 
     @staticmethod
     def key(settings: ImageModelSettings) -> tuple:
-        """What runs share that can have one judge."""
+        """Tell what runs share that can have one judge."""
         return (
             settings.data,
             settings.targets,
@@ -56,7 +57,7 @@ class Judged:
         )
 
     def of(self, samples: Tensor) -> dict[str, Any]:
-        """Distance, confidence and class shares of samples."""
+        """Judge samples by distance, confidence and class shares."""
         quality = judge(self.classifier, self.real, samples)
         return {
             "frechet_distance": quality.frechet_distance,
@@ -65,8 +66,10 @@ class Judged:
         }
 
     def floor(self) -> dict[str, float]:
-        """The distance of real pictures from real ones, which no model gets below but by chance: held-out ones and one
-        half of the training part from the other."""
+        """Take the distance of real pictures from real ones, which no model gets below but by chance.
+
+        Once of held-out ones, and once of one half of the training part from the other.
+        """
         order = torch.randperm(len(self.real), generator=torch.Generator().manual_seed(0))
         first, second = self.real[order[::2]], self.real[order[1::2]]
         return {
@@ -76,9 +79,11 @@ class Judged:
 
 
 def opened(run: Path, **changes: float) -> Results:
-    """A run's model with the average's weights, ready to draw; keyword arguments change how it samples."""
+    """Open a run's model with the average's weights, ready to draw; keyword arguments change how it samples."""
     settings = read_settings(stored_run_config(run)).changed(**changes)
     checkpoint = checkpoints.latest(RunDirectory(run).checkpoints)
+    if not isinstance(settings, GenerativeSettings) or checkpoint is None:
+        raise ValueError(f"{run}: no finished run of fmtda generate; name one")
     results = Results(settings)
     results.restore(checkpoint)
     results.model.load_state_dict(results.average)
@@ -86,14 +91,14 @@ def opened(run: Path, **changes: float) -> Results:
 
 
 def sampled(results: Results, count: int) -> tuple[Tensor, float]:
-    """Samples and the seconds that they took; equal in number and seed for every run."""
+    """Draw samples, and tell the seconds that they took; equal in number and seed for every run."""
     began = time.perf_counter()
     samples = draw(results.model, count, generator_for(results.settings.seed, "benchmark"))
     return samples, time.perf_counter() - began
 
 
 def samplers(run: Path, judged: Judged, count: int, steps: int) -> dict[str, Any]:
-    """DDPM: the ancestral sampler beside `steps` of DDIM, with noise and without, by distance and seconds."""
+    """Compare DDPM's ancestral sampler with `steps` of DDIM, with noise and without, by distance and seconds."""
     found = {}
     for name, implicit_steps, eta in (
         ("ancestral", 0, 0.0),
@@ -112,8 +117,9 @@ def samplers(run: Path, judged: Judged, count: int, steps: int) -> dict[str, Any
 
 
 def bits_per_dimension(run: Path, pictures: Tensor) -> dict[str, float]:
-    """DDPM: the variational bound on held-out pictures with its parts, in bits per dimension."""
+    """Take DDPM's variational bound on held-out pictures with its parts, in bits per dimension."""
     model = opened(run).model.eval()
+    assert isinstance(model, DDPM)
     generator = torch.Generator().manual_seed(0)
     parts = {"prior": 0.0, "transitions": 0.0, "decoder": 0.0, "total": 0.0}
     for batch in pictures.split(BOUND_BATCH):
@@ -125,5 +131,5 @@ def bits_per_dimension(run: Path, pictures: Tensor) -> dict[str, float]:
 
 
 def write_grid(samples: Tensor, results: Results, file: Path) -> None:
-    """A grid of the first 64 samples."""
+    """Write a grid of the first 64 samples."""
     MODELS[results.settings.workload].kind.write(samples[:64], file, results.settings)

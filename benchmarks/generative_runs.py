@@ -1,4 +1,4 @@
-"""Runs of `fmtda generate` that a benchmark compares: each in a process of its own, and each made once."""
+"""Makes the runs of `fmtda generate` that a benchmark compares: each in a process of its own, and each once."""
 
 import shlex
 import subprocess
@@ -40,17 +40,17 @@ def run_to_the_end(run: Path, words: list[str], resources: list[str] | None = No
 
 
 def settings_words(config: Mapping[str, Any]) -> list[str]:
-    """``-c KEY=VALUE`` for each setting, for another command line."""
+    """Write ``-c KEY=VALUE`` for each setting, for another command line."""
     return [word for key, value in config.items() for word in ("-c", f"{key}={value}")]
 
 
 def shown(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without what names a place on this machine."""
+    """Leave out of settings what names a place on this machine."""
     return {key: value for key, value in config.items() if key not in ("output", "resume", "data-dir")}
 
 
 def training_seconds(run: Path) -> float:
-    """Seconds of training and evaluation, all clients one after the other, over every sitting."""
+    """Add up the seconds of training and evaluation, all clients one after the other, over every sitting."""
     lines = read_metrics(run)
     clients = sum(client["seconds"] for line in lines for client in line["clients"].values())
     return clients + sum(line["server_seconds"] for line in lines)

@@ -1,4 +1,4 @@
-"""What the workload costs beside a bare PyTorch loop: the same network, batch and threads, in one process.
+"""Measures the generative workloads beside a bare PyTorch loop: the same network, batch and threads, in one process.
 
     python -m benchmarks.generative_throughput --output benchmarks/results/generative/throughput.json
 
@@ -50,9 +50,10 @@ def main() -> None:
 
 
 def compare(name: str, steps: int | None, repeats: int) -> dict[str, float | int | list[float]]:
-    """Examples per CPU second of both, measured in turns after one turn each to warm up."""
+    """Measure examples per CPU second of both, in turns after one turn each to warm up."""
     own_steps = {} if steps is None else {"local-steps": steps}
     settings = effective_settings({"workload": name, "clients": 1, "output": "/nowhere", **own_steps})
+    assert isinstance(settings, GenerativeSettings)
     client_name = f"{settings.target_domains[0]}/0000"
     train, test = load_share(settings, client_name, shares=1)
     client = Client(client_name, settings, 1, Path("/nowhere"), train, test)
@@ -85,7 +86,7 @@ def compare(name: str, steps: int | None, repeats: int) -> dict[str, float | int
 
 
 def loop(name: str, settings: GenerativeSettings, examples: Tensor) -> float:
-    """Without checks, progress and messages; returns the seconds of the steps alone."""
+    """Train without checks, progress and messages; returns the seconds of the steps alone."""
     model = build(name, settings, seed=0)
     parameters = list(model.parameters())
     optimiser = torch.optim.Adam(parameters, lr=settings.local_learning_rate, fused=True)
@@ -101,7 +102,7 @@ def loop(name: str, settings: GenerativeSettings, examples: Tensor) -> float:
 
 
 def bare_loss(model: GenerativeModel, examples: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The examples as the loop holds them, and the loss of a batch of them."""
+    """Give the examples as the loop holds them, and the loss of a batch of them."""
     if isinstance(model, DDPM):
         return examples.float() / 127.5 - 1, partial(_noise_prediction, model)
     if isinstance(model, NCSN):
@@ -113,16 +114,17 @@ def bare_loss(model: GenerativeModel, examples: Tensor) -> tuple[Tensor, Callabl
 def _noise_prediction(model: DDPM, clean: Tensor) -> Tensor:
     noise = torch.randn_like(clean)
     t = torch.randint(model.schedule.timesteps, (len(clean),))
-    signal, spread = model.schedule.signal[t].view(-1, 1, 1, 1), model.schedule.spread[t].view(-1, 1, 1, 1)
+    signal, spread = (model.schedule.get_buffer(name)[t].view(-1, 1, 1, 1) for name in ("signal", "spread"))
     return functional.mse_loss(model.network(signal * clean + spread * noise, t), noise)
 
 
 def _denoising(model: NCSN, clean: Tensor) -> Tensor:
     noise = torch.randn_like(clean)
-    level = torch.randint(len(model.sigmas), (len(clean),))
-    sigma = model.sigmas[level].view(-1, 1, 1, 1)
+    sigmas = model.get_buffer("sigmas")
+    level = torch.randint(len(sigmas), (len(clean),))
+    sigma = sigmas[level].view(-1, 1, 1, 1)
     scaled = (clean + sigma * noise - 0.5) / (sigma.square() + 0.25).sqrt()
-    return (model.network(scaled, level * (1000 / (len(model.sigmas) - 1))) + noise).square().mean() / 2
+    return (model.network(scaled, level * (1000 / (len(sigmas) - 1))) + noise).square().mean() / 2
 
 
 def _arguments() -> argparse.Namespace:

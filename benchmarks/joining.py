@@ -1,4 +1,4 @@
-"""What a client that joins late reaches, and what that does to the clients already there.
+"""Measures what a client that joins late reaches, and what that does to the clients already there.
 
     python -m benchmarks.joining --output benchmarks/results/joining-digits
     python -m benchmarks.joining --data digit-five --data-dir DIR --output benchmarks/results/joining-digit-five \\
@@ -32,14 +32,14 @@ from fmtda.adaptation.heads import decisive
 from fmtda.benchmarking.cells import write_whole
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.protocol.settings import Scalar, Settings
 from fmtda.server.app import run
 from fmtda.server.branching import branch, with_joining
 from fmtda.server.metrics import mean
 from fmtda.server.progress import Lines
 from fmtda.server.run_directory import read_metrics
-from fmtda.server.startup import effective_settings
-from fmtda.simulation.in_process import InProcessGrid, belong_to_a_run
+from fmtda.simulation.in_process import InProcessGrid
 
 AFTER = (0, 1, 2, 5)
 """Rounds since the joining that are told."""
@@ -51,8 +51,8 @@ NOT_FOR_GIT = "# Figures are worth keeping; what made them is large.\n/bases/\n/
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured where.
+class JoiningPlan:
+    """A plan of what is measured where.
 
     Attributes
     ----------
@@ -70,25 +70,25 @@ class Plan:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """All of them."""
-        return effective_settings(self.config).target_domains
+        """All target domains."""
+        return adaptation_settings(self.config).target_domains
 
     @property
     def cells(self) -> list[str]:
-        """In the order in which they are run."""
+        """The cells' names, in the order in which they are run."""
         kinds = ("before", "nearest", "global", "bare", "without")
         return ["start", *(f"{target}-{kind}" for target in self.targets for kind in kinds)]
 
     def round_after(self, rounds: int) -> int:
-        """The round that ends so many rounds after the joining."""
+        """Count to the round that ends so many rounds after the joining."""
         return self.before + 1 + rounds
 
     def folder(self, cell: str) -> Path:
-        """A cell's run directory."""
+        """Name a cell's run directory."""
         return self.output / "runs" / cell
 
     def result(self, cell: str) -> dict[str, Any] | None:
-        """What a cell reached, None before it is done."""
+        """Read what a cell reached, None before it is done."""
         file = self.output / "cells" / f"{cell}.json"
         return json.loads(file.read_text()) if file.exists() else None
 
@@ -98,9 +98,9 @@ class Plan:
         target, _, kind = cell.rpartition("-")
         others = ",".join(each for each in self.targets if each != target)
         if kind == "before":
-            self._finish(cell, effective_settings({**self.config, "targets": others}), [(self.before, NEVER)])
+            self._finish(cell, adaptation_settings({**self.config, "targets": others}), [(self.before, NEVER)])
         elif kind == "without":
-            settings = effective_settings({**self.config, "targets": others, "rounds": self.before})
+            settings = adaptation_settings({**self.config, "targets": others, "rounds": self.before})
             self._go_on(cell, f"{target}-before", settings)
             self._finish(cell, settings, [(self.round_after(AFTER[-1]), NEVER)])
         elif kind in ("nearest", "global", "bare"):
@@ -112,7 +112,7 @@ class Plan:
             self._finish(cell, settings, [(self.round_after(0), 1)] if kind == "bare" else longer)
         else:
             stages = [(self.before, NEVER), (self.round_after(2), 1), (self.round_after(AFTER[-1]), NEVER)]
-            self._finish(cell, effective_settings(self.config), stages)
+            self._finish(cell, adaptation_settings(self.config), stages)
         lines = read_metrics(self.folder(cell))
         result = {
             "seconds": time.monotonic() - began,
@@ -151,13 +151,12 @@ class Plan:
             begun = (folder / "config.toml").exists()
             if not begun:
                 shutil.rmtree(folder, ignore_errors=True)
-            changes = {"rounds": rounds, "evaluate_every": every, "output": str(folder), "resume": begun}
-            staged = settings.changed(**changes)
+            staged = settings.changed(rounds=rounds, evaluate_every=every, output=str(folder), resume=begun)
             run(InProcessGrid.simulated(staged.supernodes), staged, Lines())
 
 
-def collect(plan: Plan, shown_config: dict[str, Scalar]) -> dict[str, Any]:
-    """What results.json holds."""
+def collect(plan: JoiningPlan, shown_config: dict[str, Scalar]) -> dict[str, Any]:
+    """Collect what results.json holds."""
     done = {cell: result for cell in plan.cells if (result := plan.result(cell))}
     return {
         "command": "python -m benchmarks.joining",
@@ -170,7 +169,7 @@ def collect(plan: Plan, shown_config: dict[str, Scalar]) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was measured, as two Markdown tables; cells that are not done yet show a dash."""
+    """Write what was measured as Markdown tables; cells that are not done yet show a dash."""
     cells, targets, joined_in = results["cells"], results["targets"], results["rounds_before"] + 1
 
     def reached(cell: str, domain: str, after: int) -> float | None:
@@ -184,7 +183,7 @@ def table(results: dict[str, Any]) -> str:
         for way, words in ways.items():
             cell = way if way == "start" else f"{target}-{way}"
             figures = " | ".join(_shown(reached(cell, target, after)) for after in AFTER)
-            found = next(iter(cells.get(cell, {}).get("nearest", {}).values()), {})
+            found: dict[str, Any] = next(iter(cells.get(cell, {}).get("nearest", {}).values()), {})
             nearest = ", ".join(f"{name} ({each['weight']:.2f})" for name, each in found.items())
             lines.append(f"| {target} | {words} | {figures} | {nearest} |")
     lines += ["", f"The others, on average, {AFTER[-1]} rounds after the joining.", ""]
@@ -199,14 +198,15 @@ def table(results: dict[str, Any]) -> str:
         means = [None if None in column else mean(column) for column in columns]
         fall = None
         if means[0] is not None and means[2] is not None:
-            fall = max(without - with_it for with_it, without in zip(columns[0], columns[2], strict=True))
+            pairs = zip(columns[0], columns[2], strict=True)
+            fall = max(without - with_it for with_it, without in pairs if with_it is not None and without is not None)
         lines.append(f"| {target} | {' | '.join(map(_shown, [*means, fall]))} |")
     lines += ["", "What it starts with: in the round of the joining, before it learns anything by itself.", ""]
     lines += ["| joins | F_g | the blend of its nearest | mean of the two |", "|---|---:|---:|---:|"]
     for target in targets:
         heads = cells.get(f"{target}-bare", {}).get("heads", {})
-        figures = [heads.get(head) for head in ("global", "local", "mean")]
-        lines.append(f"| {target} | {' | '.join(map(_shown, figures))} |")
+        by_head = [heads.get(head) for head in ("global", "local", "mean")]
+        lines.append(f"| {target} | {' | '.join(map(_shown, by_head))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -224,13 +224,12 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORDS", help="comma list of targets and of the word start")
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: OUTPUT/bases")
     given = parser.parse_args()
-    belong_to_a_run()
     output = given.output.absolute()
     config: dict[str, Scalar] = {"data": given.data, "seed": given.seed, "rounds": given.before}
     config |= given.config
     places = {"base-dir": str((given.base_dir or output / "bases").absolute())}
     places |= {"data-dir": str(given.data_dir.absolute())} if given.data_dir else {}
-    plan = Plan(output, {**config, **places}, given.before)
+    plan = JoiningPlan(output, {**config, **places}, given.before)
     words = [word for word in given.only.split(",") if word]
     with refusals():
         cells = plan.cells

@@ -1,4 +1,4 @@
-"""How likely unseen molecules are under a model of them, whether they come back, and what the order of atoms matters.
+"""Tells how likely unseen molecules are under a model, whether they come back, and what the order of atoms matters.
 
 One function a question, answered for each model in its own terms: GraphNVP has an exact density and an inverse, MPGVAE
 a bound with parts and a posterior. Graphs are int8 (N, V, V), as in `generative.molecules`.
@@ -19,7 +19,7 @@ BATCH = 512
 
 @torch.no_grad()
 def likelihood(model: GraphNVP | MPGVAE, graphs: Tensor) -> dict[str, float]:
-    """Means over the molecules, by the same noise each time.
+    """Take the likelihood's mean over the molecules, by the same noise each time.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def likelihood(model: GraphNVP | MPGVAE, graphs: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def reconstructed(model: GraphNVP | MPGVAE, parts: Iterable[Tensor]) -> dict[str, int]:
-    """How many molecules come back exactly: from their latent vectors, or from the mean of the posterior."""
+    """Count the molecules that come back exactly: from their latent vectors, or from the mean of the posterior."""
     generator = torch.Generator().manual_seed(2)
     count = same = 0
     for graphs in parts:
@@ -66,7 +66,7 @@ def reconstructed(model: GraphNVP | MPGVAE, parts: Iterable[Tensor]) -> dict[str
 
 
 def order_dependence(model: GraphNVP | MPGVAE, graphs: Tensor) -> dict[str, dict[str, float]]:
-    """MPGVAE: the negative ELBO in nats where the nodes are renumbered at random; nothing for other models."""
+    """Take MPGVAE's negative ELBO in nats where the nodes are renumbered at random; nothing for other models."""
     if isinstance(model, GraphNVP):
         return {}
     return {"order_dependence": order_dependence_of(model, graphs, torch.Generator().manual_seed(4))._asdict()}

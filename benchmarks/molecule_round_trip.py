@@ -1,4 +1,4 @@
-"""How many molecules of a file come back from their graphs as they were.
+"""Counts the molecules of a file that come back from their graphs as they were.
 
     python -m benchmarks.molecule_round_trip --data qm9 --data-dir DIR --output FILE
 
@@ -15,6 +15,7 @@ from rdkit import Chem, rdBase
 
 from fmtda.benchmarking.provenance import provenance
 from fmtda.domains import molecule_files
+from fmtda.domains.molecules import MoleculeFile
 from fmtda.domains.registry import family
 from fmtda.generative.molecules import GraphFormat, MoleculeRefusedError, read, to_smiles
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     data = family(arguments.data)
+    assert isinstance(data, MoleculeFile)
     lines = molecule_files.lines(molecule_files.located(data.file, arguments.data_dir))
     result = {
         "command": f"python -m benchmarks.molecule_round_trip --data {arguments.data} --every {arguments.every}",
@@ -40,7 +42,7 @@ def main() -> None:
 
 
 def compared(lines: list[str], form: GraphFormat) -> dict[str, int]:
-    """Counts by what became of each SMILES.
+    """Count SMILES by what became of each.
 
     Returns
     -------

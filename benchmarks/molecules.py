@@ -1,4 +1,4 @@
-"""What a model of molecules reaches by training time; no Flower, one process, resumable.
+"""Measures what a model of molecules reaches by training time; no Flower, one process, resumable.
 
     python -m benchmarks.molecules graph-nvp -c data=qm9 -c data-dir=DIR -c precision=bfloat16 --steps 4800 --output OUT
     python -m benchmarks.molecules mpgvae -c data=qm9 -c data-dir=DIR --steps 32000 --output OUT
@@ -33,17 +33,20 @@ from benchmarks.molecule_likelihood import likelihood, order_dependence, reconst
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.provenance import provenance
+from fmtda.domains.molecules import Molecules
 from fmtda.domains.registry import family, spec_of
-from fmtda.generative.model import GenerativeModel
+from fmtda.generative.graph_nvp import GraphNVP
 from fmtda.generative.molecule_drawing import draw_grid
 from fmtda.generative.molecule_quality import assess, distances, draw_properties, half_against_half, properties
 from fmtda.generative.molecules import GraphFormat, all_smiles
+from fmtda.generative.mpgvae import MPGVAE
 from fmtda.generative.registry import build
 from fmtda.generative.training import descend, step_size
 from fmtda.protocol.generative_settings import MoleculeModelSettings
 from fmtda.server.startup import effective_settings
 
 MODELS = ("graph-nvp", "mpgvae")
+MoleculeModel = GraphNVP | MPGVAE
 LOOKS = 6
 KEPT_EVERY = 500
 """Steps between two states on disk."""
@@ -60,8 +63,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
     data, spec = family(settings.data), spec_of(settings)
+    assert isinstance(data, Molecules)
     train, test = (data.load(settings.data, part, spec).inputs[:] for part in ("train", "test"))
-    known = set(all_smiles(train.numpy(), data.form()))
+    known = set(written(train.numpy(), data.form()))
     print(data.account(spec) or f"{settings.data}: nothing left out", flush=True)
 
     training = Training(arguments, train)
@@ -89,11 +93,11 @@ def main() -> None:
 
 
 class Training:
-    """Adam on the loss with the settings' step sizes, and a moving average of the weights; kept on disk now and then.
+    """A training: Adam on the loss with the settings' step sizes, and a moving average; kept on disk now and then.
 
     Attributes
     ----------
-    model, average : GenerativeModel
+    model, average : GraphNVP or MPGVAE
     step : int
         Steps done.
     seconds, processor_seconds : float
@@ -105,7 +109,9 @@ class Training:
 
     def __init__(self, arguments: argparse.Namespace, examples: Tensor) -> None:
         self.settings: MoleculeModelSettings = arguments.settings
-        self.model = build(self.settings.workload, self.settings, self.settings.seed)
+        model = build(self.settings.workload, self.settings, self.settings.seed)
+        assert isinstance(model, MoleculeModel)
+        self.model = model
         self.average = copy.deepcopy(self.model).eval()
         rate = self.settings.local_learning_rate
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=rate, fused=True)
@@ -154,9 +160,16 @@ class Training:
 
     def _step_sizes(self, count: int) -> Iterable[float]:
         settings = self.settings
-        how = {"peak": settings.local_learning_rate, "schedule": settings.learning_rate_schedule}
-        how |= {"warm_up": settings.warm_up_steps, "steps": self.steps}
-        return [step_size(step, **how) for step in range(self.step, self.step + count)]
+        return [
+            step_size(
+                step,
+                peak=settings.local_learning_rate,
+                schedule=settings.learning_rate_schedule,
+                warm_up=settings.warm_up_steps,
+                steps=self.steps,
+            )
+            for step in range(self.step, self.step + count)
+        ]
 
     def _average(self, steps: int) -> None:
         self.step += steps
@@ -169,7 +182,7 @@ class Training:
 def look(
     training: Training, test: Tensor, known: set[str], arguments: argparse.Namespace, form: GraphFormat
 ) -> dict[str, Any]:
-    """The figures after some of the steps."""
+    """Take the figures after some of the steps."""
     return {
         "step": training.step,
         "epochs": training.step * training.settings.local_batch / len(training.examples),
@@ -184,8 +197,13 @@ def look(
     }
 
 
-def samples(model: GenerativeModel, count: int, temperature: float) -> np.ndarray:
-    """int8 (count, V, V), by the same draws at every temperature."""
+def written(graphs: np.ndarray, form: GraphFormat) -> list[str]:
+    """Write the SMILES of the graphs that have one, as all of data do."""
+    return [smiles for smiles in all_smiles(graphs, form) if smiles is not None]
+
+
+def samples(model: MoleculeModel, count: int, temperature: float) -> np.ndarray:
+    """Draw graphs, int8 (count, V, V), by the same draws at every temperature."""
     generator = torch.Generator().manual_seed(1)
     model.temperature = temperature
     drawn = [model.sample(min(BATCH, count - start), generator) for start in range(0, count, BATCH)]
@@ -195,7 +213,7 @@ def samples(model: GenerativeModel, count: int, temperature: float) -> np.ndarra
 def final(
     training: Training, train: Tensor, known: set[str], arguments: argparse.Namespace, form: GraphFormat
 ) -> dict[str, Any]:
-    """Sampling time, correction, properties and drawings, at the temperature that promises the most."""
+    """Take sampling time, correction and properties, and draw, at the temperature that promises the most."""
     model, folder = training.average, arguments.output
     best = max(training.curve[-1]["quality"], key=promise)
     began = time.perf_counter()
@@ -203,7 +221,7 @@ def final(
     seconds = time.perf_counter() - began
     quality = assess(graphs, form, known)
     draw = np.random.default_rng(0).permutation(len(train))[:PROPERTY_MOLECULES]
-    real = properties(list(all_smiles(train[torch.from_numpy(draw)].numpy(), form)), form)
+    real = properties(written(train[torch.from_numpy(draw)].numpy(), form), form)
     sampled = properties(quality.smiles, form)
     draw_properties({"training data": real, "samples": sampled}, folder / "properties.svg")
     if quality.smiles:
@@ -222,12 +240,12 @@ def final(
 
 
 def promise(quality: dict[str, Any]) -> float:
-    """What a temperature is chosen by: the percentage of samples that are valid, the first of their kind and novel."""
+    """Choose a temperature by this: the percentage of samples that are valid, the first of their kind and novel."""
     return quality["product"]
 
 
 def draw_curve(curve: list[dict[str, Any]], temperature: float, file: Path) -> None:
-    """Valid, unique and novel at one temperature, and the likelihood, against training time."""
+    """Draw valid, unique and novel at one temperature, and the likelihood, against training time."""
     minutes = [seen["processor_seconds"] / 60 for seen in curve]
     figure, (percent, likelihoods) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for name in ("valid", "unique", "novel"):

@@ -1,4 +1,4 @@
-"""Pictures a second of ``fmtda predict`` beside a bare PyTorch loop over the same files.
+"""Measures pictures a second of ``fmtda predict`` beside a bare PyTorch loop over the same files.
 
     python -m benchmarks.predict_throughput --output benchmarks/results/predict_throughput.json
 
@@ -28,11 +28,11 @@ from fmtda.adaptation.augment import prepare
 from fmtda.adaptation.mixture import fit
 from fmtda.adaptation.networks import build
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.domains.decoding import decode_picture
 from fmtda.face.predict import label
 from fmtda.face.progress import ErrorLines
 from fmtda.inference.adapted_model import AdaptedModel
-from fmtda.server.startup import effective_settings
 
 BATCH = 256
 
@@ -49,7 +49,7 @@ def main() -> None:
     model = untrained()
     with tempfile.TemporaryDirectory() as folder:
         files = cut_out(Path(folder), arguments.pictures, arguments.side)
-        ways: dict[str, Callable[[], None]] = {
+        ways: dict[str, Callable[[], object]] = {
             "bare": lambda: bare(model, files, workers=0),
             "bare, 2 workers": lambda: bare(model, files, workers=2),
             "fmtda predict": lambda: predict(model, files, Path(folder) / "labels.csv"),
@@ -77,8 +77,8 @@ def main() -> None:
 
 
 def untrained() -> AdaptedModel:
-    """The parts of a digits client's model, with a mixture over 128 features."""
-    settings = effective_settings({"device": "cpu"})
+    """Make the parts of a digits client's model, with a mixture over 128 features."""
+    settings = adaptation_settings({"device": "cpu"})
     networks = {
         head: build(settings.network, 10, settings.shape, seed).eval() for seed, head in enumerate(("global", "local"))
     }
@@ -87,7 +87,7 @@ def untrained() -> AdaptedModel:
 
 
 def cut_out(folder: Path, count: int, side: int) -> list[Path]:
-    """JPEGs at random places of the photographs."""
+    """Cut JPEGs out at random places of the photographs."""
     rng, photographs = np.random.default_rng(0), [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
     files = [folder / f"{i:06d}.jpg" for i in range(count)]
     for i, file in enumerate(files):
@@ -98,7 +98,7 @@ def cut_out(folder: Path, count: int, side: int) -> list[Path]:
 
 
 class Files(Dataset):
-    """The pictures, each decoded when it is asked for."""
+    """A data set of the pictures, each decoded when it is asked for."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
@@ -112,7 +112,7 @@ class Files(Dataset):
 
 @torch.no_grad()
 def bare(model: AdaptedModel, files: list[Path], workers: int) -> list[int]:
-    """Labels by a loop as one writes it by hand."""
+    """Label by a loop as one writes it by hand."""
     labels: list[int] = []
     for pictures in DataLoader(Files(files), batch_size=BATCH, num_workers=workers):
         inputs = prepare(pictures, standardise=True)
@@ -122,7 +122,7 @@ def bare(model: AdaptedModel, files: list[Path], workers: int) -> list[int]:
 
 
 def predict(model: AdaptedModel, files: list[Path], output: Path) -> None:
-    """What the command does between its first and its last line."""
+    """Do what the command does between its first and its last line."""
     with output.open("w", newline="") as stream:
         label(model, files, Path("run"), "csv", stream, None, ErrorLines())
 

@@ -1,4 +1,4 @@
-"""What noise and a floor cost in accuracy, and what attacks on the uploads still find out.
+"""Measures what noise and a floor cost in accuracy, and what attacks on the uploads still find out.
 
     python -m benchmarks.privacy --output benchmarks/results/privacy
 
@@ -14,6 +14,7 @@ some of them, so that several processes can share a folder. The folder gets ``re
 
 import dataclasses
 import json
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from fmtda.benchmarking.cells import write_whole
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.plots import LINES, REFERENCE_LINE, SMALL, save
 from fmtda.benchmarking.provenance import provenance
+from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.clients.identity import Client
 from fmtda.domains.partition import limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
@@ -38,8 +40,7 @@ from fmtda.protocol.settings import Scalar, Settings
 from fmtda.server.app import run
 from fmtda.server.metrics import mean
 from fmtda.server.progress import Lines
-from fmtda.server.startup import effective_settings
-from fmtda.simulation.in_process import InProcessGrid, belong_to_a_run
+from fmtda.simulation.in_process import InProcessGrid
 
 NOISE: dict[str, tuple[float, float]] = {
     "off": (0.0, 0.0),
@@ -71,7 +72,7 @@ def measured(cell: str, config: dict[str, Scalar], shadows: int) -> dict[str, An
     keys = {"privacy-noise": noise, "mixture-noise": mixture_noise, "mixture-floor": floor}
     observer = Observer()
     with tempfile.TemporaryDirectory() as folder:
-        settings = effective_settings({**config, **keys, "output": f"{folder}/run"})
+        settings = adaptation_settings({**config, **keys, "output": f"{folder}/run"})
         directory = run(InProcessGrid.simulated(settings.clients, tamper=observer), settings, Lines())
         lines = directory.metrics()
         summary = json.loads((directory.path / "summary.json").read_text())
@@ -117,7 +118,7 @@ def _attacked(name: str, settings: Settings) -> tuple[Client, Client, torch.Tens
 
 
 def table(cells: dict[str, dict[str, Any]]) -> str:
-    """What was measured, as Markdown: a row a cell."""
+    """Write what was measured as Markdown: a row a cell."""
     if not cells:
         return "no cell is done yet\n"
     domains = list(next(iter(cells.values()))["accuracy"])
@@ -134,8 +135,8 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
         shown = []
         for attack in ATTACKS:
             found = [of_client[attack] for of_client in result["membership"].values() if attack in of_client]
-            values = [mean(each[key] for each in found) for key in ("auc", "tpr")]
-            shown.append(f"{values[0]:.3f} / {100 * values[1]:.1f} %" if found else "-")
+            auc, tpr = (statistics.fmean(each[key] for each in found) if found else 0.0 for key in ("auc", "tpr"))
+            shown.append(f"{auc:.3f} / {100 * tpr:.1f} %" if found else "-")
         lines.append(f"{_head(cell, result)} {' | '.join(shown)} |")
     lines += [
         "",
@@ -161,7 +162,7 @@ def _head(cell: str, result: dict[str, Any]) -> str:
 
 
 def picture(cells: dict[str, dict[str, Any]]) -> Figure:
-    """Average accuracy and the AUC of each attack against epsilon; what has no noise stands at the right."""
+    """Draw average accuracy and the AUC of each attack against epsilon; what has no noise stands at the right."""
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(7.4, 6.0), sharex=True, layout="constrained")
     spent = [result["epsilon"] for result in cells.values() if result["epsilon"] is not None]
     without = 4 * max(spent, default=1.0)
@@ -205,7 +206,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: OUTPUT/bases")
     given = parser.parse_args()
-    belong_to_a_run()
     output = given.output.absolute()
     config: dict[str, Scalar] = {"rounds": given.rounds, "seed": given.seed, "target-limit": given.members}
     config["evaluate-every"] = given.rounds  # evaluating takes most of the time

@@ -1,4 +1,4 @@
-"""Attacks on what a client uploads, with nothing but what passes the server, and how far they come.
+"""Attacks what a client uploads, with nothing but what passes the server, and tells how far that comes.
 
 **Membership inference**: was this example among a client's training examples? Half of the candidates were, half were
 not, drawn at random from the same examples, so that guessing gives an AUC of 0.5. The scores, higher for a member:
@@ -40,6 +40,7 @@ from fmtda.clients.mixture import fitted_and_held_out
 from fmtda.clients.network import feature_rows, inputs_of, loaded_network, use_own_statistics
 from fmtda.protocol.records import from_record, sender
 from fmtda.protocol.seeds import client_name, domain_of
+from fmtda.protocol.settings import Settings
 
 FALSE_POSITIVES = 0.01
 """Share of the non-members at which the found members are counted."""
@@ -49,7 +50,7 @@ LIKELIHOOD_RATIO = "likelihood ratio"
 
 @dataclass(frozen=True)
 class Round:
-    """What passes the server of a client's training in one round."""
+    """A round of one client's training, as far as it passes the server."""
 
     model: dict[str, Tensor]
     source_mixture: Mixture
@@ -59,7 +60,7 @@ class Round:
 
 @dataclass
 class Observer:
-    """Looks over the server's shoulder: a `fmtda.simulation.in_process.Tamper` that changes nothing.
+    """An observer looks over the server's shoulder: a `fmtda.simulation.in_process.Tamper` that changes nothing.
 
     Attributes
     ----------
@@ -79,10 +80,10 @@ class Observer:
         kind, content = sent.metadata.message_type, reply.content
         if kind == "train":
             seen = Round(
-                from_record(sent.content["model"]),
-                _mixture(sent.content["source_mixture"]),
-                from_record(content["classifier"]),
-                _mixture(content["mixture"]),
+                from_record(sent.content.array_records["model"]),
+                _mixture(sent.content.array_records["source_mixture"]),
+                from_record(content.array_records["classifier"]),
+                _mixture(content.array_records["mixture"]),
             )
             self.rounds.setdefault(sender(content), []).append(seen)
         arrays = {
@@ -98,7 +99,7 @@ class Observer:
 def membership(
     rounds: list[Round], candidates: Client, members: Tensor, shadows: int, generator: torch.Generator
 ) -> dict[str, dict[str, float]]:
-    """How well each score tells members from others.
+    """Tell how well each score tells members from others.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def membership(
 
 
 def reconstruction(seen: Round, client: Client, floor: int) -> dict[str, Any]:
-    """How near the means of an uploaded mixture lie to the client's training examples.
+    """Tell how near the means of an uploaded mixture lie to the client's training examples.
 
     Returns
     -------
@@ -156,7 +157,7 @@ def reconstruction(seen: Round, client: Client, floor: int) -> dict[str, Any]:
 
 def _scores(seen: Round, candidates: Client) -> dict[str, Tensor]:
     """The scores of all candidates that a single round gives, but the likelihood ratio."""
-    settings = candidates.settings
+    settings = _settings(candidates)
     network = _network(seen, candidates)
     features = _features(network, candidates)
     f_g = network.classifier
@@ -164,11 +165,12 @@ def _scores(seen: Round, candidates: Client) -> dict[str, Tensor]:
     weights = seen.source_mixture.typicality(features)
     gradients = per_example_gradients(f_g, features, global_logits, weights, settings.discrepancy_weight)
     moved = {name: value - seen.classifier[name] for name, value in f_g.named_parameters()}
+    along = ((gradients[name] * moved[name]).flatten(1).sum(dim=1) for name in moved)
     entropies = [torch.special.entr(logits.softmax(dim=1)).sum(dim=1) for logits in (global_logits, local_logits)]
     return {
         "loss": _loss_fall(local_logits, global_logits, weights, settings.discrepancy_weight),
         "entropy": entropies[0] - entropies[1],
-        "gradient": sum((gradients[name] * moved[name]).flatten(1).sum(dim=1) for name in moved),
+        "gradient": sum(along, torch.zeros(())),
         "mixture": seen.mixture.log_likelihood(features) - seen.source_mixture.log_likelihood(features),
     }
 
@@ -177,7 +179,7 @@ def _likelihood_ratio(
     seen: Round, candidates: Client, scores: Tensor, members: int, shadows: int, generator: torch.Generator
 ) -> Tensor:
     """LiRA: the score's log-likelihood over shadows with the candidate, minus that over shadows without it."""
-    settings, count = candidates.settings, len(candidates.train)
+    settings, count = _settings(candidates), len(candidates.train)
     network = _network(seen, candidates)
     features = _features(network, candidates)
     weights, global_logits = seen.source_mixture.typicality(features), network.classifier(features)
@@ -208,16 +210,22 @@ def _likelihood_ratio(
     return ratio
 
 
+def _settings(client: Client) -> Settings:
+    settings = client.settings
+    assert isinstance(settings, Settings)  # nothing but domain adaptation is attacked here
+    return settings
+
+
 def _network(seen: Round, client: Client) -> Network:
     """G and F_g as sent, with statistics of the client's examples where the uploads were computed on such."""
-    network = loaded_network(seen.model, client.settings).requires_grad_(False).eval()
-    if not client.settings.private:
+    network = loaded_network(seen.model, _settings(client)).requires_grad_(False).eval()
+    if not _settings(client).private:
         use_own_statistics(network, inputs_of(client, client.train), client)
     return network
 
 
 def _features(network: Network, client: Client) -> Tensor:
-    return feature_rows(network, inputs_of(client, client.train), client.settings, client.generator("places"))
+    return feature_rows(network, inputs_of(client, client.train), _settings(client), client.generator("places"))
 
 
 def _loss_fall(local_logits: Tensor, global_logits: Tensor, weights: Tensor, discrepancy_weight: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""How large the report of a run with many clients is, and how long it takes to make.
+"""Measures how large the report of a run with many clients is, and how long it takes to make.
 
     python -m benchmarks.report_size --clients 400 --rounds 2 --output benchmarks/results/report_size.json
 

@@ -1,4 +1,4 @@
-"""What a training step costs: with glibc as it comes, told to keep freed memory as every run does, and in bfloat16 too.
+"""Measures a training step: with glibc as it comes, told to keep freed memory as in every run, and in bfloat16 too.
 
     python -m benchmarks.training_step --output benchmarks/results/training_step.json
 
@@ -49,7 +49,9 @@ def main() -> None:
     if given.inside:
         print(json.dumps(steps(*given.inside)))
         return
-    measured = {name: {variant: [] for variant in (AS_IT_COMES, KEPT, BFLOAT16)} for name in STEPS}
+    measured: dict[str, dict[str, list[dict[str, float]]]] = {
+        name: {variant: [] for variant in (AS_IT_COMES, KEPT, BFLOAT16)} for name in STEPS
+    }
     for name, variants in measured.items():
         for _ in range(given.repeats):
             for variant, found in variants.items():
@@ -65,7 +67,7 @@ def main() -> None:
 
 
 def steps(name: str, variant: str) -> dict[str, float]:
-    """The median time of a step, and per step the system's time and the pages that had to be brought in."""
+    """Measure the median time of a step, and per step the system's time and the pages that had to be brought in."""
     if variant != AS_IT_COMES and not keep_freed_memory():
         raise SystemExit("the C library here is not glibc: there is nothing to compare")
     shape, batch, count = STEPS[name]
@@ -93,7 +95,7 @@ def steps(name: str, variant: str) -> dict[str, float]:
 
 
 def table(medians: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Milliseconds a step, and the peak of memory, as Markdown."""
+    """Write milliseconds a step and the peak of memory as Markdown."""
     variants = list(next(iter(medians.values())))
     lines = [f"| network | {' | '.join(variants)} |", "| --- " + "| ---: " * len(variants) + "|"]
     for name, found in medians.items():

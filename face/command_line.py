@@ -97,11 +97,12 @@ def benchmark(
     single names; docs/benchmarks.md has the list, and how to read what comes out.
     """
     console = open_console()
+    from fmtda.benchmarking.sitting import BenchmarkRequest, plan
     from fmtda.domains.examples import DataError
-    from fmtda.face.benchmark import Request, carry_out, plan, print_plan
+    from fmtda.face.benchmark import carry_out_benchmark, print_plan
 
     folder = data_dir and data_dir.expanduser().absolute()
-    request = Request(
+    request = BenchmarkRequest(
         data=data,
         data_dir=folder,
         methods=methods,
@@ -117,7 +118,7 @@ def benchmark(
         if dry_run:
             print_plan(planned, console)
             return
-        complete = carry_out(planned, console)
+        complete = carry_out_benchmark(planned, console)
     except (SettingsError, DataError) as error:
         refuse(error)
     except KeyboardInterrupt:

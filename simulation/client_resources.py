@@ -1,4 +1,4 @@
-"""The share of a machine that Ray reserves for one simulated client, as options of the command line."""
+"""Writes the share of a machine that Ray reserves for one simulated client as options of the command line."""
 
 
 def client_options(client_cpus: float, client_gpus: float) -> tuple[str, ...]:

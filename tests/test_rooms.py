@@ -18,7 +18,9 @@ ALLOWED = {
     "server": {"strategies", "adaptation", "domains", "generative", "protocol"},
     "inference": {"server", "clients", "strategies", "adaptation", "domains", "protocol"},
     "simulation": {"server", "clients", "protocol"},
-    "benchmarking": {"face", "simulation", "server", "clients", "strategies", "adaptation", "domains", "protocol"},
+    "benchmarking": {
+        *("inference", "simulation", "server", "clients", "strategies", "adaptation", "domains", "protocol"),
+    },
 }
 """The rooms that each room's code may import, beside itself."""
 

@@ -1,4 +1,4 @@
-"""A benchmark: its table, accuracy by method and domain, against bytes, by round, and the ablation."""
+"""Reports a benchmark: its table, accuracy by method and domain, against bytes, by round, and the ablation."""
 
 import json
 import statistics
@@ -11,7 +11,7 @@ from fmtda.benchmarking.tables import (
     COSTS,
     DAGGER,
     METRICS,
-    Results,
+    BenchmarkResults,
     on_the_ablations_seeds,
     reached,
     spread,
@@ -35,11 +35,12 @@ from fmtda.protocol.settings import SettingsError
 FILE = "results.json"
 GROUPS = {"federated": COLOURS[4], "variant": COLOURS[0], "reference": COLOURS[1], "ablation": GREY, "plain": GREY}
 
-Method = Mapping[str, Any]
+ShownMethod = Mapping[str, Any]
+"""A method as results.json describes it."""
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """What a benchmark's folder holds.
+    """Read what a benchmark's folder holds.
 
     Raises
     ------
@@ -58,13 +59,13 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def title(results: Results) -> str:
-    """What was compared."""
+def title(results: BenchmarkResults) -> str:
+    """Tell what was compared."""
     return f"Methods on {results['data']}"
 
 
-def sentence(results: Results) -> str:
-    """How many methods, and which is best."""
+def sentence(results: BenchmarkResults) -> str:
+    """Tell how many methods were compared, and which is best."""
     finished = [method for method in results["methods"] if reached(results, method["name"])]
     fair = [method for method in finished if not method["breaks_privacy"] and method["group"] != "ablation"]
     best = max(fair or finished, key=lambda method: _average(results, method) or 0)
@@ -78,8 +79,8 @@ def sentence(results: Results) -> str:
     )
 
 
-def sections(results: Results) -> list[Section]:
-    """Everything in results.json that can be shown."""
+def sections(results: BenchmarkResults) -> list[Section]:
+    """Show everything in results.json that can be shown."""
     finished = [method for method in results["methods"] if reached(results, method["name"])]
     main = [method for method in finished if method["group"] != "ablation"]
     ablation = [method for method in finished if method["group"] == "ablation"]
@@ -101,7 +102,7 @@ def sections(results: Results) -> list[Section]:
     return made
 
 
-def _table(results: Results, methods: Sequence[Method]) -> Table:
+def _table(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> Table:
     rows = []
     for method in methods:
         runs = reached(results, method["name"])
@@ -119,7 +120,7 @@ def _table(results: Results, methods: Sequence[Method]) -> Table:
     return Table(["method", "seeds", *results["domains"], "average", "up", "down", "client", "server"], rows)
 
 
-def _bars(results: Results, methods: Sequence[Method]) -> Figures:
+def _bars(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> Figures:
     """A figure a domain and one for the average: a bar a method, its whisker the standard deviation."""
     figures = []
     labels = [_label(method) for method in methods]
@@ -157,7 +158,7 @@ def _bars(results: Results, methods: Sequence[Method]) -> Figures:
     return Figures(figures, "half")
 
 
-def _by_bytes(results: Results, methods: Sequence[Method]) -> Figures:
+def _by_bytes(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> Figures:
     traces = []
     for i, method in enumerate(methods):
         up = spread(run["uplink_bytes_per_client_round"] for run in reached(results, method["name"]))
@@ -183,7 +184,7 @@ def _by_bytes(results: Results, methods: Sequence[Method]) -> Figures:
     return Figures([Figure(traces, layout, height=360)], "whole")
 
 
-def _by_round(results: Results, methods: Sequence[Method]) -> Figures:
+def _by_round(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> Figures:
     traces = []
     for i, method in enumerate(methods):
         by_round: dict[int, list[float]] = {}
@@ -211,7 +212,7 @@ def _by_round(results: Results, methods: Sequence[Method]) -> Figures:
     return Figures([Figure(traces, layout, height=380)], "whole")
 
 
-def _provenance(results: Results) -> Section:
+def _provenance(results: BenchmarkResults) -> Section:
     meanings = Table(["method", "what it is"], [[_label(m), m["description"]] for m in results["methods"]])
     cells = [
         [
@@ -241,7 +242,7 @@ def _provenance(results: Results) -> Section:
     return Section("Configuration", text, blocks)
 
 
-def _average(results: Results, method: Method) -> float | None:
+def _average(results: BenchmarkResults, method: ShownMethod) -> float | None:
     known = spread(run["average_accuracy"] for run in reached(results, method["name"]))
     return known and known[0]
 
@@ -256,9 +257,9 @@ def _spread(known: tuple[float, float | None] | None) -> str:
     return f"{known[0]:.1f}" if known[1] is None else f"{known[0]:.1f} ± {known[1]:.1f}"
 
 
-def _label(method: Method) -> str:
+def _label(method: ShownMethod) -> str:
     return method["name"] + (f" {DAGGER}" if method["breaks_privacy"] else "")
 
 
-def _group(method: Method) -> str:
+def _group(method: ShownMethod) -> str:
     return "variant" if method["name"].startswith("dualadapt") else method["group"]

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-from fmtda.server.app import run
 from fmtda.server.startup import effective_settings
+from fmtda.simulation.in_process import run_in_process
 from tests.conftest import BLINK
-from tests.server.conftest import InProcessGrid, Silence
 
 
 def finish(output: Path, **changes) -> Path:
     """A run of few steps in the folder, ended; keyword arguments change keys (``rounds=1``)."""
     given = {key.replace("_", "-"): value for key, value in changes.items()}
-    settings = effective_settings({**BLINK, "rounds": 1, **given, "output": str(output)})
-    run(InProcessGrid.simulated(settings.supernodes), settings, Silence())
-    return output
+    return run_in_process(effective_settings({**BLINK, "rounds": 1, **given, "output": str(output)})).path

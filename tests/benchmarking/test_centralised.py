@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fmtda.benchmarking.centralised import METHODS, Reference, main
+from fmtda.benchmarking.centralised import REFERENCES, Reference, main
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.registry import FAMILIES
 from fmtda.domains.streets import Streets
@@ -64,7 +64,7 @@ def test_a_reference_writes_what_a_federated_run_writes(method, steps, settings)
     assert {domain: heads["global"] for domain, heads in written[-1]["accuracy"].items()} == summary["accuracy"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", REFERENCES)
 def test_equal_seeds_give_equal_metrics_and_another_seed_does_not(method, settings, tmp_path):
     def told(name, **changes):
         own = settings.changed(output=str(tmp_path / name), **changes)
@@ -101,7 +101,7 @@ def test_target_supervised_needs_labels(settings):
         reference.run()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", REFERENCES)
 def test_a_reference_takes_label_maps_with_void_pixels_and_unlabelled_pictures(method, settings, monkeypatch, capsys):
     def half_void(domain, part, spec):
         """A third of the pictures without any label, half of the pixels of the others."""

@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from fmtda.benchmarking.cells import Cell, CellFailed, cells_in, write_whole
+from fmtda.benchmarking.cells import BenchmarkCell, CellFailed, cells_in, write_whole
 from fmtda.benchmarking.methods import METHODS
 from fmtda.protocol.settings import SettingsError
 
@@ -17,9 +17,9 @@ REACHED = {"average_accuracy": 80.0, "accuracy": {"pen": 80.0}, "confusion": {"p
 def cell_with(tmp_path, monkeypatch):
     """A cell of `dualadapt` on the embedded digits whose process runs this Python text; config keys are arguments."""
 
-    def make(program: str = "", method: str = "dualadapt", **config) -> Cell:
+    def make(program: str = "", method: str = "dualadapt", **config) -> BenchmarkCell:
         config = {key.replace("_", "-"): value for key, value in config.items()}
-        cell = Cell(METHODS[method], 0, {"data": "digits", **config}, tmp_path / "cells" / method / "seed-0")
+        cell = BenchmarkCell(METHODS[method], 0, {"data": "digits", **config}, tmp_path / "cells" / method / "seed-0")
         if program:
             monkeypatch.setattr(cell, "command", lambda: [sys.executable, "-c", program, str(cell.run)])
         return cell
@@ -162,7 +162,7 @@ def test_commands_name_the_program_and_what_makes_the_method(cell_with):
     assert reference[1:4] == ["-m", "fmtda.benchmarking.centralised", "mcd"]
     assert "--output" in reference and "data=digits" in reference
     shown = cell_with(method="mcd", base_dir="/some/place").shown_command()
-    assert shown.startswith("python -m benchmarks.centralised mcd -c data=digits -c base-dir=DIR")
+    assert shown.startswith("python -m fmtda.benchmarking.centralised mcd -c data=digits -c base-dir=DIR")
 
 
 def test_cells_of_earlier_sittings_are_found(cell_with, tmp_path):

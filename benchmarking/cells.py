@@ -25,17 +25,19 @@ from typing import Any
 import psutil
 
 from fmtda.adaptation.heads import decisive
-from fmtda.benchmarking.methods import METHODS, OF_AN_EXTRA, OF_DUALADAPT_ALONE, Method
+from fmtda.benchmarking.methods import METHODS, Method
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.settings import adaptation_settings
-from fmtda.protocol.settings import Scalar, Settings, SettingsError
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.protocol.tables import Affects, Scalar, SettingsError, compared
 from fmtda.server.run_directory import read_metrics
+from fmtda.strategies.registry import algorithm
 
-PATHS = ("data-dir", "base-dir")
-"""Run-config keys that name a place on this machine; they are shown as DIR."""
+COMPARED = {Affects.PRETRAINING, Affects.RESULT, Affects.LENGTH}
+"""What a cell's settings are compared by. (What lies in a data folder decides too; that is the user's to know.)"""
 
-NOT_COMPARED = {"output", "resume", "timeout", "join-timeout", "in-flight", "evaluate-every", "trackers", *PATHS}
-"""Keys that don't change a result. (What lies in a data folder does; that is the user's to know.)"""
+PLACES = {entry.key for entry in AdaptationSettings.fields() if entry.meaning.place}
+"""Settings that name a place on this machine; they are shown as DIR."""
 
 NOT_KEPT = {"confusion"}
 """What of a run's summary is too large for the table's file."""
@@ -106,10 +108,10 @@ class BenchmarkCell:
     @property
     def run_config(self) -> dict[str, Scalar]:
         """The run config of this cell; what makes the method wins."""
-        return {**self.config, **self.method.changes, "seed": self.seed}
+        return {**self.method.own(self.config), **self.method.changes, "seed": self.seed}
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> AdaptationSettings:
         """The effective settings.
 
         Raises
@@ -142,30 +144,23 @@ class BenchmarkCell:
     def refuse_other_settings(self) -> None:
         """Refuse to mix with what the folder holds, if that was made with other settings.
 
-        Only keys that are in both are compared: a key that came to fmtda since then has no say. Neither have the keys
-        of an extra that is off, nor DualAdapt's own in another method.
+        Only keys that are in both are compared: a setting that came to fmtda since then has no say. A cell that was
+        made when settings were no tables is left as it is.
 
         Raises
         ------
         SettingsError
             Naming the cell, the key and both values.
         """
-        if self.record is None:
+        stored = self.record["settings"] if self.record else {}
+        if "data.name" not in stored:
             return
-        stored = self.record["settings"]
-        for key, value in self._compared_settings().items():
-            if key in stored and stored[key] != value and self._has_a_say(key):
+        for key, value in compared(self.settings, COMPARED).items():
+            if key in stored and stored[key] != value:
                 raise SettingsError(
                     f"{key}={value}: {self.name} in {self.folder} was made with {key}={stored[key]}; "
                     "use the same settings, or another --output"
                 )
-
-    def _has_a_say(self, key: str) -> bool:
-        """Whether a run-config key can change what this method reaches."""
-        if not self.method.runs_dualadapt:
-            return key not in OF_DUALADAPT_ALONE
-        config = self.settings.run_config()
-        return not any(key.startswith(beginning) and not config[extra] for extra, beginning in OF_AN_EXTRA.items())
 
     def command(self) -> list[str]:
         """Write the command line that runs this cell, or goes on with it."""
@@ -175,7 +170,7 @@ class BenchmarkCell:
 
     def shown_command(self) -> str:
         """Write the command line for people, without a path of this machine."""
-        shown = {key: "DIR" if key in PATHS else value for key, value in self.run_config.items()}
+        shown = {key: "DIR" if key in PLACES else value for key, value in self.run_config.items()}
         program = ["python", "-m"] * self.method.breaks_privacy + self._program()
         return shlex.join([*program, *self._pairs(shown)])
 
@@ -256,12 +251,9 @@ class BenchmarkCell:
         texts = {key: str(value).lower() if isinstance(value, bool) else value for key, value in config.items()}
         return [word for key, value in texts.items() for word in ("-c", f"{key}={value}")]
 
-    def _compared_settings(self) -> dict[str, Scalar]:
-        return {key: value for key, value in self.settings.run_config().items() if key not in NOT_COMPARED}
-
     def _result_of(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in summary.items() if key not in NOT_KEPT}
-        inference = self.settings.inference
+        inference = algorithm(self.settings.strategy).inference(self.settings)
         by_round = [
             {
                 "round": line["round"],
@@ -279,7 +271,7 @@ class BenchmarkCell:
             "method": self.method.name,
             "seed": self.seed,
             "command": self.shown_command(),
-            "settings": self._compared_settings(),
+            "settings": compared(self.settings, COMPARED),
             **self._provenance,
             "resumed": False,
             "process_seconds": None,

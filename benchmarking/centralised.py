@@ -1,14 +1,15 @@
 """Trains the references that break privacy: every client's examples are moved to the server, and trained on there.
 
     python -m fmtda.benchmarking.centralised mcd --output DIR
-    python -m fmtda.benchmarking.centralised dann --output DIR -c data=digit-five -c data-dir=DIR -c base-dir=DIR
+    python -m fmtda.benchmarking.centralised dann --output DIR -c data.name=digit-five -c data.dir=DIR
     python -m fmtda.benchmarking.centralised target-supervised --output DIR -c seed=1
 
 `mcd` (Saito et al. 2018) and `dann` (Ganin et al. 2016) adapt the pre-trained network to the pooled, unlabelled target
-examples: `rounds` x `local-steps` x `clients` steps, as many as the clients of a federated run make together, each on
-`local-batch` source and `local-batch` target examples. `target-supervised` is trained from scratch with the targets'
-labels, `pretrain-steps` steps. Nothing here uses Flower. The keys are those of `fmtda simulate -c`; config.toml,
-metrics.jsonl (a line a tenth of the steps in place of a round) and summary.json have the form of a federated run's.
+examples, with the parameters of their federated forms: `rounds` x `local-steps` x `clients` steps, as many as the
+clients of a federated run make together, each on `local-batch` source and `local-batch` target examples.
+`target-supervised` is trained from scratch with the targets' labels, `pretraining.steps` steps. Nothing here uses
+Flower. The settings are those of `fmtda simulate -c`; config.toml, metrics.jsonl (a line a tenth of the steps in place
+of a round) and summary.json have the form of a federated run's.
 
 Our choice: the collapse guard looks at a training ten times, at `WATCHED` examples of each target.
 """
@@ -26,27 +27,30 @@ from fmtda.adaptation.collapse import collapsed, health
 from fmtda.adaptation.domain_adversarial import DANN, Discriminated, reversal_weight
 from fmtda.adaptation.mcd import MCD, TwoHeads
 from fmtda.adaptation.networks import Network
+from fmtda.adaptation.predictor import Predictor
+from fmtda.adaptation.scores import accuracy_by_domain, confusion_by_domain
 from fmtda.benchmarking.command_line import command_line, refusals
+from fmtda.benchmarking.methods import METHODS, REFERENCES
 from fmtda.benchmarking.pooled_targets import PooledTargets
 from fmtda.benchmarking.settings import adaptation_settings
-from fmtda.clients.evaluation import count
-from fmtda.clients.identity import Client
+from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError
 from fmtda.protocol.records import to_record
 from fmtda.protocol.runtime import choose_device, prepare_to_compute
 from fmtda.protocol.seeds import client_name, generator_for
-from fmtda.protocol.settings import Settings
-from fmtda.server.adaptation import new_network
-from fmtda.server.metrics import METRIC_NAMES, accuracy_by_domain, confusion_by_domain, metric_of, summarise
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.server.adaptation import EXTRAS_OFF, new_network
+from fmtda.server.metrics import METRIC_NAMES, summarise
 from fmtda.server.pretraining import pretrain, pretrained
 from fmtda.server.progress import Lines, Progress
 from fmtda.server.run_directory import RunDirectory, refuse_unusable_output
 from fmtda.server.source import Source
 from fmtda.server.startup import check_simulation, check_source
-from fmtda.strategies.fed_dann import FedDANN
-from fmtda.strategies.fed_mcd import FedMCD
-
-REFERENCES = ("mcd", "dann", "target-supervised")
+from fmtda.server.workloads import metric_of
+from fmtda.strategies.algorithm import count
+from fmtda.strategies.fed_dann import FedDANNServer
+from fmtda.strategies.fed_mcd import FedMCDServer
+from fmtda.strategies.fine_tuned_average import fine_tuned_parameters
 
 LOOKS = 10
 """How often a training is evaluated and, in an adaptation, looked at by the guard."""
@@ -64,14 +68,14 @@ class Reference:
     Parameters
     ----------
     method
-        One of `REFERENCES`.
+        The name of one of `benchmarking.methods.REFERENCES`.
     settings
         Checked, with an absolute `output` that is empty.
     progress
         Who is told what happens.
     """
 
-    def __init__(self, method: str, settings: Settings, progress: Progress) -> None:
+    def __init__(self, method: str, settings: AdaptationSettings, progress: Progress) -> None:
         self.method, self.settings, self.progress = method, settings, progress
         self.directory = RunDirectory.create(settings)
         device = choose_device(settings.device)
@@ -93,7 +97,7 @@ class Reference:
         self._start()
         outcome = self._supervise() if self.method == "target-supervised" else self._adapt()
         seconds = time.perf_counter() - began
-        summary = summarise(self.settings, self.directory.metrics(), seconds)
+        summary = summarise(self.settings, "global", metric_of(self.settings), self.directory.metrics(), seconds)
         summary |= {"strategy": self.method, "breaks_privacy": True, **outcome}
         self.directory.write_summary(summary)
         return summary
@@ -102,13 +106,20 @@ class Reference:
         """Pre-train as a federated run does, and write down where it starts from."""
         settings, progress = self.settings, self.progress
         self._since = time.perf_counter()
-        plain_settings = settings.changed(standardise=False, randomise=False, scenery=False)
+        plain_settings = settings.changed(EXTRAS_OFF)
         plain = None
         if plain_settings != settings:
             plain_network = copy.deepcopy(self.network)
-            pretrained(plain_network, self.source.plain(), settings, settings.plain_steps, "plain reference", progress)
+            pretrained(
+                plain_network,
+                self.source.plain(),
+                settings,
+                settings.pretraining.plain_steps,
+                "plain reference",
+                progress,
+            )
             plain = _global_accuracy(self._evaluate(plain_network, plain_settings)["accuracy"])
-        report = pretrained(self.network, self.source, settings, settings.pretrain_steps, "pre-training", progress)
+        report = pretrained(self.network, self.source, settings, settings.pretraining.steps, "pre-training", progress)
         source_only = _global_accuracy(self._evaluate(self.network, settings)["accuracy"])
         start = {"pretraining": report, "source_only": source_only, "plain_source_only": plain or source_only}
         self._look(0, self.network, start)
@@ -121,19 +132,19 @@ class Reference:
         dict
             `steps` that were made; `collapse`, None or when it was seen and why it counts as one.
         """
-        settings, method = self.settings, self.method
-        total = settings.rounds * settings.local_steps * settings.clients
+        settings, method, own = self.settings, self.method, fine_tuned_parameters(self.settings)
+        total = settings.rounds * own.local_steps * settings.clients
         generator = generator_for(settings.seed, "centralised", method)
         network, step = ADAPTATIONS[method](settings, self.network, self.source)
         held_out = self.source.held_out(generator_for(settings.seed, "centralised", "held out"))
         targets = self.targets.watched(min(WATCHED, self.source.look), settings.seed)
         start, good = health(network, held_out, targets), copy.deepcopy(network.state_dict())
-        batches = shuffled_batches(len(self.targets), settings.local_batch, total, generator)
+        batches = shuffled_batches(len(self.targets), own.local_batch, total, generator)
         looks = _looks(total)
         self.progress.stage(method, total)
         network.train()
         for done, chosen in enumerate(batches, start=1):
-            step(self.source.draw(settings.local_batch, generator), self.targets[chosen], (done - 1) / total)
+            step(self.source.draw(own.local_batch, generator), self.targets[chosen], (done - 1) / total)
             self.progress.advance(1)
             if done not in looks:
                 continue
@@ -151,25 +162,25 @@ class Reference:
         """Train a fresh network on the targets with their labels."""
         settings = self.settings
         network = new_network(settings, self.source.device)
-        looks = _looks(settings.pretrain_steps)
+        looks = _looks(settings.pretraining.steps)
 
         def on_step(done: int, total: int) -> None:
             self.progress.advance(1)
             if done in looks:
                 self._look(looks.index(done) + 1, network, {"step": done})
 
-        self.progress.stage(self.method, settings.pretrain_steps)
+        self.progress.stage(self.method, settings.pretraining.steps)
         pretrain(
             network,
             self.targets.with_known_labels(),
-            steps=settings.pretrain_steps,
-            batch_size=settings.pretrain_batch,
-            learning_rate=settings.pretrain_learning_rate,
-            weight_decay=settings.weight_decay,
+            steps=settings.pretraining.steps,
+            batch_size=settings.pretraining.batch,
+            learning_rate=settings.pretraining.learning_rate,
+            weight_decay=settings.pretraining.weight_decay,
             generator=generator_for(settings.seed, "centralised", self.method),
             on_step=on_step,
         )
-        return {"steps": settings.pretrain_steps, "collapse": None}
+        return {"steps": settings.pretraining.steps, "collapse": None}
 
     def _look(self, tenth: int, network: Network, facts: dict[str, Any]) -> None:
         """Evaluate, and add a line to metrics.jsonl; a tenth stands where a federated run has a round."""
@@ -179,36 +190,36 @@ class Reference:
         self.progress.round_done(tenth, LOOKS, _global_accuracy(line["accuracy"]))
         self._since = time.perf_counter()
 
-    def _evaluate(self, network: Network, settings: Settings) -> dict[str, Any]:
+    def _evaluate(self, network: Network, settings: AdaptationSettings) -> dict[str, Any]:
         """`accuracy` and `confusion` by domain on the test parts, counted as a client counts; the mode is kept."""
-        training = network.training
-        network.eval()
         counts = {}
+        predictor = Predictor({"global": copy.deepcopy(network)})
         for domain, trained, tested in zip(
             self.targets.domains, self.targets.trained, self.targets.tested, strict=True
         ):
             name = client_name(domain, 0)
             client = Client(name, settings, 0, self.directory.path / "clients" / name, trained, tested)
-            counts[name] = count(client, lambda inputs: {"global": network(inputs).softmax(dim=1)}, "global")
-        network.train(training)
+            counts[name] = count(client, predictor)
         return {"accuracy": accuracy_by_domain(counts), "confusion": confusion_by_domain(counts)}
 
 
-def mcd(settings: Settings, network: Network, source: Source) -> tuple[Network, Step]:
+def mcd(settings: AdaptationSettings, network: Network, source: Source) -> tuple[Network, Step]:
     """Prepare MCD, with a second classifier that starts as in `fed-mcd`."""
-    strategy = FedMCD(settings, network, source)
+    strategy = FedMCDServer(settings, network, source)
     strategy.initial(to_record(network.state_dict()))
     two_heads = strategy.network
     assert isinstance(two_heads, TwoHeads)
-    game = MCD(two_heads, settings.local_learning_rate, settings.weight_decay)
+    own = fine_tuned_parameters(settings)
+    game = MCD(two_heads, own.local_learning_rate, own.weight_decay)
     return two_heads, lambda source_batch, target, done: game.step(source_batch, target)
 
 
-def dann(settings: Settings, network: Network, source: Source) -> tuple[Network, Step]:
+def dann(settings: AdaptationSettings, network: Network, source: Source) -> tuple[Network, Step]:
     """Prepare DANN, with the discriminator of `fed-dann`."""
-    discriminated = FedDANN(settings, network, source).network
+    discriminated = FedDANNServer(settings, network, source).network
     assert isinstance(discriminated, Discriminated)
-    game = DANN(discriminated, settings.local_learning_rate, settings.weight_decay)
+    own = fine_tuned_parameters(settings)
+    game = DANN(discriminated, own.local_learning_rate, own.weight_decay)
     return discriminated, lambda source_batch, target, done: game.step(source_batch, target, reversal_weight(done))
 
 
@@ -218,11 +229,12 @@ ADAPTATIONS = {"mcd": mcd, "dann": dann}
 def main(arguments: list[str] | None = None) -> None:
     """Run a reference, as the command line says."""
     parser = command_line(__doc__, "python -m fmtda.benchmarking.centralised")
-    parser.add_argument("method", choices=REFERENCES)
+    parser.add_argument("method", choices=[each.name for each in REFERENCES])
     parser.add_argument("--output", type=Path, required=True, help="folder of the run, new or empty")
     given = parser.parse_args(arguments)
     with refusals():
-        settings = adaptation_settings({**given.config, "output": str(given.output.expanduser().absolute())})
+        output = str(given.output.expanduser().absolute())
+        settings = adaptation_settings({**METHODS[given.method].changes, **given.config, "output": output})
         check_source(settings)
         check_simulation(settings)
         refuse_unusable_output(Path(settings.output))

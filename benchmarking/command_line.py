@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fmtda.domains.examples import DataError
-from fmtda.protocol.settings import SettingsError, key_and_value
+from fmtda.protocol.tables import SettingsError, key_and_value
 
 BAD_INPUT = 2
 """Exit status, as argparse's own."""
@@ -27,11 +27,12 @@ def command_line(description: str, program: str | None = None) -> argparse.Argum
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        *("-c", "--config"),
+        *("-c", "--set"),
+        dest="config",
         action=_RunConfig,
         default={},
         metavar="KEY=VALUE",
-        help="a run-config key, as of fmtda simulate; may be given again",
+        help="any setting, as of fmtda simulate; may be given again",
     )
     return parser
 

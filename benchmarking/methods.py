@@ -1,15 +1,19 @@
-"""Lists the methods that `fmtda benchmark` compares: what each changes in the run config, whether it breaks privacy.
+"""Lists the methods that `fmtda benchmark` compares: every algorithm's rows, and the references that break privacy.
 
-All of them share the network, the data, the randomised source and the numbers of steps that the run config gives.
+An algorithm says its rows itself (`strategies.algorithm.BenchmarkRow`). All methods share the network, the data, the
+randomised source and the numbers of steps that the settings give.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from fmtda.protocol.settings import EXTRAS, Scalar, SettingsError
-
-Group = Literal["federated", "reference", "variant", "ablation"]
+from fmtda.protocol.tables import Scalar, SettingsError
+from fmtda.strategies.algorithm import BenchmarkRow
+from fmtda.strategies.composition import settings_of
+from fmtda.strategies.fed_dann import FedDANN
+from fmtda.strategies.fed_mcd import FedMCD
+from fmtda.strategies.registry import ALGORITHMS, algorithms
+from fmtda.strategies.source_only import SourceOnly
 
 
 @dataclass(frozen=True)
@@ -18,104 +22,69 @@ class Method:
 
     Attributes
     ----------
-    name : str
-        As on the command line; a reference's name is also what `fmtda.benchmarking.centralised` calls it.
-    description : str
-        One line for people.
-    group : str
-        ``federated``; ``reference``, centralised with the targets' pictures moved to the server; ``variant``, another
-        form of the default preset; ``ablation``, an extra alone or left out.
-    changes : mapping
-        Run-config keys that make the method.
-    needs : tuple of str
-        Extras without which it would be the same as another method; data that has no such thing leaves it out.
+    row : BenchmarkRow
+        What it is called and what it changes; a reference's name is also what `benchmarking.centralised` calls it.
+    strategy : str
+        The algorithm whose parameters it takes, which a reference doesn't run.
     """
 
-    name: str
-    description: str
-    group: Group
-    changes: Mapping[str, Scalar] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
+    row: BenchmarkRow
+    strategy: str
 
     @property
-    def runs_dualadapt(self) -> bool:
-        """Whether it is DualAdapt in some form."""
-        return not self.breaks_privacy and "strategy" not in self.changes
+    def name(self) -> str:
+        """The name on the command line."""
+        return self.row.name
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        return self.row.description
+
+    @property
+    def group(self) -> str:
+        """As of `BenchmarkRow`; ``reference`` is centralised, with the targets' examples moved to the server."""
+        return self.row.group
+
+    @property
+    def changes(self) -> dict[str, Scalar]:
+        """The settings that make the method, by dotted key."""
+        return {"strategy": self.strategy, **self.row.changes}
 
     @property
     def breaks_privacy(self) -> bool:
         """Whether the clients' pictures leave them."""
         return self.group == "reference"
 
-
-def _alone(extra: str) -> Method:
-    switches = {"randomise": True, "scenery": True} if extra == "scenery" else {extra: True}
-    with_what = "randomise and scenery" if extra == "scenery" else extra
-    changes: dict[str, Scalar] = {"preset": "paper", **switches}
-    needs = ("scenery",) if extra == "scenery" else ()
-    return Method(f"paper+{extra}", f"preset paper with {with_what} alone", "ablation", changes, needs)
+    def own(self, config: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Leave out the parameters of other algorithms: what all methods are given, each takes what it has."""
+        return {key: v for key, v in config.items() if key.partition(".")[0] not in {*ALGORITHMS} - {self.strategy}}
 
 
-def _left_out(extra: str) -> Method:
-    switches = {"randomise": False, "scenery": False} if extra == "randomise" else {extra: False}
-    without = "randomise and the scenery in it" if extra == "randomise" else extra
-    return Method(f"default-{extra}", f"preset default without {without}", "ablation", switches, (extra,))
+REFERENCES = (
+    Method(BenchmarkRow("mcd", "MCD on pooled targets (Saito et al. 2018)", "reference"), FedMCD.name),
+    Method(BenchmarkRow("dann", "DANN on pooled targets (Ganin et al. 2016)", "reference"), FedDANN.name),
+    Method(BenchmarkRow("target-supervised", "trained with the targets' labels", "reference"), SourceOnly.name),
+)
+"""What `benchmarking.centralised` runs."""
 
+_GROUPS = ("federated", "variant", "reference", "ablation")
 
-_LISTED = [
-    Method("source-only", "F_g as pre-trained; nobody adapts", "federated", {"strategy": "source-only"}),
-    Method("adabn", "BatchNorm statistics of each client's own (Li et al. 2016)", "federated", {"strategy": "adabn"}),
-    Method(
-        "fedavg-self-training",
-        "clients train on confident pseudo-labels, models are averaged",
-        "federated",
-        {"strategy": "fedavg-self-training"},
-    ),
-    Method("fed-mcd", "naive federated MCD: clients without a source term", "federated", {"strategy": "fed-mcd"}),
-    Method(
-        "fed-dann",
-        "clients against a discriminator, source features sent",
-        "federated",
-        {"strategy": "fed-dann"},
-    ),
-    Method("dualadapt-paper", "DualAdapt as published (Yao et al. 2022)", "federated", {"preset": "paper"}),
-    Method("dualadapt", "DualAdapt with the default preset's extras", "federated"),
-    Method("dualadapt-no-scenery", "without knowledge of the targets", "variant", {"scenery": False}, ("scenery",)),
-    Method("dualadapt-personalise", "at the end each client trains its own copy", "variant", {"personalise": True}),
-    Method("mcd", "MCD on pooled targets (Saito et al. 2018)", "reference"),
-    Method("dann", "DANN on pooled targets (Ganin et al. 2016)", "reference"),
-    Method("target-supervised", "trained with the targets' labels", "reference"),
-    *(_alone(extra) for extra in EXTRAS),
-    *(_left_out(extra) for extra in EXTRAS if extra != "scenery"),  # that one is dualadapt-no-scenery
-    Method("default-eq5", "preset default without Eq. 5: F_l starts as F_g", "ablation", {"client-steps": 0}),
-    Method("default-eq6", "preset default without Eq. 6 and fine-tuning", "ablation", {"server-steps": 0}),
-    Method(
-        "default-both",
-        "preset default without either: what each client gains alone",
-        "ablation",
-        {"client-steps": 0, "server-steps": 0},
-    ),
-]
+_OF_ALGORITHMS = [Method(row, each.name) for each in algorithms("adaptation") for row in each.rows]
+
+_LISTED = sorted([*_OF_ALGORITHMS, *REFERENCES], key=lambda method: _GROUPS.index(method.group))
 
 METHODS: dict[str, Method] = {method.name: method for method in _LISTED}
 """In the order of the tables."""
 
-COMPARED_IN_ABLATION = ("dualadapt-paper", "dualadapt", "dualadapt-no-scenery")
+COMPARED_IN_ABLATION = tuple(method.name for method in _LISTED if method.row.against)
 """What the ablation's lines are read against."""
 
-DECIDED_BY_METHODS = ("strategy", "preset", *EXTRAS, "personalise")
-"""Run-config keys that a user of the benchmark can't set: they are what is compared."""
-
-OF_DUALADAPT_ALONE = {
-    *("components", "client-steps", "client-batch", "client-learning-rate", "discrepancy-weight", "cache-features"),
-    *("align-learning-rate", "guard", "local-batch-norm", "batch-norm-share", "batch-norm-prior", "inference"),
-    *("self-train", "self-train-steps", "self-train-batch", "self-train-learning-rate"),
-    *("personalise", "personalise-steps", "personalise-batch"),
+DECIDED_BY_METHODS = {
+    *("strategy", "preset"),
+    *(key for method in _LISTED for key, value in method.row.changes.items() if isinstance(value, bool)),
 }
-"""Run-config keys that change no result of another method."""
-
-OF_AN_EXTRA = {"local-batch-norm": "batch-norm-", "self-train": "self-train-", "personalise": "personalise-"}
-"""How the run-config keys begin that change nothing where this extra is off."""
+"""Settings that a user of the benchmark can't give: they are what is compared."""
 
 SELECTIONS: dict[str, tuple[str, ...]] = {
     "all": tuple(method.name for method in _LISTED if method.group != "ablation"),
@@ -126,7 +95,7 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 """Words that stand for several methods."""
 
 
-def select(words: str, family_defaults: Mapping[str, Scalar]) -> list[Method]:
+def select(words: str, hints: Mapping[str, Scalar]) -> list[Method]:
     """Find the methods that a comma list names, each once, in the order of the tables.
 
     Parameters
@@ -134,8 +103,9 @@ def select(words: str, family_defaults: Mapping[str, Scalar]) -> list[Method]:
     words
         Names of methods and keys of `SELECTIONS`. What a key stands for leaves out methods that don't fit the data;
         a method named by itself is refused then.
-    family_defaults
-        `domains.family.Family.defaults`: an extra that is False there has no meaning for the data, or is off for it.
+    hints
+        What the data say (`domains.family.Family.defaults`): an extra that is False there has no meaning for
+        them, or is off.
 
     Raises
     ------
@@ -145,10 +115,10 @@ def select(words: str, family_defaults: Mapping[str, Scalar]) -> list[Method]:
     chosen: set[str] = set()
     for word in (word.strip() for word in words.split(",") if word.strip()):
         if word in SELECTIONS:
-            chosen |= {name for name in SELECTIONS[word] if not _missing(METHODS[name], family_defaults)}
+            chosen |= {name for name in SELECTIONS[word] if not _missing(METHODS[name], hints)}
         elif word not in METHODS:
             raise SettingsError(f"--methods {word}: no such method; allowed are {', '.join((*SELECTIONS, *METHODS))}")
-        elif missing := _missing(METHODS[word], family_defaults):
+        elif missing := _missing(METHODS[word], hints):
             raise SettingsError(f"--methods {word}: this data is adapted to without {missing}; leave the method out")
         else:
             chosen.add(word)
@@ -157,5 +127,7 @@ def select(words: str, family_defaults: Mapping[str, Scalar]) -> list[Method]:
     return [method for method in METHODS.values() if method.name in chosen]
 
 
-def _missing(method: Method, family_defaults: Mapping[str, Scalar]) -> str:
-    return ", ".join(extra for extra in method.needs if family_defaults.get(extra) is False)
+def _missing(method: Method, hints: Mapping[str, Scalar]) -> str:
+    """The switches that a method needs and that the data turn off."""
+    fields = {entry.key: entry.meaning.by_data for entry in settings_of("adaptation", method.strategy).fields()}
+    return ", ".join(key for key in method.row.needs if hints.get(fields[key]) is False)

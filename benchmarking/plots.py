@@ -30,6 +30,7 @@ from fmtda.benchmarking.tables import (
     spread,
     with_plain,
 )
+from fmtda.strategies.registry import USUAL_STRATEGY
 
 COLOURS = {
     "federated": "#56B4E9",
@@ -170,7 +171,7 @@ def accuracy_by_round(results: BenchmarkResults, methods: Sequence[Mapping[str, 
     for i, method in enumerate(method for method in methods if courses.get(method["name"])):
         rounds, averages = zip(*courses[method["name"]], strict=True)
         style, colour = STYLES[i // len(LINES) % len(STYLES)], LINES[i % len(LINES)]
-        width = 2.2 if _is_dualadapt(method) else 1.3
+        width = 2.2 if is_usual(method) else 1.3
         axes.plot(rounds, averages, style, color=colour, linewidth=width, marker="o", markersize=3)
         ends[method["name"]] = (rounds[-1], averages[-1])
         labels[method["name"]] = (_label(method), colour)
@@ -267,12 +268,13 @@ def _value(run: Mapping[str, Any], panel: str) -> float | None:
     return run["average_accuracy"] if panel == "average" else run["accuracy"].get(panel)
 
 
-def _is_dualadapt(method: Mapping[str, Any]) -> bool:
-    return method["name"].startswith("dualadapt")
+def is_usual(method: Mapping[str, Any]) -> bool:
+    """Tell whether a method is a form of the algorithm that a user gets who names none."""
+    return method["name"].startswith(USUAL_STRATEGY["adaptation"])
 
 
 def _colour_group(method: Mapping[str, Any]) -> str:
-    return "variant" if _is_dualadapt(method) else method["group"]
+    return "variant" if is_usual(method) else method["group"]
 
 
 def _label(method: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from fmtda.domains.examples import Examples
 from fmtda.domains.partition import limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.seeds import generator_for
-from fmtda.protocol.settings import Settings
+from fmtda.protocol.settings import AdaptationSettings
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class PooledTargets:
     inputs: tuple[Inputs, ...]
 
     @classmethod
-    def load(cls, settings: Settings, device: torch.device) -> "PooledTargets":
+    def load(cls, settings: AdaptationSettings, device: torch.device) -> "PooledTargets":
         """Load the run's target domains.
 
         Raises
@@ -42,16 +42,16 @@ class PooledTargets:
         DataError
             If one can't be read.
         """
-        data, spec = family(settings.data), spec_of(settings)
+        data, spec = family(settings.data.name), spec_of(settings)
         trained, tested = [], []
         for domain in settings.target_domains:
             examples = data.load(domain, "train", spec)
-            labels, how = split_labels(examples), (settings.alpha, settings.seed, settings.min_examples)
-            (kept,) = limited_split(labels, settings.target_limit, 1, "iid", *how, domain)
+            labels, how = split_labels(examples), (settings.data.alpha, settings.seed, settings.data.min_examples)
+            (kept,) = limited_split(labels, settings.data.target_limit, 1, "iid", *how, domain)
             trained.append(examples.select(kept))
             tested.append(data.load(domain, "test", spec))
         augmentation = AUGMENTATIONS[data.kind]
-        inputs = tuple(Inputs(each.inputs, augmentation, settings.standardise, device) for each in trained)
+        inputs = tuple(Inputs(each.inputs, augmentation, settings.inputs.standardise, device) for each in trained)
         return cls(settings.target_domains, tuple(trained), tuple(tested), inputs)
 
     def __len__(self) -> int:

@@ -13,11 +13,11 @@ import shlex
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fmtda.benchmarking.cells import PATHS, BenchmarkCell, CellFailed, cells_in, write_whole
+from fmtda.benchmarking.cells import PLACES, BenchmarkCell, CellFailed, cells_in, write_whole
 from fmtda.benchmarking.methods import DECIDED_BY_METHODS, METHODS, Method, select
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.tables import markdown
@@ -28,7 +28,7 @@ from fmtda.server.run_directory import make_folder
 from fmtda.server.startup import check_simulation, check_source
 from fmtda.simulation.client_resources import client_options
 
-OPTIONS_OF_THEIR_OWN = ("data", "data-dir", "seed", "output", "resume")
+OPTIONS_OF_THEIR_OWN = ("data.name", "data.dir", "seed", "output", "resume")
 """Run-config keys that the benchmark's own options decide."""
 
 NOT_FOR_GIT = """# Figures and pictures are worth keeping; what made them is large.
@@ -73,7 +73,8 @@ class BenchmarkRequest:
         words += ["--data-dir", places or str(self.data_dir)] if self.data_dir else []
         words += ["--methods", self.methods, "--seeds", str(self.seeds), "--output", places or str(self.output)]
         for key, value in self.config.items():
-            words += ["-c", f"{key}={places if places and key in PATHS else value}"]
+            shown = str(value).lower() if isinstance(value, bool) else value
+            words += ["-c", f"{key}={places if places and key in PLACES else shown}"]
         return shlex.join([*words, *self.simulate_options()])
 
     def simulate_options(self) -> tuple[str, ...]:
@@ -82,8 +83,9 @@ class BenchmarkRequest:
 
     def run_config(self) -> dict[str, Scalar]:
         """Make the run config that all cells share."""
-        data_dir = {"data-dir": str(self.data_dir)} if self.data_dir else {}
-        return {"base-dir": str(self.output / "bases"), **self.config, "data": self.data, **data_dir}
+        folder = {"data.dir": str(self.data_dir)} if self.data_dir else {}
+        bases = {"pretraining.base-dir": str(self.output / "bases")}
+        return {**bases, **self.config, "data.name": self.data, **folder}
 
 
 @dataclass(frozen=True)
@@ -124,18 +126,20 @@ def plan(request: BenchmarkRequest) -> BenchmarkPlan:
     """
     for key in request.config:
         if key in DECIDED_BY_METHODS:
-            raise SettingsError(f"-c {key}: the methods decide this key; choose them with --methods")
+            raise SettingsError(f"{key}: the methods decide this key; choose them with --methods")
         if key in OPTIONS_OF_THEIR_OWN:
-            raise SettingsError(f"-c {key}: fmtda benchmark decides this key; see its options with --help")
+            raise SettingsError(f"{key}: fmtda benchmark decides this key; see its options with --help")
     _refuse_unusable(request.output)
     shared, options = request.run_config(), request.simulate_options()
-    methods = select(request.methods, family(request.data).defaults(request.data_dir, shared))
+    of_data = {key.removeprefix("data."): value for key, value in shared.items() if key.startswith("data.")}
+    methods = select(request.methods, family(request.data).defaults(request.data_dir, of_data))
     places = request.output / "cells"
     asked = [
         BenchmarkCell(method, seed, shared, places / method.name / f"seed-{seed}", options)
         for seed in range(request.seeds)
         for method in methods
     ]
+    _refuse_unknown(request.config, asked)
     folders = {cell.folder for cell in asked}
     earlier = [cell for cell in cells_in(request.output, shared, options) if cell.folder not in folders]
     for cell in (*asked, *earlier):
@@ -222,8 +226,20 @@ def _ending_of(cell: BenchmarkCell, progress: CellProgress) -> str:
 
 
 def _described(method: Method) -> dict[str, Any]:
-    described = asdict(method)
-    return {key: described[key] for key in ("name", "description", "group")} | {"breaks_privacy": method.breaks_privacy}
+    return {
+        "name": method.name,
+        "description": method.description,
+        "group": method.group,
+        "strategy": method.strategy,
+        "breaks_privacy": method.breaks_privacy,
+    }
+
+
+def _refuse_unknown(config: Mapping[str, Scalar], asked: Sequence[BenchmarkCell]) -> None:
+    """Refuse a parameter of an algorithm that no method runs."""
+    for key in config:
+        if not any(key in cell.run_config for cell in asked):
+            raise SettingsError(f"{key}={config[key]}: none of the methods has such a setting; leave it out")
 
 
 def _refuse_unusable(output: Path) -> None:

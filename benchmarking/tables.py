@@ -10,6 +10,7 @@ from typing import Any
 
 from fmtda.benchmarking.methods import COMPARED_IN_ABLATION
 from fmtda.server.metrics import METRIC_NAMES
+from fmtda.strategies.source_only import SourceOnly
 
 METRICS = {metric: f"{name} in percent" for metric, name in METRIC_NAMES.items()}
 
@@ -25,7 +26,7 @@ DAGGER = "†"
 PLAIN: Mapping[str, Any] = {"name": "plain source-only", "group": "plain", "breaks_privacy": False}
 """A row that is no method: the same network without any extra, which runs of the default preset measure at first."""
 
-PLAIN_IS_MEASURED_BY = "source-only"
+PLAIN_IS_MEASURED_BY = SourceOnly.name
 
 BenchmarkResults = Mapping[str, Any]
 """A benchmark, as results.json holds it."""

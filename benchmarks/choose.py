@@ -47,8 +47,8 @@ from fmtda.benchmarking.pooled_targets import PooledTargets
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.clients.adaptation import localise
-from fmtda.clients.identity import Client
 from fmtda.clients.network import inputs_of, largest_weight, use_own_statistics
+from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
 from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.runtime import choose_device, prepare_to_compute

@@ -21,8 +21,8 @@ from typing import Any
 from benchmarks.generative_runs import run_to_the_end, settings_words, shown, training_seconds
 from fmtda.benchmarking.command_line import command_line
 from fmtda.benchmarking.provenance import provenance
-from fmtda.protocol.workloads import read_settings
 from fmtda.server.run_directory import stored_run_config
+from fmtda.strategies.composition import read_settings
 
 REFERENCE = "local"
 ARMS: dict[str, tuple[str, ...]] = {

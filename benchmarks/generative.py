@@ -27,8 +27,8 @@ from fmtda.benchmarking.command_line import command_line
 from fmtda.benchmarking.provenance import provenance
 from fmtda.face.generate import MODELS
 from fmtda.protocol.generative_settings import ImageModelSettings
-from fmtda.protocol.workloads import read_settings
 from fmtda.server.run_directory import stored_run_config
+from fmtda.strategies.composition import read_settings
 
 DOMAINS = ("--targets", "blend,fonts,street,pen", "-c", "colour=rgb")
 

@@ -18,11 +18,11 @@ from fmtda.generative.registry import MODELS
 from fmtda.generative.sampling import draw
 from fmtda.protocol.generative_settings import GenerativeSettings, ImageModelSettings
 from fmtda.protocol.seeds import generator_for
-from fmtda.protocol.workloads import read_settings
 from fmtda.server import checkpoints
 from fmtda.server.generative import Results
 from fmtda.server.pooled_data import held_out_by_client, pooled_examples
 from fmtda.server.run_directory import RunDirectory, stored_run_config
+from fmtda.strategies.composition import read_settings
 
 BOUND_BATCH = 100
 """Pictures that the bound is computed of at once."""

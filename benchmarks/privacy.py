@@ -32,7 +32,7 @@ from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.plots import LINES, REFERENCE_LINE, SMALL, save
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.settings import adaptation_settings
-from fmtda.clients.identity import Client
+from fmtda.domains.client import Client
 from fmtda.domains.partition import limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.seeds import domain_of, generator_for

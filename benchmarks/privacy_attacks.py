@@ -35,9 +35,9 @@ from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.networks import Network
 from fmtda.adaptation.private_classifier import per_example_gradients
 from fmtda.clients import adaptation, privacy
-from fmtda.clients.identity import Client
 from fmtda.clients.mixture import fitted_and_held_out
 from fmtda.clients.network import feature_rows, inputs_of, loaded_network, use_own_statistics
+from fmtda.domains.client import Client
 from fmtda.protocol.records import from_record, sender
 from fmtda.protocol.seeds import client_name, domain_of
 from fmtda.protocol.settings import Settings

@@ -18,7 +18,7 @@ from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.records import read_config
 from fmtda.protocol.seeds import client_name, domain_of
 from fmtda.protocol.settings import RunSettings
-from fmtda.strategies.registry import read_settings
+from fmtda.strategies.composition import read_settings
 
 
 def identify(message: Message, context: Context) -> Client:

@@ -60,7 +60,7 @@ class Client:
     elsewhere: Path | None = None
 
     def generator(self, purpose: str) -> torch.Generator:
-        """Return the client's own random numbers for this round and purpose; whoever knows the run's seed knows them."""
+        """Return the client's random numbers for this round and purpose; whoever knows the run's seed knows them."""
         return generator_for(self.settings.seed, self.name, self.round, purpose)
 
     def keep(self, file: str, **groups: Mapping[str, torch.Tensor]) -> None:

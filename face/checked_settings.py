@@ -4,10 +4,12 @@ from pathlib import Path
 
 from fmtda.face.refusals import refuse
 from fmtda.protocol.settings import RunSettings, Scalar, SettingsError
-from fmtda.protocol.workloads import settings_class
+
+COMMANDS = {"adaptation": "simulate", "generative": "generate"}
+"""The subcommand that runs, and continues, the workloads of a kind."""
 
 
-def checked_settings(given: dict[str, Scalar], resume: Path | None, command: str) -> RunSettings:
+def checked_settings(given: dict[str, Scalar], resume: Path | None, kind: str) -> RunSettings:
     """Refuse everything that can be refused before Flower starts, within seconds.
 
     Parameters
@@ -16,8 +18,8 @@ def checked_settings(given: dict[str, Scalar], resume: Path | None, command: str
         Run-config keys that the user set.
     resume
         The run directory to continue, or None for a new run.
-    command
-        The subcommand that asks: a workload has one alone.
+    kind
+        Of workloads that the subcommand which asks runs.
 
     Returns
     -------
@@ -39,12 +41,11 @@ def checked_settings(given: dict[str, Scalar], resume: Path | None, command: str
                     f"workload={given['workload']}: the run in {path} has workload={stored['workload']}; leave it out"
                 )
             given = {**stored, **given, "output": str(path), "resume": True}
-        asked = settings_class(given)
-        if asked.command != command:
-            refuse(f"workload={given.get('workload')}: this is run, and continued, with fmtda {asked.command}")
         settings = startup.effective_settings(given)
+        if settings.kind != kind:
+            refuse(f"workload={settings.workload}: this is run, and continued, with fmtda {COMMANDS[settings.kind]}")
         output = Path(settings.output).expanduser().absolute() if settings.output else new_output(settings)
-        settings = settings.changed(output=str(output))
+        settings = settings.changed({"output": str(output)})
         if resume is None:
             run_directory.refuse_unusable_output(output)
         else:

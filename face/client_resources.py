@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fmtda.face.checked_settings import COMMANDS
 from fmtda.face.refusals import refuse
 from fmtda.protocol.settings import RunSettings
 from fmtda.simulation.client_resources import client_options
@@ -43,4 +44,5 @@ def check_resources(settings: RunSettings, client_cpus: float, client_gpus: floa
 
 def resume_line(settings: RunSettings, client_cpus: float, client_gpus: float) -> str:
     """Write the command line that continues a run with the same share of the machine for each client."""
-    return shlex.join([*shlex.split(settings.resume_command), *client_options(client_cpus, client_gpus)])
+    command = ["fmtda", COMMANDS[settings.kind], "--resume", settings.output]
+    return shlex.join([*command, *client_options(client_cpus, client_gpus)])

@@ -3,35 +3,33 @@
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from fmtda.domains.registry import FAMILIES
-from fmtda.protocol.generative_settings import GenerativeSettings, ImageModelSettings, MoleculeModelSettings
-from fmtda.protocol.settings import PRESETS, RunSettings, Scalar, Settings
-from fmtda.protocol.workloads import WORKLOADS
+from fmtda.domains.family import HINTS
+from fmtda.domains.registry import FAMILIES, family
+from fmtda.generative.registry import MODELS
+from fmtda.protocol.settings import PRESETS, AdaptationSettings, GenerativeSettings, RunSettings
+from fmtda.protocol.tables import Entry, Scalar, Table
+from fmtda.strategies.composition import settings_of
+from fmtda.strategies.registry import USUAL_STRATEGY, algorithms
 
 HEAD = """# Configuration
 
-Every key works in `fmtda simulate -c KEY=VALUE` and `fmtda generate -c KEY=VALUE`, and in `flwr run --run-config
-'KEY=VALUE'`; the common ones are also options of the commands. `flwr run` alone takes its defaults from
-`[tool.flwr.app.config]` of pyproject.toml. To resume with `fmtda`, give `--resume RUN_DIR`. A wrong key, type or range
-is refused before anything starts. Values the paper's notes don't give are our choice.
+A run is decided by settings, and these stand in tables. A setting has a dotted key, `dualadapt.components`. All these
+are the same:
 
-Many settings fit into a TOML file: `fmtda simulate --config run.toml`; `generate`, `join` and `benchmark` read one too.
-It holds text, whole numbers, numbers, true and false; the keys of a table are joined to its name by a dot. What `-c`
-says wins over the file, and the other options win over both. A key given twice with `-c` is refused.
+- `fmtda simulate -c dualadapt.components=5`
+- `fmtda simulate --config run.toml`, where the file has a line `components = 5` below `[dualadapt]`
+- `flwr run . --run-config 'dualadapt.components=5'`, whose defaults are `[tool.flwr.app.config]` of pyproject.toml
 
-```toml
-rounds = 5
-targets = "svhn,usps"
-partition = "dirichlet"
-alpha = 0.3
-```
+The common settings are also options of the commands. `-c` wins over a file, and an option over both. To resume, give
+`--resume RUN_DIR`. A wrong key, type or range is refused before anything starts, and the nearest right key is named.
 
-`workload` says what the clients train: `adaptation` (the default, `fmtda simulate`), or a generative model
-(`fmtda generate`). One flat set of keys serves them all. A key that the run's workload doesn't have is left alone while
-it holds its default, and refused by name otherwise.
+`workload` says what the clients train: `adaptation` (`fmtda simulate`), or a generative model (`fmtda generate`). A run
+has the tables of its workload, and one with the parameters of its algorithm (`strategy`). A key of another algorithm
+or model is left alone while it holds its default, and refused by name otherwise.
 
-`auto` means: as the workload or its preset says, or as the family of domains says (the tables at the end). The number
-of simulated clients' CPUs and GPUs is no run config: `fmtda simulate --client-cpus 1 --client-gpus 0.5`, or
+`auto` means: as the data say, else as the preset or the workload says; see the tables at the end. Values that the
+paper's notes don't give are our choice. How many CPUs and GPUs a simulated client gets is no setting:
+`fmtda simulate --client-cpus 1 --client-gpus 0.5`, or
 `flwr run --federation-config 'num-supernodes=4 client-resources-num-cpus=1'`.
 
 This page is written by `python -m fmtda.face.configuration_page`.
@@ -42,72 +40,81 @@ TABLE_HEAD = """
 |---|---|---|---|
 """
 
-WORKLOAD_ROW = (
-    f"| `workload` | adaptation | {', '.join(f'`{name}`' for name in WORKLOADS)} | what the clients train |\n"
-)
-
-SECTIONS: dict[str, type[RunSettings]] = {
-    "Every workload": RunSettings,  # type: ignore[type-abstract]  # nothing here makes an instance
-    "`adaptation`": Settings,
-    "Every generative model": GenerativeSettings,
-    "Models of pictures: `ddpm` and `ncsn`": ImageModelSettings,
-    "Models of molecules: `graph-nvp` and `mpgvae`": MoleculeModelSettings,
-    **{f"`{name}`": settings for name, settings in WORKLOADS.items() if issubclass(settings, GenerativeSettings)},
+PARTS: dict[str, type[Table]] = {
+    "Every run": RunSettings,
+    "Domain adaptation": AdaptationSettings,
+    "Generative models": GenerativeSettings,
 }
+"""What a run of each kind of workload has, whatever its algorithm and model."""
 
 FAMILIES_HEAD = """
 ## What `auto` means by data
 
-For `adaptation`. `source`, `targets`, `classes` and `input-shape` are the data's own too, partly found in its files:
-`fmtda data list`. A generative model's clients share the data's source domain where `targets` names no other.
+A family of domains says in general terms what fits its data.
 
+"""
+
+TAKERS_HEAD = """
+Which settings take these hints as their `auto`:
+
+| hint | what it says | settings |
+|---|---|---|
 """
 
 
 def page() -> str:
     """Write the whole page as Markdown."""
-    sections = "".join(f"\n## {title}\n{TABLE_HEAD}{_rows(settings)}" for title, settings in SECTIONS.items())
-    sections = sections.replace(TABLE_HEAD, TABLE_HEAD + WORKLOAD_ROW, 1)
-    presets = "\n## What `auto` means by preset\n\nFor `adaptation`.\n\n" + _table(
-        list(PRESETS["default"]),
-        {name: {key: str(value).lower() for key, value in values.items()} for name, values in PRESETS.items()},
+    told: set[str] = set()
+    sections = ""
+    for title, table in PARTS.items():
+        fresh = [entry for entry in table.fields() if entry.key not in told]
+        told |= {entry.key for entry in fresh}
+        sections += _section(title, fresh)
+    for each in algorithms():
+        sections += _section(f"`{each.name}`: {each.title}", list(each.parameters.fields(f"{each.name}.")))
+    for name in MODELS:
+        sections += _section(f"`{name}`", list(MODELS[name].settings.fields(f"{name}.")))
+    settings_types = [settings_of("adaptation", each.name) for each in algorithms("adaptation")]
+    by_preset = {entry.key: entry.meaning.by_preset for each in settings_types for entry in each.fields()}
+    switched = {key: values for key, values in by_preset.items() if values is not None}
+    presets = "\n## What `auto` means by preset\n\nFor domain adaptation.\n\n" + _table(
+        list(switched),
+        {preset: {key: _shown(values[preset]) for key, values in switched.items()} for preset in PRESETS},
     )
-    models = {name: each.auto for name, each in WORKLOADS.items() if issubclass(each, GenerativeSettings)}
+    usual = {name: MODELS[name].settings.usual for name in MODELS}
     by_model = "\n## What `auto` means by model\n\n" + _table(
-        list(dict.fromkeys(key for auto in models.values() for key in auto)),
-        {name: {key: str(value) for key, value in auto.items()} for name, auto in models.items()},
+        list(dict.fromkeys(key for values in usual.values() for key in values)),
+        {name: {key: str(value) for key, value in values.items()} for name, values in usual.items()},
     )
-    keys = list(dict.fromkeys(key for family in FAMILIES.values() for key in family.training))
-    families = FAMILIES_HEAD + _table(
-        keys,
-        {
-            name: {key: _shown(family.training.get(key)) for key in keys}
-            for name, family in FAMILIES.items()
-            if family.training
-        },
+    families = {name: family(name).training for name in FAMILIES if family(name).training}
+    hints = list(dict.fromkeys(hint for training in families.values() for hint in training))
+    by_data = FAMILIES_HEAD + _table(
+        hints, {name: {hint: _shown(values.get(hint)) for hint in hints} for name, values in families.items()}
     )
-    return HEAD + sections + presets + by_model + families
+    takers: dict[str, list[str]] = {}
+    for settings_type in (*settings_types, *(settings_of(name, USUAL_STRATEGY["generative"]) for name in MODELS)):
+        for entry in settings_type.fields():
+            if entry.meaning.by_data in HINTS and entry.key not in takers.setdefault(entry.meaning.by_data, []):
+                takers[entry.meaning.by_data].append(entry.key)
+    by_data += TAKERS_HEAD + "".join(
+        f"| `{hint}` | {HINTS[hint]} | {', '.join(f'`{key}`' for key in takers.get(hint, []))} |\n" for hint in HINTS
+    )
+    return HEAD + sections + presets + by_model + by_data
 
 
-def _rows(settings: type[RunSettings]) -> str:
-    """Write a row for each key that a class of settings adds or says anew; `workload` has its row already."""
-    own = [settings.model_fields[name] for name in settings.__annotations__ if name in settings.model_fields]
-    return "".join(_row(field) for field in own if field.alias != "workload" and not _told_below(settings, field))
-
-
-def _told_below(settings: type[RunSettings], field: FieldInfo) -> bool:
-    """Tell whether every workload says itself what the key means."""
-    below = [each for each in SECTIONS.values() if settings in each.__bases__]
-    return bool(below) and all(str(field.alias).replace("-", "_") in each.__annotations__ for each in below)
+def _section(title: str, entries: list[Entry]) -> str:
+    """Write a table of settings; nothing where there are none."""
+    return f"\n## {title}\n{TABLE_HEAD}{''.join(map(_row, entries))}" if entries else ""
 
 
 def _shown(value: Scalar | None) -> str:
     return "as the preset" if value is None else str(value).lower()
 
 
-def _row(field: FieldInfo) -> str:
+def _row(entry: Entry) -> str:
+    field = entry.field
     default = "auto" if field.is_required() else str(field.default).lower() if field.default != "" else "(empty)"
-    return f"| `{field.alias}` | {default} | {_allowed(field)} | {field.description} |\n"
+    return f"| `{entry.key}` | {default} | {_allowed(field)} | {field.description} |\n"
 
 
 def _allowed(field: FieldInfo) -> str:
@@ -124,7 +131,7 @@ def _allowed(field: FieldInfo) -> str:
     return " ".join([names[field.annotation], *[", ".join(bounds)]]).strip()
 
 
-def _table(keys: list[str] | tuple[str, ...], columns: dict[str, dict[str, str]]) -> str:
+def _table(keys: list[str], columns: dict[str, dict[str, str]]) -> str:
     head = f"| key | {' | '.join(f'`{name}`' for name in columns)} |\n|---|{'---|' * len(columns)}\n"
     return head + "".join(f"| `{key}` | {' | '.join(c.get(key, '-') for c in columns.values())} |\n" for key in keys)
 

@@ -33,12 +33,13 @@ def list_domains(
 
     from fmtda.domains.examples import DataError
     from fmtda.domains.registry import FAMILIES
+    from fmtda.domains.registry import family as family_named
 
     folder = data_dir and data_dir.expanduser().absolute()
     if folder and not folder.is_dir():
         refuse(f"--data-dir {data_dir}: there is no such folder")
     table = Table("family", "kind", "domains", "source", "targets", "where from", show_lines=True)
-    for family in FAMILIES.values():
+    for family in map(family_named, FAMILIES):
         found: list[str] = []
         defaults: dict[str, Scalar] = {"source": "", "targets": ""}
         try:

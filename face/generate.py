@@ -14,16 +14,16 @@ from fmtda.face.console import open_console
 from fmtda.face.refusals import INTERRUPTED, refuse, stop
 from fmtda.face.report.command import end_with_report
 from fmtda.face.setting_options import ConfigFile, SettingPairs, settings_given
-from fmtda.protocol.generative_settings import LOCAL, GenerativeSettings
+from fmtda.generative.registry import MODELS
 from fmtda.protocol.settings import SettingsError
-from fmtda.protocol.workloads import WORKLOADS
+from fmtda.strategies.registry import GENERATING, POOLED, algorithm
 
-MODELS = [name for name, settings in WORKLOADS.items() if settings.command == "generate"]
+NAMES = ", ".join(MODELS)
 
 
 def generate(
     model: Annotated[
-        str | None, typer.Argument(help=f"{', '.join(MODELS)}; may be left out with --resume", show_default=False)
+        str | None, typer.Argument(help=f"{NAMES}; may be left out with --resume", show_default=False)
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="family of domains, see `fmtda data list`; default: digits, embedded")
@@ -32,7 +32,7 @@ def generate(
     targets: Annotated[
         str | None, typer.Option(help="the clients' domains; default: one, shared by them (digits: handwritten)")
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="fedavg (default), fedprox, fedavgm or fedadam")] = None,
+    strategy: Annotated[str | None, typer.Option(help=f"federated algorithm: {', '.join(GENERATING)}")] = None,
     local: Annotated[
         bool, typer.Option("--local", help="no federation: one process, the clients' data pooled, as many steps")
     ] = False,
@@ -54,11 +54,11 @@ def generate(
 
     - `fmtda generate ddpm`  (embedded digits, grey, 16x16, four clients)
 
-    - `fmtda generate ncsn --clients 4 -c partition=dirichlet -c alpha=0.3`  (each sees few of the classes)
+    - `fmtda generate ncsn --clients 4 -c data.partition=dirichlet -c data.alpha=0.3`  (each sees few of the classes)
 
-    - `fmtda generate ddpm --targets blend,fonts,street,pen -c colour=rgb`  (one domain a client)
+    - `fmtda generate ddpm --targets blend,fonts,street,pen -c ddpm.colour=rgb`  (one domain a client)
 
-    - `fmtda generate graph-nvp --data qm9 --data-dir DIR --clients 4 -c partition=scaffold -c target-limit=0`
+    - `fmtda generate graph-nvp --data qm9 --data-dir DIR --clients 4 -c data.partition=scaffold -c data.target-limit=0`
 
     - `fmtda generate ddpm --local`  (the reference: the same number of gradient steps on pooled data)
 
@@ -70,25 +70,25 @@ def generate(
     """
     console = open_console()
     if model is None and resume is None:
-        refuse(f"no model named; allowed are {', '.join(MODELS)}, as in fmtda generate {MODELS[0]}")
+        refuse(f"no model named; allowed are {NAMES}, as in fmtda generate {MODELS.names()[0]}")
     if model is not None and model not in MODELS:
-        refuse(f"{model}: no such model; allowed are {', '.join(MODELS)}")
+        refuse(f"{model}: no such model; allowed are {NAMES}")
     if local and strategy is not None:
         refuse(f"--local and --strategy {strategy}: --local is no federation; give one of the two")
     named = {
         "workload": model,
-        "data": data,
-        "data-dir": str(data_dir.expanduser().absolute()) if data_dir else None,
-        "targets": targets,
-        "strategy": LOCAL if local else strategy,
+        "data.name": data,
+        "data.dir": str(data_dir.expanduser().absolute()) if data_dir else None,
+        "data.targets": targets,
+        "strategy": POOLED if local else strategy,
         "clients": clients,
         "rounds": rounds,
         "seed": seed,
         "output": str(output) if output else None,
     }
-    settings = checked_settings(settings_given(config, pairs, named), resume, "generate")
-    assert isinstance(settings, GenerativeSettings)  # as all workloads of this command
-    if settings.strategy != LOCAL:
+    settings = checked_settings(settings_given(config, pairs, named), resume, "generative")
+    federated = algorithm(settings.strategy).federated
+    if federated:
         check_resources(settings, client_cpus, client_gpus)
 
     from fmtda.domains.examples import DataError
@@ -99,7 +99,7 @@ def generate(
     from fmtda.server.metrics import LOSS
     from fmtda.server.pooled import run_pooled
     from fmtda.server.progress import Lines
-    from fmtda.server.rounds import RunStopped
+    from fmtda.server.workload import RunStopped
     from fmtda.server.writing import WriteError
     from fmtda.simulation.flower_engine import simulate
 
@@ -107,13 +107,13 @@ def generate(
     progress = Bars(console, settings.rounds, LOSS) if console.is_terminal else Lines(LOSS)
     try:
         with closing(progress):
-            if left_out := family(settings.data).account(spec_of(settings)):
+            if left_out := family(settings.data.name).account(spec_of(settings)):
                 progress.note(left_out)
-            if settings.strategy == LOCAL:
+            if federated:
+                simulate(settings, progress, client_cpus, client_gpus, go_on)
+            else:
                 with interruptible():
                     run_pooled(settings, progress)
-            else:
-                simulate(settings, progress, client_cpus, client_gpus, go_on)
     except (SettingsError, DataError) as error:
         refuse(error)
     except (WriteError, RunStopped) as error:

@@ -35,7 +35,7 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
     domain = model.domain or "all domains"
     return "\n".join(
         [
-            f"# {file.name}: {settings.data}, {domain}",
+            f"# {file.name}: {settings.data.name}, {domain}",
             "",
             f"A {'map of classes' if model.segmentation else 'class'} for every picture of the domain *{domain}*."
             if len(model.input_shape) == 3
@@ -44,11 +44,12 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
             "",
             "## Trained on",
             "",
-            f"- Labelled source on the server: `{settings.source}` of `{settings.data}`.",
+            f"- Labelled source on the server: `{settings.data.source}` of `{settings.data.name}`.",
             f"- Unlabelled targets on the clients: {', '.join(f'`{name}`' for name in settings.target_domains)}; "
             f"{settings.clients} clients, rounds={settings.rounds} of `{settings.strategy}`, "
             f"preset `{settings.preset}`, seed {settings.seed}.",
-            f"- Network `{settings.network}`, {_parameters(model):,} weights with all heads. No target label was used.",
+            f"- Network `{settings.network.name}`, {_parameters(model):,} weights with all heads. No target label was "
+            "used.",
             "",
             "## How good it is",
             "",

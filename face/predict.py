@@ -101,9 +101,9 @@ def _model(
 ) -> tuple["AdaptedModel", str]:
     """Load the model, and say how it was chosen where it was."""
     from fmtda.inference.adapted_model import AdaptedModel
-    from fmtda.inference.client_parts import adaptation_settings
     from fmtda.inference.domain_choice import choose, spread
     from fmtda.inference.pictures import decoder, read_all
+    from fmtda.inference.run_clients import adaptation_settings
 
     path = run.expanduser().absolute()
     if path.is_file() or local is not None:

@@ -9,9 +9,8 @@ import typer
 
 from fmtda.face.console import open_console
 from fmtda.face.refusals import INTERRUPTED, refuse, writable
-from fmtda.protocol.generative_settings import GenerativeSettings
-from fmtda.protocol.settings import SettingsError
-from fmtda.protocol.workloads import read_settings
+from fmtda.protocol.settings import GenerativeSettings, SettingsError
+from fmtda.strategies.composition import read_settings
 
 
 def sample(
@@ -48,9 +47,10 @@ def sample(
 
     try:
         settings = read_settings(stored_run_config(path))
-        if not isinstance(settings, GenerativeSettings):
+        if settings.kind != GenerativeSettings.kind:
             refuse(f"{run}: workload={settings.workload} draws nothing; name a run of fmtda generate")
-        settings = settings.sampled_by(sampler, steps)
+        changes = settings.model.sampled_by(sampler, steps)
+        settings = settings.changed({f"{settings.workload}.{key}": value for key, value in changes.items()})
         directory = RunDirectory(path)
         checkpoint = checkpoints.latest(directory.checkpoints)
         if checkpoint is None:

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from fmtda.face.refusals import refuse
-from fmtda.protocol.settings import Scalar, SettingsError, key_and_value
+from fmtda.protocol.tables import Scalar, SettingsError, key_and_value
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings; all other options win over it")

@@ -15,6 +15,7 @@ from fmtda.face.refusals import refuse, stop
 from fmtda.face.report.command import end_with_report
 from fmtda.face.setting_options import ConfigFile, SettingPairs, settings_given
 from fmtda.protocol.settings import RunSettings, SettingsError
+from fmtda.strategies.registry import ADAPTING
 
 
 def simulate(
@@ -26,7 +27,7 @@ def simulate(
     targets: Annotated[str | None, typer.Option(help="the clients' domains, e.g. mnist-m,svhn,usps")] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(help="dualadapt, or a peer: source-only, adabn, fedavg-self-training, fed-mcd, fed-dann"),
+        typer.Option(help=f"federated algorithm: {', '.join(ADAPTING)}, or package.module:Class"),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="default, or paper: the published algorithm alone")] = None,
     clients: Annotated[
@@ -51,7 +52,7 @@ def simulate(
 
     - `fmtda simulate --data digit-five --data-dir ~/data --source mnist --targets mnist-m,svhn,usps --rounds 5`
 
-    - `fmtda simulate --clients 40 -c partition=dirichlet -c alpha=0.3`
+    - `fmtda simulate --clients 40 -c data.partition=dirichlet -c data.alpha=0.3`
 
     - `fmtda simulate --config run.toml -c rounds=5`  (settings from a file, one of them changed)
 
@@ -61,10 +62,10 @@ def simulate(
     """
     console = open_console()
     named = {
-        "data": data,
-        "data-dir": str(data_dir.expanduser().absolute()) if data_dir else None,
-        "source": source,
-        "targets": targets,
+        "data.name": data,
+        "data.dir": str(data_dir.expanduser().absolute()) if data_dir else None,
+        "data.source": source,
+        "data.targets": targets,
         "strategy": strategy,
         "preset": preset,
         "clients": clients,
@@ -72,7 +73,7 @@ def simulate(
         "seed": seed,
         "output": str(output) if output else None,
     }
-    settings = checked_settings(settings_given(config, pairs, named), resume, "simulate")
+    settings = checked_settings(settings_given(config, pairs, named), resume, "adaptation")
     check_resources(settings, client_cpus, client_gpus)
 
     carry_out_simulation(settings, console, client_cpus, client_gpus)
@@ -83,9 +84,9 @@ def carry_out_simulation(settings: RunSettings, console: Console, client_cpus: f
     from fmtda.domains.examples import DataError
     from fmtda.face.progress import Bars
     from fmtda.face.run_table import print_run
-    from fmtda.server.metrics import metric_of
     from fmtda.server.progress import Lines
-    from fmtda.server.rounds import RunStopped
+    from fmtda.server.workload import RunStopped
+    from fmtda.server.workloads import metric_of
     from fmtda.server.writing import WriteError
     from fmtda.simulation import flower_engine
 

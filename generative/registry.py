@@ -4,13 +4,15 @@ A new model is a file with a `RegisteredModel` and a line here, or an entry poin
 ``fmtda.generative``.
 """
 
+from __future__ import annotations
+
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from fmtda.generative.model import GenerativeModel, RegisteredModel
 from fmtda.protocol.registry import Registry, UnknownName
+
+if TYPE_CHECKING:  # the names alone cost no import of torch
+    from fmtda.generative.model import GenerativeModel, RegisteredModel
 
 
 class MissingExtraError(ImportError):
@@ -48,6 +50,8 @@ def build(name: str, settings: Any, seed: int) -> GenerativeModel:
         If the model needs packages that are not installed.
     """
     check_installed(name)
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MODELS[name].build(settings)

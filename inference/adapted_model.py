@@ -33,7 +33,7 @@ from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.seeds import domain_of
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import SettingsError
-from fmtda.strategies.registry import read_settings
+from fmtda.strategies.composition import read_settings
 
 LOOKS_LIKE_FROM = 1 / 32
 """Typicality from which a picture looks like the domain: above the first step of its 33 quantiles."""

@@ -93,8 +93,8 @@ def decoder(settings: AdaptationSettings) -> Decode:
     """
     if len(settings.shape) != 3:
         raise DataError(
-            f"data.name={settings.data.name}: this run takes vectors of {settings.shape[0]} features, no pictures; call its "
-            "model from Python, see docs/python.md"
+            f"data.name={settings.data.name}: this run takes vectors of {settings.shape[0]} features, no "
+            "pictures; call its model from Python, see docs/python.md"
         )
     _, height, width = settings.shape
     if family(settings.data.name).segmentation:

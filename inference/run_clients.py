@@ -14,7 +14,8 @@ from fmtda.protocol.tables import SettingsError
 from fmtda.server import checkpoints
 from fmtda.server.run_directory import RunDirectory, stored_run_config
 from fmtda.strategies.algorithm import Algorithm
-from fmtda.strategies.registry import algorithm, read_settings
+from fmtda.strategies.composition import read_settings
+from fmtda.strategies.registry import algorithm
 
 
 def adaptation_settings(run: Path, device: str = "auto") -> AdaptationSettings:

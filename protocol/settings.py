@@ -391,17 +391,3 @@ class GenerativeSettings(RunSettings):
 def names_in(comma_list: Scalar) -> tuple[str, ...]:
     """The names in a comma list."""
     return tuple(name.strip() for name in str(comma_list).split(",") if name.strip())
-
-
-def key_and_value(text: str) -> tuple[str, str]:
-    """Take a setting that was given as KEY=VALUE apart.
-
-    Raises
-    ------
-    SettingsError
-        Without a key, or without an equals sign.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise SettingsError(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
-    return key.strip(), value.strip()

@@ -184,6 +184,20 @@ class Entry(NamedTuple):
         return meaning_of(self.field)
 
 
+def key_and_value(text: str) -> tuple[str, str]:
+    """Take a setting that was given as KEY=VALUE apart.
+
+    Raises
+    ------
+    SettingsError
+        Without a key, or without an equals sign.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise SettingsError(f"-c {text}: expected KEY=VALUE, as in -c rounds=5")
+    return key.strip(), value.strip()
+
+
 def flattened(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The scalars of nested tables by their dotted keys."""
     for key, value in tables.items():

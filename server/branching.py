@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fmtda.protocol.settings import AdaptationSettings, RunSettings
-from fmtda.protocol.tables import Scalar, SettingsError
+from fmtda.protocol.tables import Affects, Scalar, SettingsError
 from fmtda.server import checkpoints
 from fmtda.server.run_directory import PRETRAINED, RunDirectory, config_text, stored_run_config
 from fmtda.server.startup import effective_settings
 from fmtda.server.writing import MAKE_ROOM
+from fmtda.strategies.composition import read_settings
 from fmtda.strategies.registry import algorithm, algorithms
 
 CARRIED = ("checkpoints", "clients", "uploads", "tensorboard", PRETRAINED, "metrics.jsonl")
@@ -62,6 +63,7 @@ def with_joining(
             f"{run}: {stored['simulation.late']} joins in round {stored['simulation.late-round']} only, and "
             f"{checkpoint.round} are done; let that come first, with: fmtda simulate --resume {run}"
         )
+    _refuse_other_changes(read_settings(stored), changes or {})
     joins_in = checkpoint.round + 1
     return effective_settings(
         {
@@ -73,6 +75,15 @@ def with_joining(
             "rounds": joins_in + rounds,
         }
     )
+
+
+def _refuse_other_changes(settings: RunSettings, changes: Mapping[str, Scalar]) -> None:
+    """Refuse what would change the run for the clients that it has already."""
+    allowed = {Affects.NEWCOMERS, Affects.NOTHING}
+    fields = [entry for entry in type(settings).fields() if not entry.meaning.place]
+    may = [entry.key for entry in fields if entry.meaning.affects in allowed]
+    if others := [key for key in changes if key not in may]:
+        raise SettingsError(f"{others[0]}: a run goes on with its own settings; allowed here are {', '.join(may)}")
 
 
 def branch(run: Path, settings: RunSettings) -> None:

@@ -15,7 +15,7 @@ from fmtda.protocol.settings import AdaptationSettings, RunSettings
 from fmtda.protocol.tables import Scalar, SettingsError
 from fmtda.server.trackers import check_installed as check_trackers
 from fmtda.server.workloads import WORKLOADS
-from fmtda.strategies.registry import resolve
+from fmtda.strategies.composition import resolve
 
 
 def effective_settings(config: Mapping[str, Scalar]) -> RunSettings:

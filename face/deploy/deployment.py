@@ -109,7 +109,7 @@ def family_of(clients: tuple[str, ...], named: str | None) -> Family:
         If there is none, or it lacks one of them.
     """
     if named is None:
-        for candidate in FAMILIES.values():
+        for candidate in map(family, FAMILIES):
             if set(clients) <= set(candidate.domains):
                 return candidate
         raise SettingsError(

@@ -36,7 +36,7 @@ def supernode(deployment: Deployment, client: str, folder: str) -> list[list[str
 
 def run_config(deployment: Deployment) -> str:
     """Give the run config that a run on this deployment needs."""
-    keys = {"data": deployment.data, "data-dir": deployment.data_dir, "source": deployment.source}
-    keys["targets"] = ",".join(deployment.clients)
+    keys = {"data.name": deployment.data, "data.dir": deployment.data_dir, "data.source": deployment.source}
+    keys["data.targets"] = ",".join(deployment.clients)
     texts = [f'{key}="{value}"' for key, value in keys.items() if value]
     return " ".join([*texts, f"clients={len(deployment.clients)}"])

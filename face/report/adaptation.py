@@ -18,7 +18,8 @@ from fmtda.face.report.blocks import (
 )
 from fmtda.face.report.runs import Run
 from fmtda.protocol.seeds import domain_of
-from fmtda.server.metrics import METRIC_NAMES, mean, metric_of
+from fmtda.server.metrics import METRIC_NAMES, mean
+from fmtda.server.workloads import metric_of
 
 HEADS = {
     "global": ("F_g", "#0072B2"),
@@ -39,8 +40,8 @@ def sentence(run: Run) -> str:
     start = run.lines[0].get("source_only", {})
     plain = run.lines[0].get("plain_source_only", {})
     adapted = (
-        f"{settings.strategy} (preset {settings.preset}) adapted a {settings.network} network from "
-        f"{settings.source} to {enumerated(settings.target_domains)} over {plural(settings.clients, 'client')} in "
+        f"{settings.strategy} (preset {settings.preset}) adapted a {settings.network.name} network from "
+        f"{settings.data.source} to {enumerated(settings.target_domains)} over {plural(settings.clients, 'client')} in "
         f"{plural(len(run.rounds), 'round')}."
     )
     if run.average is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtda.benchmarking.methods import COMPARED_IN_ABLATION
+from fmtda.benchmarking.plots import is_usual
 from fmtda.benchmarking.tables import (
     COSTS,
     DAGGER,
@@ -262,4 +263,4 @@ def _label(method: ShownMethod) -> str:
 
 
 def _group(method: ShownMethod) -> str:
-    return "variant" if method["name"].startswith("dualadapt") else method["group"]
+    return "variant" if is_usual(method) else method["group"]

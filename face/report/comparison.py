@@ -16,7 +16,7 @@ from fmtda.face.report.blocks import (
     shown_seconds,
 )
 from fmtda.face.report.generative import last_samples, logarithmic
-from fmtda.face.report.runs import OF_THE_PLACE, Run
+from fmtda.face.report.runs import Run
 from fmtda.server.metrics import mean
 
 
@@ -140,8 +140,8 @@ def _samples(runs: list[Run]) -> Section | None:
 
 
 def _settings(runs: list[Run]) -> Section:
-    configs = [run.settings.run_config() for run in runs]
-    keys = list(dict.fromkeys(key for config in configs for key in config if key not in OF_THE_PLACE))
+    configs, places = [run.settings.flat() for run in runs], runs[0].places | runs[-1].places
+    keys = list(dict.fromkeys(key for config in configs for key in config if key not in places))
     rows = [
         [key, *(str(config.get(key, "–")).lower() for config in configs)]
         for key in keys

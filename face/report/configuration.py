@@ -1,17 +1,17 @@
 """Reports how a run came about: its command, every setting, the versions."""
 
 from fmtda.face.report.blocks import Block, Section, Table, Text
-from fmtda.face.report.runs import OF_THE_PLACE, Run
+from fmtda.face.report.runs import Run
 
 
 def section(run: Run) -> Section:
     """Show enough to run it again."""
-    config = run.settings.run_config()
+    config, places = run.settings.flat(), run.places
     changed = run.changed_settings()
     rows = [
         [
             key,
-            "DIR" if key in OF_THE_PLACE and value and not isinstance(value, bool) else _shown(value),
+            "DIR" if key in places and value and not isinstance(value, bool) else _shown(value),
             "changed" if key in changed else "",
         ]
         for key, value in config.items()

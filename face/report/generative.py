@@ -24,6 +24,7 @@ from fmtda.face.report.blocks import (
     shown_number,
 )
 from fmtda.face.report.runs import Run
+from fmtda.strategies.registry import algorithm
 
 GRIDS = 6
 """Rounds whose samples are shown at most, evenly spread, the last among them."""
@@ -37,15 +38,15 @@ MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 def sentence(run: Run) -> str:
     """Say what was trained and how well."""
     settings = run.generative_settings
-    if settings.strategy == "local":
+    if not algorithm(settings.strategy).federated:
         how = "in one process on pooled data, no federation"
     else:
         how = f"by {settings.strategy} over {plural(settings.clients, 'client')}"
     domains = enumerated(settings.target_domains)
-    what = domains if domains == settings.data else f"{domains} of {settings.data}"
+    what = domains if domains == settings.data.name else f"{domains} of {settings.data.name}"
     trained = (
         f"{settings.workload} learned {what} {how}: "
-        f"{plural(run.lines[-1]['round'], 'round')} of {plural(settings.local_steps, 'gradient step')}."
+        f"{plural(run.lines[-1]['round'], 'round')} of {plural(settings.training.steps, 'gradient step')}."
     )
     reached = f" Its loss on held-out examples is {shown_number(run.average)}"
     quality = run.summary.get("quality") or {}
@@ -153,7 +154,7 @@ def _quality(run: Run) -> Section | None:
         "compares models judged by it on equally many pictures, and nothing else."
     )
     if figures:
-        text += f" The curves are of the {run.generative_settings.sample_count} samples that are drawn in a round."
+        text += f" The curves are of the {run.generative_settings.samples.count} samples that are drawn in a round."
     return Section("Quality", text, blocks)
 
 

@@ -70,9 +70,14 @@ def _map(run: Run, shown: Illustration) -> Section | None:
     for when in ("before", "after"):
         features = np.concatenate([shown.arrays[domain][f"features-{when}"] for domain in domains])
         points = np.round(embedded(features, run.settings.seed), 2)
-        title = "source-only" if when == "before" else "adapted"
+        title, source = "source-only" if when == "before" else "adapted", run.adaptation_settings.data.source
         figures.append(
-            Figure(_by_domain(points, owner, domains, run.adaptation_settings.source), AXES, f"{title}, by domain", 420)
+            Figure(
+                _by_domain(points, owner, domains, run.adaptation_settings.data.source),
+                AXES,
+                f"{title}, by domain",
+                420,
+            )
         )
         figures.append(Figure(_by_class(points, owner, classes, domains, run), AXES, f"{title}, by class", 420))
     text = (
@@ -96,7 +101,7 @@ def _by_domain(points: np.ndarray, owner: np.ndarray, domains: list[str], source
 
 def _by_class(points: np.ndarray, owner: np.ndarray, classes: np.ndarray, domains: list[str], run: Run) -> list[dict]:
     names = run.settings.class_names
-    of_source = np.array([domain == run.adaptation_settings.source for domain in domains])[owner]
+    of_source = np.array([domain == run.adaptation_settings.data.source for domain in domains])[owner]
     clouds = []
     for each in np.unique(classes).tolist():
         name = names[each] if each >= 0 else UNKNOWN

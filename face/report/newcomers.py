@@ -2,20 +2,20 @@
 
 from fmtda.face.report.blocks import Section, Table, enumerated, percent
 from fmtda.face.report.runs import Run
-from fmtda.server.metrics import METRIC_NAMES, metric_of
-from fmtda.server.newcomers import newcomers_of
+from fmtda.server.metrics import METRIC_NAMES, newcomers_of
+from fmtda.server.workloads import metric_of
 
 
 def sentence(run: Run) -> str:
     """Say which client joined in which round; nothing where none did."""
-    joined = newcomers_of(run.lines, run.adaptation_settings.inference)
+    joined = newcomers_of(run.lines, run.inference)
     told = [f"{name} in round {newcomer['joined']}" for name, newcomer in joined.items()]
     return f" Late there joined {enumerated(told)}." if told else ""
 
 
 def section(run: Run) -> Section | None:
     """Show a table of the neighbours and one of the rounds since."""
-    joined = newcomers_of(run.lines, run.adaptation_settings.inference)
+    joined = newcomers_of(run.lines, run.inference)
     if not joined:
         return None
     metric = METRIC_NAMES[metric_of(run.settings)]

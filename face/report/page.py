@@ -128,7 +128,7 @@ def _content(paths: Sequence[Path]) -> dict[str, Any]:
     if not run.summary:
         sentence += f" The run is not finished: {run.lines[-1]['round']} of {run.settings.rounds} rounds."
     return {
-        "title": f"{' '.join(words)} on {run.settings.data}",
+        "title": f"{' '.join(words)} on {run.settings.data.name}",
         "sentence": sentence,
         "tiles": [tile for tile in tiles if tile[1] != "–"],
         "sections": sections,

@@ -9,18 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from fmtda.adaptation.heads import decisive
-from fmtda.protocol.generative_settings import GenerativeSettings
-from fmtda.protocol.settings import RunSettings, Scalar, Settings, SettingsError
-from fmtda.protocol.workloads import read_settings
+from fmtda.face.checked_settings import COMMANDS
+from fmtda.protocol.settings import AdaptationSettings, GenerativeSettings, RunSettings
+from fmtda.protocol.tables import AUTO, Scalar, SettingsError
 from fmtda.server.illustration import Illustration, read_illustration
 from fmtda.server.metrics import mean
 from fmtda.server.run_directory import read_metrics, stored_run_config
 from fmtda.server.startup import effective_settings
+from fmtda.strategies.composition import read_settings
+from fmtda.strategies.registry import algorithm
 
-OF_THE_PLACE = ("output", "resume", "data-dir", "base-dir")
-"""Run-config keys that name a place on a machine, or how a run was begun."""
+OPTIONS = {
+    "data.name": "--data",
+    "data.source": "--source",
+    "data.targets": "--targets",
+    "strategy": "--strategy",
+    "preset": "--preset",
+    "seed": "--seed",
+    "rounds": "--rounds",
+    "clients": "--clients",
+}
+"""Settings for which the command line has an option."""
 
-KEPT_IN_COMMAND = ("workload", "data", "source", "targets", "strategy", "preset", "seed", "rounds", "clients")
+
+LATE = "simulation.late"
+"""How the keys begin of who joins late in a simulation."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +87,12 @@ class Run:
     @property
     def generative(self) -> bool:
         """Whether the run trains a generative model."""
-        return isinstance(self.settings, GenerativeSettings)
+        return self.settings.kind == GenerativeSettings.kind
 
     @property
-    def adaptation_settings(self) -> Settings:
+    def adaptation_settings(self) -> AdaptationSettings:
         """The settings of a run of domain adaptation."""
-        assert isinstance(self.settings, Settings)
+        assert isinstance(self.settings, AdaptationSettings)
         return self.settings
 
     @property
@@ -100,8 +113,17 @@ class Run:
 
     def accuracy(self, line: Mapping[str, Any]) -> dict[str, float]:
         """Give the accuracy or mIoU that counts, in percent by domain, of a line of metrics."""
-        inference = self.settings.inference if isinstance(self.settings, Settings) else "mean"
-        return {domain: decisive(heads, inference) for domain, heads in line.get("accuracy", {}).items()}
+        return {domain: decisive(heads, self.inference) for domain, heads in line.get("accuracy", {}).items()}
+
+    @property
+    def inference(self) -> str:
+        """The head that counts where a client has no copy of its own."""
+        return algorithm(self.settings.strategy).inference(self.adaptation_settings)
+
+    @property
+    def places(self) -> set[str]:
+        """The settings that name a place on a machine, or how a run was begun."""
+        return {entry.key for entry in type(self.settings).fields() if entry.meaning.place}
 
     @property
     def reached(self) -> dict[str, float]:
@@ -127,20 +149,17 @@ class Run:
     @property
     def command(self) -> str:
         """A command line that starts the same run: what differs from the defaults of its data and preset."""
-        config = self.settings.run_config()
-        named = {key: config[key] for key in KEPT_IN_COMMAND if key in config}
-        words = ["fmtda", self.settings.command]
+        config = self.settings.flat()
+        named = {option: config[key] for key, option in OPTIONS.items() if key in config}
+        words = ["fmtda", COMMANDS[self.settings.kind]]
         if self.generative:
-            words.append(str(named.pop("workload")))
-            named.pop("preset", None)
-            if named["strategy"] == "local":
-                named.pop("strategy")
+            words.append(self.settings.workload)
+            if not algorithm(self.settings.strategy).federated:
+                named.pop("--strategy")
                 words.append("--local")
-        else:
-            named.pop("workload")
-        for key, value in named.items():
-            words += [f"--{key}", str(value)]
-        if config.get("data-dir"):
+        for option, value in named.items():
+            words += [option, str(value)]
+        if config.get("data.dir"):
             words += ["--data-dir", "DIR"]
         for key, value in self.changed_settings().items():
             shown = str(value).lower() if isinstance(value, bool) else value
@@ -149,12 +168,12 @@ class Run:
 
     def changed_settings(self) -> dict[str, Scalar]:
         """Find the settings that are not their default, without those that the command line has options for."""
-        config = self.settings.run_config()
-        asked = {key: config[key] for key in (*KEPT_IN_COMMAND, "data-dir") if key in config}
-        late = {key: config[key] for key in ("joining", "join-round") if config.get("joining")}
+        config = self.settings.flat()
+        asked = {key: config[key] for key in (*OPTIONS, "workload", "data.dir") if key in config}
+        late = {key: value for key, value in config.items() if key.startswith(LATE) and config.get("simulation.late")}
         try:
-            usual = {**effective_settings({**asked, **late}).run_config(), **dict.fromkeys(late)}
+            usual = {**effective_settings({**asked, **late}).flat(), **dict.fromkeys(late)}
         except ValueError:  # data that is not on this machine: nothing says what its defaults were
-            usual = {**asked, **{key: value for key, value in self.settings.defaults().items() if value != "auto"}}
-        skipped = {*KEPT_IN_COMMAND, *OF_THE_PLACE}
+            usual = {**asked, **{key: value for key, value in self.settings.defaults().items() if value != AUTO}}
+        skipped = {*OPTIONS, *self.places, "workload"}
         return {key: value for key, value in config.items() if key not in skipped and usual.get(key) != value}

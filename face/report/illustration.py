@@ -73,7 +73,7 @@ def _map(run: Run, shown: Illustration) -> Section | None:
         title, source = "source-only" if when == "before" else "adapted", run.adaptation_settings.data.source
         figures.append(
             Figure(
-                _by_domain(points, owner, domains, run.adaptation_settings.data.source),
+                _by_domain(points, owner, domains, source),
                 AXES,
                 f"{title}, by domain",
                 420,

@@ -92,7 +92,7 @@ def few_source_examples():
 
 @pytest.fixture(scope="session")
 def settings_of():
-    """Settings for the embedded digits with few steps; a dictionary changes some (``{"dualadapt.client-steps": 1}``)."""
+    """Settings for the embedded digits with few steps; a dictionary changes some: ``{"dualadapt.guard": False}``."""
 
     def make(changes: Mapping[str, Scalar] | None = None) -> AdaptationSettings:
         settings = resolve(blink(changes or {}))

@@ -104,7 +104,7 @@ def sections(results: BenchmarkResults) -> list[Section]:
 
 
 def _table(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> Table:
-    rows = []
+    rows: list[list[str | int]] = []
     for method in methods:
         runs = reached(results, method["name"])
         costs = [spread(run.get(cost) for run in runs) for cost in COSTS]
@@ -233,7 +233,7 @@ def _provenance(results: BenchmarkResults) -> Section:
     machine = results["machine"]
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB"
     text = f"{where}; commit {results['commit']}."
-    blocks = [
+    blocks: list[Table | Text] = [
         Text(results["command"], code=True),
         meanings,
         Table(["method", "seed", "average", "command"], cells, f"every cell ({len(cells)})"),

@@ -1,13 +1,16 @@
 """The networks by name: a feature extractor G and a classifier F, and how a new one is listed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fmtda.adaptation.layers import BatchNorm1d, BatchNorm2d, ChannelsLast, at_least
 from fmtda.adaptation.network import FeatureExtractor, Network
 from fmtda.protocol.registry import Registry, UnknownName
+from fmtda.protocol.runtime import choose_device
+from fmtda.protocol.settings import AdaptationSettings
 
 Builder = Callable[[int, tuple[int, ...]], Network]
 
@@ -50,15 +53,36 @@ def build(
     ValueError
         If the name is not in `NETWORKS`, or the pictures are too small for the network.
     """
-    try:
-        builder = NETWORKS[name]
-    except UnknownName as error:
-        raise ValueError(f"network.name={name}: {error}") from None
+    builder = _builder(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = builder(classes, input_shape)
     network.feature_extractor.precision = precision
     return network
+
+
+@cache
+def _builder(name: str) -> Builder:
+    try:
+        return NETWORKS[name]
+    except UnknownName as error:
+        raise ValueError(f"network.name={name}: {error}") from None
+
+
+def empty_network(settings: AdaptationSettings) -> Network:
+    """Build a run's network without weights: a state is to bring them (`filled`)."""
+    with torch.device("meta"):
+        precision = getattr(torch, settings.network.precision)
+        return build(settings.network.name, len(settings.class_names), settings.shape, 0, precision)
+
+
+def filled(network: Network, state: Mapping[str, Tensor], device: str) -> Network:
+    """Give a network that `empty_network` built, or one that extends it, its weights, on a device.
+
+    Entries of the state that the network doesn't have are left out: a model may travel with more than what predicts.
+    """
+    network.load_state_dict({name: state[name] for name in network.state_dict() if name in state}, assign=True)
+    return network.to(choose_device(device))
 
 
 def small_cnn(classes: int, input_shape: tuple[int, int, int]) -> Network:

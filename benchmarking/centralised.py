@@ -35,6 +35,7 @@ from fmtda.benchmarking.pooled_targets import PooledTargets
 from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError
+from fmtda.domains.source import Source
 from fmtda.protocol.records import to_record
 from fmtda.protocol.runtime import choose_device, prepare_to_compute
 from fmtda.protocol.seeds import client_name, generator_for
@@ -44,13 +45,12 @@ from fmtda.server.metrics import METRIC_NAMES, summarise
 from fmtda.server.pretraining import pretrain, pretrained
 from fmtda.server.progress import Lines, Progress
 from fmtda.server.run_directory import RunDirectory, refuse_unusable_output
-from fmtda.server.source import Source
 from fmtda.server.startup import check_simulation, check_source
 from fmtda.server.workloads import metric_of
 from fmtda.strategies.algorithm import count
 from fmtda.strategies.fed_dann import FedDANNServer
 from fmtda.strategies.fed_mcd import FedMCDServer
-from fmtda.strategies.fine_tuned_average import fine_tuned_parameters
+from fmtda.strategies.fine_tuned_average import FineTunedParameters
 
 LOOKS = 10
 """How often a training is evaluated and, in an adaptation, looked at by the guard."""
@@ -132,7 +132,7 @@ class Reference:
         dict
             `steps` that were made; `collapse`, None or when it was seen and why it counts as one.
         """
-        settings, method, own = self.settings, self.method, fine_tuned_parameters(self.settings)
+        settings, method, own = self.settings, self.method, self.settings.own(FineTunedParameters)
         total = settings.rounds * own.local_steps * settings.clients
         generator = generator_for(settings.seed, "centralised", method)
         network, step = ADAPTATIONS[method](settings, self.network, self.source)
@@ -209,7 +209,7 @@ def mcd(settings: AdaptationSettings, network: Network, source: Source) -> tuple
     strategy.initial(to_record(network.state_dict()))
     two_heads = strategy.network
     assert isinstance(two_heads, TwoHeads)
-    own = fine_tuned_parameters(settings)
+    own = settings.own(FineTunedParameters)
     game = MCD(two_heads, own.local_learning_rate, own.weight_decay)
     return two_heads, lambda source_batch, target, done: game.step(source_batch, target)
 
@@ -218,7 +218,7 @@ def dann(settings: AdaptationSettings, network: Network, source: Source) -> tupl
     """Prepare DANN, with the discriminator of `fed-dann`."""
     discriminated = FedDANNServer(settings, network, source).network
     assert isinstance(discriminated, Discriminated)
-    own = fine_tuned_parameters(settings)
+    own = settings.own(FineTunedParameters)
     game = DANN(discriminated, own.local_learning_rate, own.weight_decay)
     return discriminated, lambda source_batch, target, done: game.step(source_batch, target, reversal_weight(done))
 

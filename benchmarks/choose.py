@@ -51,6 +51,7 @@ from fmtda.clients.network import inputs_of, largest_weight, use_own_statistics
 from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
 from fmtda.domains.registry import family, spec_of
+from fmtda.domains.source import Source
 from fmtda.protocol.runtime import choose_device, prepare_to_compute
 from fmtda.protocol.seeds import client_name, generator_for
 from fmtda.protocol.settings import Scalar, Settings
@@ -58,7 +59,6 @@ from fmtda.server.adaptation import new_network
 from fmtda.server.metrics import MEAN_IOU, mean_iou, metric_of
 from fmtda.server.pretraining import pretrained
 from fmtda.server.progress import Lines
-from fmtda.server.source import Source
 from fmtda.server.startup import check_source
 
 JUDGED_SHARE = 0.25
@@ -89,10 +89,10 @@ def judge(settings: Settings) -> dict[str, Any]:
     for domain, examples in zip(targets.domains, targets.trained, strict=True):
         with tempfile.TemporaryDirectory() as folder:
             client = _client(domain, examples.without_labels(), settings, Path(folder))
-            judged = inputs_of(client, client.test)
+            judged = client.inputs(client.test)
             before[domain] = criteria(network, judged, settings)
             own = copy.deepcopy(network).requires_grad_(False)
-            use_own_statistics(own, inputs_of(client, client.train), client)
+            use_own_statistics(own, client.inputs(client.train), client)
             after[domain] = criteria(localise(own, client), judged, settings)
     return {
         "hold_out": hold_out(network, source, settings),
@@ -125,7 +125,7 @@ def adapted_source(network: Network, source: Source, settings: Settings) -> dict
     with tempfile.TemporaryDirectory() as folder:
         client = _client(settings.source, Examples(inputs, labels), settings, Path(folder))
         unlabelled = replace(client, train=client.train.without_labels())
-        judged, known = inputs_of(client, client.test), client.test.labels[:].long()
+        judged, known = client.inputs(client.test), client.test.labels[:].long()
         before = _right([network], judged, known, settings)
         own = copy.deepcopy(network).requires_grad_(False)
         use_own_statistics(own, inputs_of(unlabelled, unlabelled.train), unlabelled)

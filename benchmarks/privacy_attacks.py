@@ -36,7 +36,7 @@ from fmtda.adaptation.networks import Network
 from fmtda.adaptation.private_classifier import per_example_gradients
 from fmtda.clients import adaptation, privacy
 from fmtda.clients.mixture import fitted_and_held_out
-from fmtda.clients.network import feature_rows, inputs_of, loaded_network, use_own_statistics
+from fmtda.clients.network import feature_rows, loaded_network, use_own_statistics
 from fmtda.domains.client import Client
 from fmtda.protocol.records import from_record, sender
 from fmtda.protocol.seeds import client_name, domain_of
@@ -220,12 +220,12 @@ def _network(seen: Round, client: Client) -> Network:
     """G and F_g as sent, with statistics of the client's examples where the uploads were computed on such."""
     network = loaded_network(seen.model, _settings(client)).requires_grad_(False).eval()
     if not _settings(client).private:
-        use_own_statistics(network, inputs_of(client, client.train), client)
+        use_own_statistics(network, client.inputs(client.train), client)
     return network
 
 
 def _features(network: Network, client: Client) -> Tensor:
-    return feature_rows(network, inputs_of(client, client.train), _settings(client), client.generator("places"))
+    return feature_rows(network, client.inputs(client.train), _settings(client), client.generator("places"))
 
 
 def _loss_fall(local_logits: Tensor, global_logits: Tensor, weights: Tensor, discrepancy_weight: float) -> Tensor:

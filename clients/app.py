@@ -1,8 +1,10 @@
 """The Flower ClientApp: what a client does with each kind of message. What that is, its run's algorithm says."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -10,7 +12,7 @@ from fmtda.clients import illustration, promises
 from fmtda.clients.identity import identify
 from fmtda.domains.client import Client
 from fmtda.protocol.records import reply_to
-from fmtda.protocol.runtime import prepare_to_compute
+from fmtda.protocol.runtime import keep_freed_memory
 from fmtda.strategies.algorithm import Algorithm
 from fmtda.strategies.registry import algorithm
 
@@ -32,7 +34,7 @@ def introduce(message: Message, context: Context) -> Message:
 def join(message: Message, context: Context) -> Message:
     """Introduce this client to a federation under way."""
     client, its_algorithm = _participant(message, context)
-    return promises.withheld(its_algorithm.join(message, client), client)
+    return _leaving(promises.withheld, its_algorithm.join(message, client), client)
 
 
 @app.query("illustrate")
@@ -48,7 +50,7 @@ def train(message: Message, context: Context) -> Message:
     client, its_algorithm = _participant(message, context)
 
     def trained(message: Message, context: Context) -> Message:
-        return promises.withheld(its_algorithm.train(message, client), client)
+        return _leaving(promises.withheld, its_algorithm.train(message, client), client)
 
     call = trained
     for mod in reversed(its_algorithm.mods):
@@ -60,21 +62,21 @@ def train(message: Message, context: Context) -> Message:
 def personalise(message: Message, context: Context) -> Message:
     """Train and keep the client's own copy of the network, at the end of a run."""
     client, its_algorithm = _participant(message, context)
-    return promises.withheld_evaluation(its_algorithm.personalise(message, client), client)
+    return _leaving(promises.withheld_evaluation, its_algorithm.personalise(message, client), client)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Report how good the model is on the client's test examples, as far as that can be told."""
     client, its_algorithm = _participant(message, context)
-    return promises.withheld_evaluation(its_algorithm.evaluate(message, client), client)
+    return _leaving(promises.withheld_evaluation, its_algorithm.evaluate(message, client), client)
 
 
 @app.evaluate("global")
 def evaluate_global(message: Message, context: Context) -> Message:
     """Report how good G and F_g are as they came, with nothing of the client's own."""
     client, _ = _participant(message, context)
-    return promises.withheld_evaluation(AsItCame().evaluate(message, client), client)
+    return _leaving(promises.withheld_evaluation, AsItCame().evaluate(message, client), client)
 
 
 class AsItCame(Algorithm):
@@ -87,7 +89,8 @@ class AsItCame(Algorithm):
 
 
 def _asked(message: Message, context: Context) -> Client:
-    prepare_to_compute(CLIENT_THREADS)
+    torch.set_num_threads(CLIENT_THREADS)
+    keep_freed_memory()
     return identify(message, context)
 
 
@@ -95,5 +98,12 @@ def _participant(message: Message, context: Context) -> tuple[Client, Any]:
     """Who is asked, and its run's algorithm, if the run keeps what it and the client's owner promise."""
     client = _asked(message, context)
     its_algorithm = algorithm(client.settings.strategy)
-    promises.check(client, its_algorithm)
+    its_algorithm.check_client(client)
+    if client.settings.private or client.epsilon_limit is not None:
+        promises.check(client, its_algorithm)
     return client, its_algorithm
+
+
+def _leaving(withheld: Callable[[Message, Client], Message], reply: Message, client: Client) -> Message:
+    """What leaves the client: in a run with privacy without what its promises withhold."""
+    return withheld(reply, client) if client.settings.private else reply

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.records import read_config
 from fmtda.protocol.seeds import client_name, domain_of
 from fmtda.protocol.settings import RunSettings
+from fmtda.protocol.tables import flattened
 from fmtda.strategies.composition import read_settings
 
 
@@ -35,8 +37,8 @@ def identify(message: Message, context: Context) -> Client:
     DataError
         If the node config fits neither, or the data is missing or too small.
     """
-    config, server_round = read_config(message.content.config_records["config"])
-    settings = read_settings(config)
+    text, server_round = read_config(message.content.config_records["config"])
+    settings = _settings(text)
     node = context.node_config
     if "domain" in node:
         name = client_name(str(node["domain"]), int(node.get("share", 0)))
@@ -63,6 +65,12 @@ def identify(message: Message, context: Context) -> Client:
         )
     train, test = load_share(settings, name, shares, data_dir)
     return Client(name, settings, server_round, folder, train, test, **own)
+
+
+@functools.lru_cache(maxsize=8)
+def _settings(text: str) -> RunSettings:
+    """The settings in a message, read once however many messages bring the same."""
+    return read_settings(dict(flattened(json.loads(text))))
 
 
 def _agreed(node: Mapping[str, Any], key: str) -> bool:

@@ -10,14 +10,14 @@ from flwr.app import Message
 from torch import Tensor
 
 from fmtda.adaptation.feature_map import labelled_rows
+from fmtda.adaptation.networks import empty_network, filled
 from fmtda.adaptation.predictor import Predictor
 from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.registry import family
 from fmtda.protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS
 from fmtda.protocol.records import reply_to, to_record
-from fmtda.strategies.algorithm import Algorithm
-from fmtda.strategies.local_network import adaptation_settings, empty_network, filled, inputs_of, received_state
+from fmtda.strategies.algorithm import Algorithm, adaptation, received
 
 
 def illustrate(message: Message, client: Client, algorithm: Algorithm) -> Message:
@@ -30,8 +30,8 @@ def illustrate(message: Message, client: Client, algorithm: Algorithm) -> Messag
     """
     if not client.shares_examples:
         raise DataError(f"{client.name} shares no examples; its owner may, by share-examples=true in the node config")
-    settings = adaptation_settings(client)
-    pretrained = filled(empty_network(settings), received_state(message, "pretrained"), settings)
+    settings = adaptation(client)
+    pretrained = filled(empty_network(settings), received(message, "pretrained"), settings.device)
     before = Predictor({"global": pretrained})
     after = algorithm.predictor(algorithm.received(message, client), client)
     order = torch.randperm(len(client.test), generator=client.generator("illustration"))
@@ -40,7 +40,7 @@ def illustrate(message: Message, client: Client, algorithm: Algorithm) -> Messag
     for name, predictor in {"before": before, "after": after}.items():
         network = list(predictor.networks.values())[-1]
         rows = labelled_rows(
-            network, inputs_of(client, points), points.labels[:], POINTS, client.generator("places of a map")
+            network, client.inputs(points), points.labels[:], POINTS, client.generator("places of a map")
         )
         arrays[f"features-{name}"], arrays["classes"] = rows[0], rows[1].short()
     if len(client.test.inputs.shape) == 4:
@@ -57,5 +57,5 @@ def illustrate(message: Message, client: Client, algorithm: Algorithm) -> Messag
 @torch.no_grad()
 def _predicted(predictor: Predictor, shown: Examples, client: Client) -> tuple[Tensor, Tensor]:
     """The likeliest class of each example, or pixel, and its probability, the mean over an example's pixels."""
-    confidence, predicted = predictor(inputs_of(client, shown)[:]).cpu().max(dim=1)
+    confidence, predicted = predictor(client.inputs(shown)[:]).cpu().max(dim=1)
     return predicted, confidence.flatten(1).mean(dim=1) if confidence.ndim > 1 else confidence

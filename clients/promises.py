@@ -4,7 +4,7 @@ from flwr.app import Message, MetricRecord
 
 from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError
-from fmtda.strategies.algorithm import Algorithm, FederatedAlgorithm
+from fmtda.strategies.algorithm import FederatedAlgorithm
 
 DECLARED = ("num-examples", "seconds", "epsilon")
 """The metrics that leave a client in a run with privacy: docs/privacy.md says what each tells."""
@@ -23,13 +23,11 @@ def check(client: Client, algorithm: FederatedAlgorithm) -> None:
             f"{client.name}: epsilon-limit={client.epsilon_limit:g} in its node config, but this run adds no noise; "
             "set privacy.noise and privacy.mixture-noise"
         )
-    if isinstance(algorithm, Algorithm):
-        if client.settings.private and not algorithm.private:
-            raise DataError(
-                f"{client.name}: strategy={algorithm.name} uploads what no noise is added to; "
-                "take another with privacy.noise"
-            )
-        algorithm.check_client(client)
+    if client.settings.private and not algorithm.private:
+        raise DataError(
+            f"{client.name}: strategy={algorithm.name} uploads what no noise is added to; "
+            "take another with privacy.noise"
+        )
 
 
 def withheld(reply: Message, client: Client) -> Message:

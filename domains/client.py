@@ -9,14 +9,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fmtda.adaptation.augmentations import AUGMENTATIONS
+from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.mixture import hold_out
 from fmtda.domains.examples import Examples
-from fmtda.protocol.seeds import generator_for
-from fmtda.protocol.settings import RunSettings
+from fmtda.domains.registry import family
+from fmtda.protocol.runtime import choose_device
+from fmtda.protocol.seeds import generator_for, seed_for
+from fmtda.protocol.settings import AdaptationSettings, RunSettings
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,25 @@ class Client:
     def generator(self, purpose: str) -> torch.Generator:
         """Return the client's random numbers for this round and purpose; whoever knows the run's seed knows them."""
         return generator_for(self.settings.seed, self.name, self.round, purpose)
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether labels are maps, one class a pixel."""
+        return family(self.settings.data.name).segmentation
+
+    def inputs(self, examples: Examples) -> Inputs:
+        """Make network inputs of examples of domain adaptation, on the run's device."""
+        settings = cast(AdaptationSettings, self.settings)
+        augmentation = AUGMENTATIONS[family(settings.data.name).kind]
+        return Inputs(examples.inputs, augmentation, settings.inputs.standardise, choose_device(settings.device))
+
+    def divided(self, examples: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Divide examples: indices of those that a mixture is fitted to, and of those that only watch.
+
+        The same in every round, so that no example is ever of both kinds.
+        """
+        fitted, held_out = hold_out(examples, seed_for(self.settings.seed, self.name, "mixture hold-out"))
+        return torch.from_numpy(fitted), torch.from_numpy(held_out)
 
     def keep(self, file: str, **groups: Mapping[str, torch.Tensor]) -> None:
         """Write named groups of tensors to a file of the folder.

@@ -99,8 +99,8 @@ def generate(
     from fmtda.server.metrics import LOSS
     from fmtda.server.pooled import run_pooled
     from fmtda.server.progress import Lines
+    from fmtda.server.run_directory import WriteError
     from fmtda.server.workload import RunStopped
-    from fmtda.server.writing import WriteError
     from fmtda.simulation.flower_engine import simulate
 
     go_on = resume_line(settings, client_cpus, client_gpus)

@@ -85,9 +85,9 @@ def carry_out_simulation(settings: RunSettings, console: Console, client_cpus: f
     from fmtda.face.progress import Bars
     from fmtda.face.run_table import print_run
     from fmtda.server.progress import Lines
+    from fmtda.server.run_directory import WriteError
     from fmtda.server.workload import RunStopped
     from fmtda.server.workloads import metric_of
-    from fmtda.server.writing import WriteError
     from fmtda.simulation import flower_engine
 
     metric = metric_of(settings)

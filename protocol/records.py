@@ -25,13 +25,13 @@ Records are made, unpacked and checked here; strategies and the round driver onl
 
 import json
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fmtda.protocol.settings import RunSettings
-from fmtda.protocol.tables import Scalar, flattened
 
 Metrics = Mapping[str, int | float | list[int] | list[float]]
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
@@ -71,12 +71,17 @@ def config_record(settings: RunSettings, server_round: int) -> ConfigRecord:
 
     Ours are one JSON text under one key; every other key of the record is Flower's or its strategies'.
     """
-    return ConfigRecord({SETTINGS: json.dumps(settings.nested()), SERVER_ROUND: server_round})
+    return ConfigRecord({SETTINGS: _text(settings), SERVER_ROUND: server_round})
 
 
-def read_config(record: ConfigRecord) -> tuple[dict[str, Scalar], int]:
-    """Unpack the settings, by dotted keys, and the round out of a message's config."""
-    return dict(flattened(json.loads(str(record[SETTINGS])))), int(str(record[SERVER_ROUND]))
+@lru_cache(maxsize=8)
+def _text(settings: RunSettings) -> str:
+    return json.dumps(settings.nested())
+
+
+def read_config(record: ConfigRecord) -> tuple[str, int]:
+    """Unpack the settings, as the JSON text that `config_record` made, and the round out of a message's config."""
+    return str(record[SETTINGS]), int(str(record[SERVER_ROUND]))
 
 
 def layout_of(record: ArrayRecord) -> Layout:

@@ -3,6 +3,7 @@
 import ctypes
 import importlib
 import sys
+from functools import cache
 
 import torch
 
@@ -52,6 +53,7 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+@cache
 def keep_freed_memory() -> bool:
     """Let this process keep what tensors free for the next ones; False where the C library is not glibc.
 
@@ -62,6 +64,7 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all([mallopt(parameter, value) == 1 for parameter, value in MALLOC])
 
 
+@cache
 def choose_device(device: str) -> torch.device:
     """Turn the run-config value ``auto``, ``cpu`` or ``cuda`` into a device.
 

@@ -8,7 +8,7 @@ Our choice: every value here that the paper's notes don't give, which are all bu
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ PRESETS = ("default", "paper")
 
 ON_BY_DEFAULT: Mapping[str, Scalar] = {"default": True, "paper": False}
 """Of the extras: what goes beyond the paper, each switchable alone."""
+
+
+OwnTable = TypeVar("OwnTable", bound=Table)
 
 
 class DataSettings(Table):
@@ -126,6 +129,10 @@ class RunSettings(Table):
     def usual(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """What ``auto`` is by dotted key where neither data nor preset say."""
         return {}
+
+    def own(self, kind: type[OwnTable]) -> OwnTable:
+        """Return the algorithm's table, which is of this kind."""
+        return cast(OwnTable, self.algorithm)
 
     @classmethod
     def usual_clients(cls, targets: int) -> int:

@@ -6,28 +6,34 @@ from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, RecordDict
+from torch import Tensor
 
-from fmtda.adaptation.heads import decisive
+from fmtda.adaptation.heads import HEADS, decisive
 from fmtda.adaptation.networks import NETWORKS, Network, build
-from fmtda.adaptation.scores import EvaluationCounts, accuracy_by_domain, confusion_by_domain, label_free_by_domain
+from fmtda.adaptation.scores import (
+    LABEL_FREE,
+    EvaluationCounts,
+    accuracy_by_domain,
+    confusion_by_domain,
+    label_free_by_domain,
+)
 from fmtda.domains.examples import DataError
 from fmtda.domains.registry import family
-from fmtda.protocol.records import check_records, config_record, from_record, to_record
+from fmtda.domains.source import Source
+from fmtda.protocol.records import BadReply, check_records, config_record, from_record, to_record
 from fmtda.protocol.registry import UnknownName
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import AdaptationSettings, RunSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.server import checkpoints
-from fmtda.server.conversation import Cohort, Conversation, as_grid, first_reason
+from fmtda.server.conversation import Cohort, Conversation, account, as_grid, first_reason
 from fmtda.server.illustration import illustrate
-from fmtda.server.metrics import ACCURACY, MEAN_IOU, check_counts, newcomers_of, summarise
+from fmtda.server.metrics import ACCURACY, MEAN_IOU, newcomers_of, summarise
 from fmtda.server.pretraining import pretrained
 from fmtda.server.run_directory import RunDirectory
-from fmtda.server.source import Source
-from fmtda.server.workload import NoClientAnswered, Workload, line_of
-from fmtda.strategies.algorithm import Algorithm
-from fmtda.strategies.federated import FederatedStrategy
+from fmtda.server.workload import NoClientAnswered, Workload
+from fmtda.strategies.algorithm import Algorithm, FederatedStrategy
 from fmtda.strategies.registry import algorithm, algorithms
 
 EXTRAS_OFF: Mapping[str, bool] = {"inputs.standardise": False, "inputs.randomise": False, "inputs.scenery": False}
@@ -116,7 +122,7 @@ class AdaptationRun(Workload):
         phase = self.conversation.ask(stage, messages, self.check_evaluation)
         if not phase.replies:
             raise NoClientAnswered(f"no client could evaluate the pre-trained model: {first_reason(phase.failures)}")
-        counts = {name: phase.metrics(name) for name in phase.replies}
+        counts = phase.counts
         heads = accuracy_by_domain(counts).items()
         accuracy = {domain: by_head["global"] for domain, by_head in heads if "global" in by_head}
         return accuracy, confusion_by_domain(counts), phase.failures
@@ -140,6 +146,10 @@ class AdaptationRun(Workload):
     def after_training(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
         """Let the clients evaluate the model itself."""
         return arrays
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: what the algorithm adds is in the model, or in its own state."""
+        return {}
 
     def round_done(self, line: Mapping[str, Any]) -> None:
         """Do nothing more."""
@@ -165,7 +175,7 @@ class AdaptationRun(Workload):
         config = config_record(self.settings, rounds)
         messages = self.conversation.messages(f"train.{PERSONALISE}", {"model": arrays}, config)
         phase = self.conversation.ask("personalising", messages, self.check_evaluation)
-        line = line_of(self, rounds, PERSONALISE, phase)
+        line = {"round": rounds, "phase": PERSONALISE, **self.measured(phase.counts), **account(phase)}
         before = self.run.metrics()[-1]["accuracy"]
         own = line["accuracy"]
         line["accuracy"] = {domain: before.get(domain, {}) | own.get(domain, {}) for domain in {**before, **own}}
@@ -179,6 +189,50 @@ class AdaptationRun(Workload):
         one = as_grid(Cohort({0: ""}))
         (message,) = self._strategy.configure_evaluate(self.settings.rounds, arrays, config, one)
         return message.content.array_records["model"]
+
+
+def check_counts(counts: Mapping[str, Any], classes: int, segmentation: bool = False) -> None:
+    """Refuse evaluation counts that can't be true.
+
+    Parameters
+    ----------
+    counts
+        As they came.
+    classes
+        C of the run.
+    segmentation
+        Whether every head that has a number of right pixels has confusion counts too; else none has.
+
+    Raises
+    ------
+    BadReply
+        Naming the count.
+    """
+    examples = counts.get("num-examples", -1)
+    if not isinstance(examples, int) or examples < 0:
+        raise BadReply(f"num-examples is {examples}, expected a whole number from 0")
+    for head in HEADS:
+        correct = counts.get(f"correct-{head}", 0)
+        if not isinstance(correct, int) or not 0 <= correct <= examples:
+            raise BadReply(f"correct-{head} is {correct} of {examples} examples")
+    counted = [head for head in HEADS if f"correct-{head}" in counts]
+    if counted and not {"global", "personal"} & set(counted):
+        raise BadReply(f"correct-{counted[0]} comes without correct-global")
+    with_confusion = [head for head in HEADS if f"confusion-{head}" in counts]
+    if with_confusion != (counted if segmentation else []):
+        raise BadReply(f"confusion counts come for the heads {with_confusion}, right predictions for {counted}")
+    for key in LABEL_FREE:
+        if isinstance(counts.get(key), list):
+            raise BadReply(f"{key} holds {len(counts[key])} numbers, expected one")
+    for key in ("confusion", *(f"confusion-{head}" for head in HEADS)):
+        confusion = counts.get(key, [0] * classes**2)
+        if (
+            not isinstance(confusion, list)
+            or len(confusion) != classes**2
+            or min(confusion) < 0
+            or sum(confusion) > examples
+        ):
+            raise BadReply(f"{key}: the counts don't fit {classes} classes and {examples} examples")
 
 
 def new_network(settings: AdaptationSettings, device: torch.device) -> Network:

@@ -11,9 +11,8 @@ from pathlib import Path
 from fmtda.protocol.settings import AdaptationSettings, RunSettings
 from fmtda.protocol.tables import Affects, Scalar, SettingsError
 from fmtda.server import checkpoints
-from fmtda.server.run_directory import PRETRAINED, RunDirectory, config_text, stored_run_config
+from fmtda.server.run_directory import MAKE_ROOM, PRETRAINED, RunDirectory, config_text, stored_run_config
 from fmtda.server.startup import effective_settings
-from fmtda.server.writing import MAKE_ROOM
 from fmtda.strategies.composition import read_settings
 from fmtda.strategies.registry import algorithm, algorithms
 

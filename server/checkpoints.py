@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 
 from fmtda.protocol.settings import SettingsError
-from fmtda.server.writing import writing
+from fmtda.server.run_directory import writing
 
 KEPT = 2
 """Checkpoints that stay; the older one serves if the disk loses the newer."""

@@ -50,6 +50,11 @@ class Phase:
     down: dict[str, int] = field(default_factory=dict)
     up: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """The metrics in every usable reply, by the client's name."""
+        return {name: self.metrics(name) for name in self.replies}
+
     def metrics(self, name: str) -> dict[str, Any]:
         """Return the metrics in a client's reply, empty without one."""
         return dict(self.replies[name].content.metric_records["metrics"]) if name in self.replies else {}
@@ -294,6 +299,23 @@ def admit(answers: Answers, names: Mapping[int, str], check: Check, timeout: flo
             continue
         phase.replies[name] = reply
     return phase
+
+
+def account(evaluation: Phase, training: Phase | None = None) -> dict[str, Any]:
+    """Say for a line of metrics.jsonl what two phases cost each client, added up, and what failed."""
+    training = training or Phase()
+    clients = {}
+    for name in sorted({*training.down, *evaluation.down}):
+        trained, evaluated = training.metrics(name), evaluation.metrics(name)
+        clients[name] = {
+            "up": training.up.get(name, 0) + evaluation.up.get(name, 0),
+            "up_training": training.up.get(name, 0),
+            "down": training.down.get(name, 0) + evaluation.down.get(name, 0),
+            "seconds": trained.pop("seconds", 0.0) + evaluated.pop("seconds", 0.0),
+            "train": trained,
+            "evaluate": {key: value for key, value in evaluated.items() if not key.startswith("confusion")},
+        }
+    return {"clients": clients, "failures": training.failures + evaluation.failures}
 
 
 def last_line(text: str) -> str:

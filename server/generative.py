@@ -27,10 +27,9 @@ from fmtda.server.conversation import Conversation
 from fmtda.server.metrics import mean
 from fmtda.server.pooled_data import pooled_examples
 from fmtda.server.progress import Progress
-from fmtda.server.run_directory import RunDirectory
+from fmtda.server.run_directory import RunDirectory, writing
 from fmtda.server.workload import Workload
-from fmtda.server.writing import writing
-from fmtda.strategies.federated import FederatedStrategy
+from fmtda.strategies.algorithm import FederatedStrategy
 from fmtda.strategies.registry import algorithm
 
 AVERAGE = "average."

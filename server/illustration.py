@@ -24,14 +24,13 @@ from fmtda.adaptation.feature_map import labelled_rows
 from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.networks import Network
 from fmtda.domains.registry import family
+from fmtda.domains.source import Source
 from fmtda.protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
 from fmtda.protocol.records import check_records, config_record, from_record, to_record
 from fmtda.protocol.seeds import domain_of, generator_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.server.conversation import Conversation
-from fmtda.server.run_directory import RunDirectory
-from fmtda.server.source import Source
-from fmtda.server.writing import writing
+from fmtda.server.run_directory import RunDirectory, writing
 
 FILE = "illustration.safetensors"
 

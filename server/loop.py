@@ -15,10 +15,10 @@ from flwr.app import Array, ArrayRecord
 
 from fmtda.protocol.records import config_record, from_record
 from fmtda.server import checkpoints
-from fmtda.server.conversation import Conversation, Phase, as_grid, first_reason
+from fmtda.server.conversation import Conversation, Phase, account, as_grid, first_reason
 from fmtda.server.run_directory import RunDirectory
-from fmtda.server.workload import NoClientAnswered, RunStopped, Workload, line_of
-from fmtda.strategies.federated import FederatedStrategy
+from fmtda.server.workload import NoClientAnswered, RunStopped, Workload
+from fmtda.strategies.algorithm import FederatedStrategy
 
 
 @dataclass
@@ -57,8 +57,15 @@ class Loop:
                 progress.note(f"round {server_round}: {note}")
             evaluated = server_round % settings.evaluate_every == 0 or server_round == settings.rounds
             evaluation = self._evaluate(server_round, to_evaluate) if evaluated else Phase()
-            line = line_of(workload, server_round, "round", evaluation, training)
-            line |= {"evaluated": evaluated, **facts, **told}
+            line = {
+                "round": server_round,
+                "phase": "round",
+                **workload.measured(evaluation.counts),
+                **account(evaluation, training),
+                "evaluated": evaluated,
+                **facts,
+                **told,
+            }
             self.run.write_down(line)
             workload.round_done(line)
             state = {**workload.state(), **strategy.state()}

@@ -7,9 +7,8 @@ which of the two it is.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fmtda.adaptation.heads import HEADS, decisive
-from fmtda.adaptation.scores import LABEL_FREE, class_iou
-from fmtda.protocol.records import BadReply
+from fmtda.adaptation.heads import decisive
+from fmtda.adaptation.scores import class_iou
 from fmtda.protocol.seeds import domain_of
 from fmtda.protocol.settings import AdaptationSettings
 
@@ -18,50 +17,6 @@ ACCURACY, MEAN_IOU, LOSS = "accuracy", "mean-iou", "loss"
 
 METRIC_NAMES = {ACCURACY: "accuracy", MEAN_IOU: "mIoU", LOSS: "loss"}
 """As people are told."""
-
-
-def check_counts(counts: Mapping[str, Any], classes: int, segmentation: bool = False) -> None:
-    """Refuse evaluation counts that can't be true.
-
-    Parameters
-    ----------
-    counts
-        As they came.
-    classes
-        C of the run.
-    segmentation
-        Whether every head that has a number of right pixels has confusion counts too; else none has.
-
-    Raises
-    ------
-    BadReply
-        Naming the count.
-    """
-    examples = counts.get("num-examples", -1)
-    if not isinstance(examples, int) or examples < 0:
-        raise BadReply(f"num-examples is {examples}, expected a whole number from 0")
-    for head in HEADS:
-        correct = counts.get(f"correct-{head}", 0)
-        if not isinstance(correct, int) or not 0 <= correct <= examples:
-            raise BadReply(f"correct-{head} is {correct} of {examples} examples")
-    counted = [head for head in HEADS if f"correct-{head}" in counts]
-    if counted and not {"global", "personal"} & set(counted):
-        raise BadReply(f"correct-{counted[0]} comes without correct-global")
-    with_confusion = [head for head in HEADS if f"confusion-{head}" in counts]
-    if with_confusion != (counted if segmentation else []):
-        raise BadReply(f"confusion counts come for the heads {with_confusion}, right predictions for {counted}")
-    for key in LABEL_FREE:
-        if isinstance(counts.get(key), list):
-            raise BadReply(f"{key} holds {len(counts[key])} numbers, expected one")
-    for key in ("confusion", *(f"confusion-{head}" for head in HEADS)):
-        confusion = counts.get(key, [0] * classes**2)
-        if (
-            not isinstance(confusion, list)
-            or len(confusion) != classes**2
-            or min(confusion) < 0
-            or sum(confusion) > examples
-        ):
-            raise BadReply(f"{key}: the counts don't fit {classes} classes and {examples} examples")
 
 
 def summarise(

@@ -18,12 +18,12 @@ from torch.nn import functional
 from fmtda.adaptation.accuracy import accuracy
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.networks import Network
+from fmtda.domains.source import Source
 from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import Affects, compared
 from fmtda.server.progress import Progress
-from fmtda.server.source import Source
-from fmtda.server.writing import writing
+from fmtda.server.run_directory import writing
 
 DECIDED_APART = ("inputs.", "pretraining.steps", "pretraining.plain-steps")
 """Settings that decide too, but of which a stage may use others than the run's: the stage's own are taken."""

@@ -20,8 +20,8 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,30 @@ from fmtda.protocol.records import from_record
 from fmtda.protocol.settings import RunSettings
 from fmtda.protocol.tables import Affects, SettingsError, compared, flattened
 from fmtda.server.trackers import Trackers
-from fmtda.server.writing import WriteError, writing
+
+MAKE_ROOM = "make room or give the folder back its rights"
+
+
+class WriteError(OSError):
+    """A part of a run that can't be written; the message names it, its folder, the cause and what to do."""
+
+
+@contextmanager
+def writing(what: str, where: Path) -> Iterator[None]:
+    """Whatever the system refuses in here becomes a `WriteError`.
+
+    Parameters
+    ----------
+    what
+        What is written, as in "the checkpoint of round 3".
+    where
+        The folder or file.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise WriteError(f"can't write {what} to {where}: {error}; {MAKE_ROOM}") from error
+
 
 FLOWER_LOG = "flower.log"
 """Flower's own log of a simulation; it may be there before the run is."""

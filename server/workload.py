@@ -13,9 +13,9 @@ from torch import Tensor
 from fmtda.adaptation.scores import EvaluationCounts
 from fmtda.protocol.settings import RunSettings
 from fmtda.server.checkpoints import Checkpoint
-from fmtda.server.conversation import Conversation, Phase
+from fmtda.server.conversation import Conversation
 from fmtda.server.run_directory import RunDirectory
-from fmtda.strategies.federated import FederatedStrategy
+from fmtda.strategies.algorithm import FederatedStrategy
 
 
 class RunStopped(RuntimeError):
@@ -83,9 +83,9 @@ class Workload(ABC):
     def after_training(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
         """Take in the new global model; returns what the clients evaluate."""
 
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Name what lives from round to round beside the global model and the strategy's own."""
-        return {}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint: refuse one of another workload or model, and take back what `state` gave.
@@ -108,29 +108,3 @@ class Workload(ABC):
     @abstractmethod
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
         """Make the contents of summary.json out of all lines of metrics.jsonl."""
-
-
-def line_of(
-    workload: Workload, server_round: int, phase: str, evaluation: Phase, training: Phase | None = None
-) -> dict[str, Any]:
-    """Make one line of metrics.jsonl. Train and evaluation bytes and seconds of a client are added up."""
-    training = training or Phase()
-    counts = {name: evaluation.metrics(name) for name in evaluation.replies}
-    clients = {}
-    for name in sorted({*training.down, *evaluation.down}):
-        trained, evaluated = training.metrics(name), evaluation.metrics(name)
-        clients[name] = {
-            "up": training.up.get(name, 0) + evaluation.up.get(name, 0),
-            "up_training": training.up.get(name, 0),
-            "down": training.down.get(name, 0) + evaluation.down.get(name, 0),
-            "seconds": trained.pop("seconds", 0.0) + evaluated.pop("seconds", 0.0),
-            "train": trained,
-            "evaluate": {key: value for key, value in evaluated.items() if not key.startswith("confusion")},
-        }
-    return {
-        "round": server_round,
-        "phase": phase,
-        **workload.measured(counts),
-        "clients": clients,
-        "failures": training.failures + evaluation.failures,
-    }

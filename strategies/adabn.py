@@ -10,9 +10,7 @@ from fmtda.adaptation.networks import Network
 from fmtda.adaptation.predictor import Predictor
 from fmtda.domains.client import Client
 from fmtda.protocol.settings import AdaptationSettings
-from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, LabelledSource
-from fmtda.strategies.federated import FederatedStrategy
-from fmtda.strategies.local_network import inputs_of
+from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, FederatedStrategy, LabelledSource
 from fmtda.strategies.source_only import NobodyTrains
 
 STATISTICS = "localised.safetensors"
@@ -36,7 +34,7 @@ class AdaBN(Algorithm):
         A client with a single example, which has no variance, keeps the server's statistics.
         """
         network = self.received(message, client)
-        inputs = inputs_of(client, client.train)
+        inputs = client.inputs(client.train)
         if len(inputs) > 1:
             reestimate(network, inputs, client_weight=1.0)
         client.keep(STATISTICS, **{"batch-norm": batch_norm_state(network.feature_extractor)})

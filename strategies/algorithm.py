@@ -6,25 +6,24 @@ else in the product names an algorithm: who has to know something of it reads an
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import torch
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fmtda.adaptation.batches import forward_slices
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.networks import Network, empty_network, filled
 from fmtda.adaptation.predictor import Predictor
 from fmtda.adaptation.scores import Tally
 from fmtda.domains.client import Client
-from fmtda.domains.registry import family
-from fmtda.protocol.records import reply_to
+from fmtda.protocol.records import SERVER_ROUND, from_record, reply_to
 from fmtda.protocol.settings import AdaptationSettings, Parameters
 from fmtda.protocol.tables import Scalar
-from fmtda.strategies.federated import FederatedStrategy
-from fmtda.strategies.local_network import adaptation_settings, empty_network, filled, inputs_of, received_state
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,73 @@ class LabelledSource(Protocol):
         """Return examples that nothing is trained on."""
 
 
+MODEL, CONFIG = "model", "config"
+"""What the records of the global model and of the settings are called in every message."""
+
+
+class FederatedStrategy(Strategy):
+    """A Flower strategy that the round loop can drive, check, and continue after a kill.
+
+    The grid that `configure_train` and `configure_evaluate` get is a `Cohort` (`server.conversation`): its nodes are
+    those that are asked, and its `names` tells whose clients they are. Replies come checked, without errors, and sorted
+    by their client's name.
+
+    Attributes
+    ----------
+    keeps_uploads : bool
+        Whether what a client uploads is its own part, which the run directory keeps by client, and no whole model.
+    """
+
+    keeps_uploads: bool = False
+
+    def initial(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Add to the pre-trained model what travels with it; called once, before the first round."""
+        return arrays
+
+    def arriving(self, names: Collection[str]) -> set[str]:
+        """Say who of the clients that are there joins in this round: these are asked whatever `fraction` draws."""
+        return set()
+
+    def check_upload(self, content: RecordDict) -> None:
+        """Refuse what a client sent in training, by raising `protocol.records.BadReply`."""
+        raise NotImplementedError(f"{type(self).__name__} has to say what an upload may hold")
+
+    def told(self) -> tuple[dict[str, Any], list[str]]:
+        """Say what the last round's line of metrics.jsonl holds beside the common fields, and lines for people."""
+        return {}, []
+
+    def state(self) -> dict[str, Tensor]:
+        """Name what lives from round to round beside the global model; a checkpoint holds it."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave; entries of others are left alone."""
+
+    def closing(self, rounds: int, arrays: ArrayRecord) -> dict[str, dict[str, Tensor]]:
+        """Give what the run directory keeps beside the uploads once the run has ended, by file name."""
+        return {}
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to everybody."""
+        return to_all(MessageType.EVALUATE, server_round, {MODEL: arrays, CONFIG: config}, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Leave the evaluation to the workload, which adds it up by domain."""
+        return None
+
+    def summary(self) -> None:
+        """Log nothing: config.toml has the settings."""
+
+
+def to_all(kind: str, server_round: int, records: Mapping[str, Any], grid: Grid) -> list[Message]:
+    """Make a message with these records for every node of a cohort; they share the content."""
+    records[CONFIG][SERVER_ROUND] = server_round
+    content = RecordDict(dict(records))
+    return [Message(content, dst_node_id=node_id, message_type=kind) for node_id in grid.get_node_ids()]
+
+
 class FederatedAlgorithm(ABC):
     """What the algorithms of all workloads share. Objects of it hold no state.
 
@@ -87,6 +153,8 @@ class FederatedAlgorithm(ABC):
         Its rows in the benchmark's table.
     mods : tuple of callable
         Flower's modifiers around `train` on the client, the outermost first.
+    private : bool
+        Whether nothing leaves a client without noise in a run with privacy.
     federated : bool
         Whether there is a federation at all; False for a reference that trains in one place.
     """
@@ -97,7 +165,12 @@ class FederatedAlgorithm(ABC):
     parameters: ClassVar[type[Parameters]] = Parameters
     rows: ClassVar[tuple[BenchmarkRow, ...]] = ()
     mods: ClassVar[tuple[Callable[..., Message], ...]] = ()
+    private: ClassVar[bool] = False
     federated: ClassVar[bool] = True
+
+    def check_client(self, client: Client) -> None:
+        """Refuse a client that can't do its part, by raising `DataError`; here, none."""
+        return None
 
     @abstractmethod
     def train(self, message: Message, client: Client) -> Message:
@@ -117,8 +190,6 @@ class Algorithm(FederatedAlgorithm):
         Whether clients that come late are introduced (`join`); otherwise they take part at once.
     keeps_local_part : bool
         Whether a client predicts with something of its own, so that domains have models of their own.
-    private : bool
-        Whether nothing leaves a client without noise in a run with privacy.
     personalises : bool
         Whether `personalise` can train a client's own copy at the end.
     adapts_outside : bool
@@ -128,7 +199,6 @@ class Algorithm(FederatedAlgorithm):
     kind = "adaptation"
     joins: ClassVar[bool] = False
     keeps_local_part: ClassVar[bool] = False
-    private: ClassVar[bool] = False
     personalises: ClassVar[bool] = False
     adapts_outside: ClassVar[bool] = False
 
@@ -149,9 +219,6 @@ class Algorithm(FederatedAlgorithm):
     def check(self, settings: AdaptationSettings) -> None:
         """Refuse settings that don't go together, before anything starts, by raising `SettingsError`."""
 
-    def check_client(self, client: Client) -> None:
-        """Refuse a client that can't do its part, by raising `DataError`."""
-
     def inference(self, settings: AdaptationSettings) -> str:
         """Say which head counts on a client that has several, see `adaptation.heads`."""
         return "mean"
@@ -167,11 +234,11 @@ class Algorithm(FederatedAlgorithm):
     def network(self, state: Mapping[str, Tensor], settings: AdaptationSettings) -> Network:
         """Make the network that predicts out of the global model's arrays, frozen, in evaluation mode."""
         built = self.architecture(empty_network(settings))
-        return filled(built, state, settings).requires_grad_(False).eval()
+        return filled(built, state, settings.device).requires_grad_(False).eval()
 
     def received(self, message: Message, client: Client) -> Network:
         """Make the network that predicts out of what a message brought."""
-        return self.network(received_state(message), adaptation_settings(client))
+        return self.network(received(message), adaptation(client))
 
     def train(self, message: Message, client: Client) -> Message:
         """Train on the client; an algorithm whose server sends no training messages needs none."""
@@ -234,6 +301,16 @@ class Algorithm(FederatedAlgorithm):
         raise RuntimeError(f"{self.name} adapts to nothing outside its federation")
 
 
+def received(message: Message, record: str = MODEL) -> dict[str, Tensor]:
+    """Unpack the named tensors of one of a message's records."""
+    return from_record(message.content.array_records[record])
+
+
+def adaptation(client: Client) -> AdaptationSettings:
+    """Return a client's settings, which are a run's of domain adaptation."""
+    return cast(AdaptationSettings, client.settings)
+
+
 @torch.no_grad()
 def count(client: Client, predictor: Predictor, heads: tuple[str, ...] = ()) -> dict[str, Any]:
     """Predict the client's test examples batch by batch, and count what is right; see `Tally.counts`.
@@ -251,8 +328,8 @@ def count(client: Client, predictor: Predictor, heads: tuple[str, ...] = ()) -> 
     """
     settings = client.settings
     mixture = predictor.mixture if not heads else None
-    tally = Tally(predictor.head, len(settings.class_names), family(settings.data.name).segmentation)
-    inputs = inputs_of(client, client.test)
+    tally = Tally(predictor.head, len(settings.class_names), client.segmentation)
+    inputs = client.inputs(client.test)
     for part in forward_slices(inputs):
         probabilities, features = predictor.with_features(inputs[part])
         likelihoods = None if mixture is None else mixture.log_likelihood(features.flatten(0, -2))

@@ -11,7 +11,7 @@ otherwise the discriminator would tell the mode and not the domain.
 import time
 from collections.abc import Iterable
 from statistics import fmean
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -21,16 +21,14 @@ from torch.nn import functional
 
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.domain_adversarial import DANN, Discriminated, Discriminator, reversal_weight
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.networks import Network, empty_network, filled
 from fmtda.domains.client import Client
 from fmtda.protocol.records import from_record, reply_to, to_record
 from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import setting
-from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, LabelledSource
-from fmtda.strategies.federated import FederatedStrategy
+from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, FederatedStrategy, LabelledSource, adaptation, received
 from fmtda.strategies.fine_tuned_average import FineTunedAverage, FineTunedParameters
-from fmtda.strategies.local_network import adaptation_settings, empty_network, filled, inputs_of, received_state
 
 SOURCE_FEATURES = "source_features"
 """The record of the features that a client gets."""
@@ -47,11 +45,6 @@ class FedDANNParameters(FineTunedParameters):
     places: int = setting(64, ge=0, description="segmentation: places of a picture that are told apart; 0: all")
 
 
-def dann_parameters(settings: AdaptationSettings) -> FedDANNParameters:
-    """Return federated DANN's table of a run's settings."""
-    return cast(FedDANNParameters, settings.algorithm)
-
-
 class FedDANN(Algorithm):
     """Clients make G and a discriminator of domains play against each other."""
 
@@ -66,14 +59,14 @@ class FedDANN(Algorithm):
     def train(self, message: Message, client: Client) -> Message:
         """Make `local-steps` steps; the whole model is uploaded."""
         began = time.perf_counter()
-        settings = adaptation_settings(client)
-        own = dann_parameters(settings)
+        settings = adaptation(client)
+        own = settings.own(FedDANNParameters)
         built = empty_network(settings)
         with torch.device("meta"):
             extended = Discriminated(built, Discriminator(built.feature_size))
-        network = filled(extended, received_state(message), settings).eval().requires_grad_(True)
-        inputs = inputs_of(client, client.train)
-        source_features = received_state(message, SOURCE_FEATURES)["features"].to(inputs.device)
+        network = filled(extended, received(message), settings.device).eval().requires_grad_(True)
+        inputs = client.inputs(client.train)
+        source_features = received(message, SOURCE_FEATURES)["features"].to(inputs.device)
         game = DANN(network, own.local_learning_rate, own.weight_decay)
         losses = []
         generator = client.generator("mini-batches")
@@ -125,6 +118,6 @@ class FedDANNServer(FineTunedAverage):
     @torch.no_grad()
     def _source_features(self, generator: torch.Generator) -> Tensor:
         """(steps, rows, D): a row an example, or one of `places` places of a picture."""
-        own, network = dann_parameters(self.settings), self.network.eval()
+        own, network = self.settings.own(FedDANNParameters), self.network.eval()
         batches = (self.source.draw(own.local_batch, generator)[0] for _ in range(own.local_steps))
         return torch.stack([network.features(inputs, own.places, generator) for inputs in batches])

@@ -21,10 +21,8 @@ from fmtda.domains.client import Client
 from fmtda.protocol.records import from_record, reply_to, to_record
 from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import AdaptationSettings
-from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, LabelledSource
-from fmtda.strategies.federated import FederatedStrategy
-from fmtda.strategies.fine_tuned_average import FineTunedAverage, FineTunedParameters, fine_tuned_parameters
-from fmtda.strategies.local_network import adaptation_settings, inputs_of
+from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, FederatedStrategy, LabelledSource
+from fmtda.strategies.fine_tuned_average import FineTunedAverage, FineTunedParameters
 
 SECOND_CLASSIFIER_SHARE = 0.25
 """Steps that the fresh second classifier is trained for, as a share of the pre-training's."""
@@ -48,9 +46,9 @@ class FedMCD(Algorithm):
     def train(self, message: Message, client: Client) -> Message:
         """Make `local-steps` steps; BatchNorm in training mode, as in MCD's official code."""
         began = time.perf_counter()
-        own = fine_tuned_parameters(adaptation_settings(client))
+        own = client.settings.own(FineTunedParameters)
         network = self.received(message, client).requires_grad_(True)
-        inputs = inputs_of(client, client.train)
+        inputs = client.inputs(client.train)
         game = MCD(network, own.local_learning_rate, own.weight_decay)
         maximised, minimised = [], []
         generator = client.generator("mini-batches")

@@ -5,20 +5,18 @@ pseudo-labels (Lee, "Pseudo-label", 2013).
 """
 
 import time
-from typing import cast
 
 from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
 
 from fmtda.adaptation.networks import Network
-from fmtda.adaptation.self_training import adapt_network
+from fmtda.adaptation.self_training import adapt_network, predicted_shares
 from fmtda.domains.client import Client
 from fmtda.protocol.records import reply_to, to_record
 from fmtda.protocol.settings import AdaptationSettings, Parameters
 from fmtda.protocol.tables import setting
-from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, LabelledSource
-from fmtda.strategies.federated import ANY_SIZE, FederatedStrategy, FlowerStrategy
-from fmtda.strategies.local_network import expected_shares, inputs_of
+from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, FederatedStrategy, LabelledSource
+from fmtda.strategies.flower import ANY_SIZE, FlowerStrategy
 
 
 class SelfTrainingParameters(Parameters):
@@ -44,8 +42,8 @@ class FedAvgSelfTraining(Algorithm):
     def train(self, message: Message, client: Client) -> Message:
         """Make local steps on pseudo-labels; labels of the client are never looked at."""
         began = time.perf_counter()
-        own = cast(SelfTrainingParameters, client.settings.algorithm)
-        network, inputs = self.received(message, client), inputs_of(client, client.train)
+        own = client.settings.own(SelfTrainingParameters)
+        network, inputs = self.received(message, client), client.inputs(client.train)
         losses = adapt_network(
             network.requires_grad_(True),
             inputs,
@@ -54,7 +52,7 @@ class FedAvgSelfTraining(Algorithm):
             learning_rate=own.learning_rate,
             threshold=own.confidence,
             generator=client.generator("self-training"),
-            class_shares=expected_shares(network, inputs, client),
+            class_shares=predicted_shares(network, inputs) if client.segmentation else None,
         )
         metrics = {"num-examples": len(client.train), "seconds": time.perf_counter() - began, **losses}
         return reply_to(message, client.name, metrics, model=to_record(network.state_dict()))

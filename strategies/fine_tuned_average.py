@@ -8,7 +8,6 @@ Our choice: the fine-tuning, whose BatchNorm keeps the statistics of the clients
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
@@ -22,7 +21,7 @@ from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings, Parameters
 from fmtda.protocol.tables import setting
 from fmtda.strategies.algorithm import LabelledSource
-from fmtda.strategies.federated import ANY_SIZE, FlowerStrategy
+from fmtda.strategies.flower import ANY_SIZE, FlowerStrategy
 
 
 class FineTunedParameters(Parameters):
@@ -35,11 +34,6 @@ class FineTunedParameters(Parameters):
     server_batch: int = setting(by_data="server-batch", ge=2, description="source examples in one of them")
     finetune_learning_rate: float = setting(1e-4, gt=0, description="AdamW step size of them")
     weight_decay: float = setting(5e-4, ge=0, description="AdamW's, on the server and on the clients")
-
-
-def fine_tuned_parameters(settings: AdaptationSettings) -> FineTunedParameters:
-    """Return the algorithm's table of a run's settings."""
-    return cast(FineTunedParameters, settings.algorithm)
 
 
 class FineTunedAverage(FlowerStrategy):
@@ -93,7 +87,7 @@ class FineTunedAverage(FlowerStrategy):
 
     def _fine_tune(self, generator: torch.Generator) -> float:
         """Returns the mean loss, 0 for no steps."""
-        own, total = fine_tuned_parameters(self.settings), 0.0
+        own, total = self.settings.own(FineTunedParameters), 0.0
         optimiser = torch.optim.AdamW(self.fine_tuned(), lr=own.finetune_learning_rate, weight_decay=own.weight_decay)
         self.network.eval()
         for _ in range(own.server_steps):

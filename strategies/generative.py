@@ -25,9 +25,8 @@ from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import GenerativeSettings, Parameters
 from fmtda.protocol.tables import SettingsError, setting
-from fmtda.strategies.algorithm import FederatedAlgorithm
-from fmtda.strategies.federated import ANY_SIZE, CONFIG, FederatedStrategy, FlowerStrategy
-from fmtda.strategies.local_network import received_state
+from fmtda.strategies.algorithm import CONFIG, FederatedAlgorithm, FederatedStrategy, received
+from fmtda.strategies.flower import ANY_SIZE, FlowerStrategy
 from fmtda.strategies.shared_moments import SharedMoments
 
 PROXIMAL = "proximal-mu"
@@ -134,7 +133,7 @@ class GenerativeFedProx(GenerativeAlgorithm):
     only_averages = True
 
     def flower(self, settings: GenerativeSettings) -> Strategy:
-        return FedProx(**ANY_SIZE, proximal_mu=cast(FedProxParameters, settings.algorithm).mu)
+        return FedProx(**ANY_SIZE, proximal_mu=settings.own(FedProxParameters).mu)
 
 
 class FedAvgMParameters(Parameters):
@@ -152,7 +151,7 @@ class GenerativeFedAvgM(GenerativeAlgorithm):
     parameters = FedAvgMParameters
 
     def flower(self, settings: GenerativeSettings) -> Strategy:
-        own = cast(FedAvgMParameters, settings.algorithm)
+        own = settings.own(FedAvgMParameters)
         return FedAvgM(**ANY_SIZE, server_learning_rate=own.learning_rate, server_momentum=own.momentum)
 
 
@@ -173,7 +172,7 @@ class GenerativeFedAdam(GenerativeAlgorithm):
     parameters = FedAdamParameters
 
     def flower(self, settings: GenerativeSettings) -> Strategy:
-        own = cast(FedAdamParameters, settings.algorithm)
+        own = settings.own(FedAdamParameters)
         return FedAdam(**ANY_SIZE, eta=own.learning_rate, beta_1=own.beta1, beta_2=own.beta2, tau=own.tau)
 
 
@@ -188,6 +187,6 @@ class Pooled(GenerativeFedAvg):
 def received_model(message: Message, settings: GenerativeSettings) -> tuple[GenerativeModel, dict[str, Tensor]]:
     """Make the global model that a message brought, on the run's device, and Adam's moments where they came along."""
     model = build(settings.workload, settings, seed=0)
-    weights, moments = parted(received_state(message))
+    weights, moments = parted(received(message))
     model.load_state_dict(weights)
     return model.to(choose_device(settings.device)), moments

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fmtda.protocol.moments import initial_moments, parted
 from fmtda.protocol.records import from_record, to_record
-from fmtda.strategies.federated import FlowerStrategy
+from fmtda.strategies.flower import FlowerStrategy
 
 
 class SharedMoments(FlowerStrategy):

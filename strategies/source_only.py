@@ -7,8 +7,7 @@ from flwr.serverapp import Grid
 
 from fmtda.adaptation.networks import Network
 from fmtda.protocol.settings import AdaptationSettings
-from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, LabelledSource
-from fmtda.strategies.federated import FederatedStrategy
+from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, FederatedStrategy, LabelledSource
 
 
 class NobodyTrains(FederatedStrategy):

@@ -12,10 +12,10 @@ from fmtda.adaptation.mixture import fit
 from fmtda.adaptation.networks import build
 from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
+from fmtda.domains.source import WATCHED
 from fmtda.protocol.records import config_record, to_record
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import Scalar
-from fmtda.server.source import WATCHED
 from fmtda.server.startup import effective_settings
 from fmtda.strategies.composition import resolve
 from fmtda.strategies.registry import ALGORITHMS

@@ -26,6 +26,7 @@ from fmtda.adaptation.self_training import (
     adapt_head_and_scales,
     adapt_network_unless_collapsed,
     adapt_statistics,
+    predicted_shares,
 )
 from fmtda.domains.client import Client
 from fmtda.domains.registry import family
@@ -33,19 +34,10 @@ from fmtda.protocol.records import reply_to, to_record
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import SettingsError
-from fmtda.strategies.algorithm import Algorithm, LabelledSource, count
+from fmtda.strategies.algorithm import Algorithm, FederatedStrategy, LabelledSource, adaptation, count, received
 from fmtda.strategies.dualadapt import privacy
-from fmtda.strategies.dualadapt.newcomers import START
-from fmtda.strategies.dualadapt.parameters import ROWS, DualAdaptParameters, parameters
-from fmtda.strategies.dualadapt.server import SOURCE_MIXTURE, DualAdaptServer
-from fmtda.strategies.federated import FederatedStrategy
-from fmtda.strategies.local_network import (
-    adaptation_settings,
-    expected_shares,
-    inputs_of,
-    mixture_parts,
-    received_state,
-)
+from fmtda.strategies.dualadapt.parameters import ROWS, DualAdaptParameters
+from fmtda.strategies.dualadapt.server import SOURCE_MIXTURE, START, DualAdaptServer
 
 TYPICALITY_BINS = 10
 """Of the histogram of w_S over [0, 1] that a client reports (our choice)."""
@@ -76,7 +68,7 @@ class DualAdapt(Algorithm):
         return DualAdaptServer(settings, network, source)
 
     def check(self, settings: AdaptationSettings) -> None:
-        if family(settings.data.name).segmentation and not parameters(settings).cache_features:
+        if family(settings.data.name).segmentation and not settings.own(DualAdaptParameters).cache_features:
             raise SettingsError(
                 "dualadapt.cache-features=False: segmentation keeps the features of sampled places; set it to true"
             )
@@ -84,13 +76,14 @@ class DualAdapt(Algorithm):
             _check_privacy(settings)
 
     def check_client(self, client: Client) -> None:
-        privacy.check(client)
+        if client.settings.private or adaptation(client).privacy.mixture_floor:
+            privacy.check(client)
 
     def inference(self, settings: AdaptationSettings) -> str:
-        return parameters(settings).inference
+        return settings.own(DualAdaptParameters).inference
 
     def personalises_in(self, settings: AdaptationSettings) -> bool:
-        return parameters(settings).personalise.on
+        return settings.own(DualAdaptParameters).personalise.on
 
     def train(self, message: Message, client: Client) -> Message:
         """Fit F_l and W_T to the client's unlabelled examples, and upload these two; under noise where there is any."""
@@ -126,11 +119,11 @@ class DualAdapt(Algorithm):
         """
         start = sent_start(message)
         network = self.received(message, client)
-        use_own_statistics(network, inputs_of(client, client.train), client)
+        use_own_statistics(network, client.inputs(client.train), client)
         local = localised(copy.deepcopy(network), client, start)
         mixture = kept_mixture(client) if start is None else None
         networks = {"global": network, "local": local}
-        return Predictor(networks, parameters(client.settings).inference, mixture)
+        return Predictor(networks, client.settings.own(DualAdaptParameters).inference, mixture)
 
     def predictor(self, network: Network, client: Client) -> Predictor:
         """Put together G and F_g with the client's statistics, G and F_l as it last predicted, and its own copy."""
@@ -138,7 +131,7 @@ class DualAdapt(Algorithm):
         parts = f"F_g alone: nothing of {client.name} is here; name its folder with --local"
         found, uploaded = client.kept(LOCALISED), client.kept(UPLOADED)
         if found is None:
-            use_own_statistics(network, inputs_of(client, client.train), client)
+            use_own_statistics(network, client.inputs(client.train), client)
         if found is not None:
             local = copy.deepcopy(network)
             local.classifier.load_state_dict(found["classifier"])
@@ -154,9 +147,9 @@ class DualAdapt(Algorithm):
                 "own part is not here; name its folder with --local"
             )
         if (personal := client.kept(PERSONAL)) is not None:
-            networks["personal"] = self.network(personal["network"], adaptation_settings(client))
+            networks["personal"] = self.network(personal["network"], adaptation(client))
             parts = f"its own copy of the network and, with equal say, {parts}"
-        return Predictor(networks, parameters(client.settings).inference, kept_mixture(client), parts)
+        return Predictor(networks, client.settings.own(DualAdaptParameters).inference, kept_mixture(client), parts)
 
     def personalise(self, message: Message, client: Client) -> Message:
         """Train the client's own copy of G and head on its examples, keep it, and report what it brings."""
@@ -178,7 +171,7 @@ class DualAdapt(Algorithm):
         classifier, mixture, _ = learn(network(), Mixture(**closing[SOURCE_MIXTURE]), client)
         client.keep(UPLOADED, classifier=classifier.state_dict(), mixture=mixture.tensors())
         server_network = network()
-        use_own_statistics(server_network, inputs_of(client, client.train), client)
+        use_own_statistics(server_network, client.inputs(client.train), client)
         localised(server_network, client)
         if personalise:
             personalise_network(network(), client)
@@ -193,7 +186,7 @@ def learn(
     or at `start` in the first rounds of a client that joined late. An example is a row of features: for segmentation,
     one place of a picture's feature map.
     """
-    own, inputs = parameters(client.settings), inputs_of(client, client.train)
+    own, inputs = client.settings.own(DualAdaptParameters), client.inputs(client.train)
     use_own_statistics(network, inputs, client)
     source_mixture = source_mixture.to(inputs.device)
     global_classifier = network.classifier
@@ -225,7 +218,7 @@ def learn(
 
 def follow(network: Network, source_mixture: Mixture, client: Client) -> Mixture:
     """W_T alone: the mixture's stepwise EM over the mini-batches that training would take."""
-    own, inputs = parameters(client.settings), inputs_of(client, client.train)
+    own, inputs = client.settings.own(DualAdaptParameters), client.inputs(client.train)
     use_own_statistics(network, inputs, client)
     features = feature_rows(network, inputs, own.places, client.generator("places"))
     mixture = FollowingMixture(source_mixture.to(inputs.device), features, client)
@@ -253,11 +246,11 @@ class FollowingMixture:
 
     def __init__(self, source_mixture: Mixture, features: Tensor, client: Client) -> None:
         device = features.device
-        fitted, held_out = (part.to(device) for part in mixture_parts(client, len(features)))
+        fitted, held_out = (part.to(device) for part in client.divided(len(features)))
         self._features, self._held_out = features[fitted], features[held_out]
         self._is_fitted = torch.zeros(len(features), dtype=torch.bool, device=device).index_fill(0, fitted, True)
         self._expectation_maximisation = StepwiseEM(source_mixture, self._features)
-        self._floor = adaptation_settings(client).privacy.mixture_floor
+        self._floor = adaptation(client).privacy.mixture_floor
 
     def update(self, batch: Tensor, z: Tensor) -> None:
         """Follow the features `z`, (B, D), of the examples `batch`, (B,); held-out ones don't count."""
@@ -276,7 +269,7 @@ def use_own_statistics(network: Network, inputs: Inputs, client: Client) -> None
 
     The client chooses its weight, up to `largest_weight`.
     """
-    own, examples = parameters(client.settings).batch_norm, len(inputs)
+    own, examples = client.settings.own(DualAdaptParameters).batch_norm, len(inputs)
     if own.on and examples > 1:
         weight = largest_weight(examples, own.share, own.prior)
         adapt_statistics(network, inputs, weight, client.generator("statistics"))
@@ -295,7 +288,7 @@ def localised(network: Network, client: Client, start: Weights | None = None) ->
     pseudo-labels, those of scenes class by class. `network` shares G with the result, and so its scales and shifts.
     A copy that was personalised on an earlier model is forgotten.
     """
-    own = parameters(client.settings).self_training
+    own = client.settings.own(DualAdaptParameters).self_training
     classifier = copy.deepcopy(network.classifier)
     uploaded = client.kept(UPLOADED)
     if start is not None:
@@ -304,14 +297,14 @@ def localised(network: Network, client: Client, start: Weights | None = None) ->
         classifier.load_state_dict(uploaded["classifier"])
     local = Network(network.feature_extractor, classifier, network.feature_size)
     if own.on:
-        inputs = inputs_of(client, client.train)
+        inputs = client.inputs(client.train)
         how = {
             "steps": own.steps,
             "batch_size": own.batch,
             "learning_rate": own.learning_rate,
             "generator": client.generator("self-training"),
         }
-        if family(client.settings.data.name).segmentation:
+        if client.segmentation:
             adapt_head_and_scales_by_class(local, inputs, **how)
         else:
             adapt_head_and_scales(local, inputs, threshold=own.confidence, **how)
@@ -329,7 +322,7 @@ def personalise_network(network: Network, client: Client) -> dict[str, float]:
     dict of float
         The training's losses.
     """
-    settings, inputs = parameters(client.settings).personalise, inputs_of(client, client.train)
+    settings, inputs = client.settings.own(DualAdaptParameters).personalise, client.inputs(client.train)
     use_own_statistics(network, inputs, client)
     own = copy.deepcopy(localised(copy.deepcopy(network), client))
     losses = adapt_network_unless_collapsed(
@@ -340,7 +333,7 @@ def personalise_network(network: Network, client: Client) -> dict[str, float]:
         learning_rate=settings.learning_rate,
         threshold=settings.confidence,
         generator=client.generator("personalise"),
-        class_shares=expected_shares(network, inputs, client),
+        class_shares=predicted_shares(network, inputs) if client.segmentation else None,
     )
     client.keep(PERSONAL, network=own.state_dict())
     return losses
@@ -361,7 +354,7 @@ def sent_mixture(message: Message) -> Mixture:
 
 def sent_start(message: Message) -> Weights | None:
     """Where the server wants F_l to begin in the place of F_g: it knows clients like this one that joined late."""
-    return received_state(message, START) if START in message.content else None
+    return received(message, START) if START in message.content else None
 
 
 def _check_privacy(settings: AdaptationSettings) -> None:

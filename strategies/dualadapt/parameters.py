@@ -3,9 +3,9 @@
 Our choice: all values but the existence of R_s, R_c and lambda, which the paper's notes name without a number.
 """
 
-from typing import Literal, cast
+from typing import Literal
 
-from fmtda.protocol.settings import ON_BY_DEFAULT, Parameters, RunSettings
+from fmtda.protocol.settings import ON_BY_DEFAULT, Parameters
 from fmtda.protocol.tables import Affects, Switchable, Table, setting
 from fmtda.strategies.algorithm import BenchmarkRow
 
@@ -107,11 +107,6 @@ class DualAdaptParameters(Parameters):
     self_training: SelfTrainingSettings
     personalise: PersonaliseSettings
     joining: JoiningSettings
-
-
-def parameters(settings: RunSettings) -> DualAdaptParameters:
-    """Return DualAdapt's table of a run's settings."""
-    return cast(DualAdaptParameters, settings.algorithm)
 
 
 EXTRAS = {

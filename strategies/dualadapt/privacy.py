@@ -24,8 +24,8 @@ from fmtda.adaptation.private_classifier import sampling_rate, train_privately
 from fmtda.adaptation.private_mixture import fit_privately
 from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError
-from fmtda.strategies.dualadapt.parameters import parameters
-from fmtda.strategies.local_network import adaptation_settings, inputs_of, mixture_parts
+from fmtda.strategies.algorithm import adaptation
+from fmtda.strategies.dualadapt.parameters import DualAdaptParameters
 
 RELEASED = "released.json"
 """In the client's folder: what each message of the run has given away."""
@@ -39,7 +39,7 @@ def check(client: Client) -> None:
     DataError
         Naming the key, what was given and what to do.
     """
-    settings, examples = adaptation_settings(client).privacy, len(client.train)
+    settings, examples = adaptation(client).privacy, len(client.train)
     fitted = len(hold_out(examples, seed=0)[0])
     if settings.mixture_floor > fitted:
         raise DataError(
@@ -66,7 +66,7 @@ def learn(
 
     F_l begins as F_g, or at `start` in the first rounds of a client that joined late.
     """
-    own, noise = parameters(client.settings), adaptation_settings(client).privacy
+    own, noise = client.settings.own(DualAdaptParameters), adaptation(client).privacy
     features = _features(network, client)
     source_mixture = source_mixture.to(features.device)
     classifier = copy.deepcopy(network.classifier).requires_grad_(True)  # F_l <- F_g
@@ -93,7 +93,7 @@ def learn(
 def fit_mixture(network: Network, source_mixture: Mixture, client: Client) -> tuple[Mixture, dict[str, float]]:
     """W_T alone, with which a client joins: the one that it would upload if it trained; and epsilon."""
     features = _features(network, client)
-    spent = _account(client, Release(0, 1.0, 0.0, adaptation_settings(client).privacy.mixture_noise))
+    spent = _account(client, Release(0, 1.0, 0.0, adaptation(client).privacy.mixture_noise))
     return _noised_mixture(source_mixture.to(features.device), features, client), {"epsilon": spent}
 
 
@@ -104,13 +104,13 @@ def secret_uniforms(client: Client, purpose: str) -> Uniforms:
 
 def _features(network: Network, client: Client) -> Tensor:
     """z of every example, each from that example and the server's network alone: (N, D)."""
-    inputs, places = inputs_of(client, client.train), parameters(client.settings).places
+    inputs, places = client.inputs(client.train), client.settings.own(DualAdaptParameters).places
     return feature_rows(network, inputs, places, client.generator("places"))
 
 
 def _noised_mixture(source_mixture: Mixture, features: Tensor, client: Client) -> Mixture:
-    settings = adaptation_settings(client).privacy
-    fitted, held_out = (part.to(features.device) for part in mixture_parts(client, len(features)))
+    settings = adaptation(client).privacy
+    fitted, held_out = (part.to(features.device) for part in client.divided(len(features)))
     return fit_privately(
         source_mixture,
         features[fitted],
@@ -138,7 +138,7 @@ def _account(client: Client, release: Release) -> float:
         earlier = [entry for entry in earlier if entry["round"] < client.round]
     entries = [*earlier, {"round": client.round, **release._asdict()}]
     releases = [Release(*(entry[field] for field in Release._fields)) for entry in entries]
-    spent = epsilon(releases, adaptation_settings(client).privacy.delta)
+    spent = epsilon(releases, adaptation(client).privacy.delta)
     if not math.isfinite(spent):
         raise DataError(
             f"{client.name}: privacy.noise={release.noise:g}, privacy.mixture-noise={release.mixture_noise:g} would "

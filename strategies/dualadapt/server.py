@@ -14,7 +14,7 @@ w_T carry no gradient, and the guard with its interval and tolerance.
 """
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from fmtda.adaptation.batches import forward_slices
 from fmtda.adaptation.losses import alignment_loss
 from fmtda.adaptation.mixture import QUANTILES, Mixture, StackedMixtures, fit
 from fmtda.adaptation.networks import Network
+from fmtda.adaptation.newcomers import Newcomers, told
 from fmtda.protocol.records import (
     check_arrays,
     check_mixture,
@@ -40,13 +41,17 @@ from fmtda.protocol.records import (
 )
 from fmtda.protocol.seeds import generator_for, seed_for
 from fmtda.protocol.settings import AdaptationSettings
-from fmtda.strategies.algorithm import LabelledSource
-from fmtda.strategies.dualadapt.newcomers import Newcomers, told
-from fmtda.strategies.dualadapt.parameters import parameters
-from fmtda.strategies.federated import CONFIG, MODEL, FederatedStrategy, to_all
+from fmtda.strategies.algorithm import CONFIG, MODEL, FederatedStrategy, LabelledSource, to_all
+from fmtda.strategies.dualadapt.parameters import DualAdaptParameters
 
 SOURCE_MIXTURE = "source_mixture"
 """W_S over the features of G: the record of a broadcast, and what is kept at the end of a run."""
+
+JOIN = "query.join"
+"""The message that asks who joins for its mixture alone."""
+
+START = "start"
+"""The record that says where F_l of a client begins that joined late."""
 
 MIXTURE_EXAMPLES = 2000
 """Source features at most that W_S is fitted on."""
@@ -78,10 +83,11 @@ class DualAdaptServer(FederatedStrategy):
     keeps_uploads = True
 
     def __init__(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> None:
-        self.settings, self.parameters = settings, parameters(settings)
+        self.settings, self.parameters = settings, settings.own(DualAdaptParameters)
         self.network = network
         self.source = source
-        self.newcomers = Newcomers(self.parameters.joining)
+        joining = self.parameters.joining
+        self.newcomers = Newcomers(joining.rounds, joining.start == "nearest")
         self._arriving: set[str] = set()
         self._news: dict[str, Any] = {}
 
@@ -97,14 +103,28 @@ class DualAdaptServer(FederatedStrategy):
         source_mixture = to_record(self.source_mixture(server_round, arrays).arrays())
         records = {MODEL: arrays, SOURCE_MIXTURE: source_mixture, CONFIG: config}
         messages = to_all(MessageType.TRAIN, server_round, records, grid)
-        return self.newcomers.training_messages(messages, names_of(grid), self._arriving)
+        return self._to_newcomers(messages, names_of(grid), self.newcomers.starts)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send G and F_g to everybody, and to who is new what to predict with."""
         messages = super().configure_evaluate(server_round, arrays, config, grid)
-        return self.newcomers.evaluation_messages(messages, names_of(grid))
+        return self._to_newcomers(messages, names_of(grid), self.newcomers.untrained)
+
+    def _to_newcomers(
+        self, messages: Iterable[Message], names: Mapping[int, str], starting: Collection[str]
+    ) -> Iterator[Message]:
+        """The messages; but who is new is sent where F_l starts, and who joins is asked for its mixture alone."""
+        for message in messages:
+            node_id, kind, content = message.metadata.dst_node_id, message.metadata.message_type, message.content
+            name = names[node_id]
+            if name in starting:
+                content = RecordDict({**content, START: to_record(self.newcomers.starts[name])})
+            if name in self._arriving and kind == MessageType.TRAIN:
+                kind = JOIN
+            same = content is message.content and kind == message.metadata.message_type
+            yield message if same else Message(content, dst_node_id=node_id, message_type=kind)
 
     def source_mixture(self, server_round: int, arrays: ArrayRecord) -> Mixture:
         """W_S on the features that this model's G gives of the source (line 3)."""
@@ -153,7 +173,9 @@ class DualAdaptServer(FederatedStrategy):
             clients = _Clients.stack(self.network, list(uploads.values()), self.parameters.robust_share, weights)
             metrics = MetricRecord(self._optimise(clients, server_round))
             arrays = to_record(self.network.state_dict())
-        self._news = self.newcomers.settle(server_round, by_name)
+        mixtures = {name: _mixture(content) for name, content in by_name.items()}
+        classifiers = {name: from_record(content.array_records["classifier"]) for name, content in uploads.items()}
+        self._news = self.newcomers.settle(server_round, mixtures, classifiers)
         return arrays, metrics
 
     def told(self) -> tuple[dict[str, Any], list[str]]:
@@ -221,6 +243,11 @@ def names_of(grid: Grid) -> Mapping[int, str]:
     return grid.names  # type: ignore[attr-defined]
 
 
+def _mixture(upload: RecordDict) -> Mixture:
+    """W_T^i out of an upload."""
+    return Mixture.from_arrays({name: array.numpy() for name, array in upload.array_records["mixture"].items()})
+
+
 @dataclass(frozen=True)
 class _Clients:
     """All clients' uploads stacked, so that M clients cost one batched call and not M iterations.
@@ -251,12 +278,7 @@ class _Clients:
     ) -> "_Clients":
         device = next(network.parameters()).device
         classifiers = [from_record(upload.array_records["classifier"]) for upload in uploads]
-        mixtures = [
-            Mixture.from_arrays({name: array.numpy() for name, array in upload.array_records["mixture"].items()}).to(
-                device
-            )
-            for upload in uploads
-        ]
+        mixtures = [_mixture(upload).to(device) for upload in uploads]
         classifier = copy.deepcopy(network.classifier).requires_grad_(False).eval()
         weights = {name: torch.stack([c[name] for c in classifiers]).to(device) for name in classifiers[0]}
         # None, so that nothing changes by a bit where nobody counts for less.

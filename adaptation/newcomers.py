@@ -1,29 +1,22 @@
 """Clients that join a federation under way: who is new, where each starts, and how much it counts.
 
-The round in which a client joins is its round 0. It is asked for its mixture while the others train. When their uploads
-are there, over features of the same G, the nearest of them are found by the divergence of mixtures, and the blend of
-their F_l is where the new client's F_l starts. It is evaluated with that at the end of the round. From the next round
-on it trains, and its weight in Eq. 6 grows over `joining.rounds` rounds to that of everybody else; so long, its F_l
-starts at the blend of its nearest clients' latest F_l.
+The round in which a client joins is its round 0. It gives its mixture while the others train. When their uploads are
+there, over features of the same G, the nearest of them are found by the divergence of mixtures, and the blend of their
+F_l is where the new client's F_l starts. It is evaluated with that at the end of the round. From the next round on it
+trains, and its weight in Eq. 6 grows over some rounds to that of everybody else; so long, its F_l starts at the blend
+of its nearest clients' latest F_l.
 
 Our choice: all of it. FMTDA knows no such clients.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.neighbours import blend, nearest
-from fmtda.protocol.records import from_record, to_record
-from fmtda.strategies.dualadapt.parameters import JoiningSettings
-
-JOIN = "query.join"
-START = "start"
-"""The record that says where F_l begins."""
 
 JOINED, STARTS = "joined.", "start."
 """How what is known of the clients is named in a checkpoint's state."""
@@ -33,6 +26,13 @@ class Newcomers:
     """The clients of a run by when they joined, and where those that are new start.
 
     Clients that are there in the first round are no newcomers.
+
+    Parameters
+    ----------
+    rounds : int
+        In which the weight of a client that joined grows to that of the others.
+    blended : bool
+        Whether F_l of a new client starts at a blend of the nearest clients', and not at F_g.
 
     Attributes
     ----------
@@ -44,8 +44,8 @@ class Newcomers:
         Where F_l of a new client starts.
     """
 
-    def __init__(self, settings: JoiningSettings) -> None:
-        self.settings = settings
+    def __init__(self, rounds: int, blended: bool) -> None:
+        self.rounds, self.blended = rounds, blended
         self.joined: dict[str, int] = {}
         self.trained: set[str] = set()
         self.starts: dict[str, dict[str, Tensor]] = {}
@@ -58,38 +58,35 @@ class Newcomers:
         return {name for name in names if name not in self.joined}
 
     def weight(self, name: str, server_round: int) -> float:
-        """How much a client counts in Eq. 6: 0 in the round in which it joins, 1 after `joining.rounds` more."""
+        """How much a client counts in Eq. 6: 0 in the round in which it joins, 1 after `rounds` more."""
         joined = self.joined.get(name, 0)
-        return min(1.0, (server_round - joined) / (self.settings.rounds + 1)) if joined else 1.0
+        return min(1.0, (server_round - joined) / (self.rounds + 1)) if joined else 1.0
 
     def weights(self, server_round: int) -> dict[str, float]:
         """The weights of those clients that count for less than the others."""
         weights = {name: self.weight(name, server_round) for name in self.joined}
         return {name: weight for name, weight in weights.items() if weight < 1}
 
-    def training_messages(
-        self, messages: Iterable[Message], names: Mapping[int, str], arriving: Collection[str]
-    ) -> list[Message]:
-        """The strategy's; but who joins is asked for its mixture alone, and who is new is sent where to start."""
-        addressed = []
-        for message in self._with_starts(messages, names, self.starts):
-            if names[message.metadata.dst_node_id] in arriving:
-                message = Message(message.content, dst_node_id=message.metadata.dst_node_id, message_type=JOIN)
-            addressed.append(message)
-        return addressed
+    @property
+    def untrained(self) -> set[str]:
+        """Who is new, has a start, and has not trained yet."""
+        return self.starts.keys() - self.trained
 
-    def evaluation_messages(self, messages: Iterable[Message], names: Mapping[int, str]) -> list[Message]:
-        """The strategy's; but who is new and has not trained yet is sent what to predict with."""
-        return self._with_starts(messages, names, self.starts.keys() - self.trained)
-
-    def settle(self, server_round: int, replies: Mapping[str, RecordDict]) -> dict[str, Any]:
+    def settle(
+        self,
+        server_round: int,
+        mixtures: Mapping[str, Mixture],
+        classifiers: Mapping[str, Mapping[str, Tensor]],
+    ) -> dict[str, Any]:
         """Take in a round's mixtures and classifiers, and find where the new clients start in the next.
 
         Parameters
         ----------
         server_round
-        replies
-            What the usable ones hold, by client: of training, or of joining where a client was not known before.
+        mixtures
+            W_T of every client that sent one, by name, those that joined in this round among them.
+        classifiers
+            The weights of F_l of every client that trained.
 
         Returns
         -------
@@ -97,21 +94,18 @@ class Newcomers:
             For the round's line, of every new client: the round in which it `joined`, its `weight` in Eq. 6 and,
             nearest first, its neighbours' `divergence` and `weight`.
         """
-        uploads = {name: content for name, content in replies.items() if name in self.joined}
-        self.trained |= {name for name in uploads if self.joined[name]}
-        self.joined |= {name: server_round for name in replies if name not in self.joined}
-        known = {name: content for name, content in uploads.items() if self.weight(name, server_round) == 1}
-        mixtures = {name: _mixture(content) for name, content in known.items()}
+        self.trained |= {name for name in classifiers if self.joined.get(name)}
+        known = {n: mixtures[n] for n in classifiers if n in self.joined and self.weight(n, server_round) == 1}
+        self.joined |= {name: server_round for name in mixtures if name not in self.joined}
         news: dict[str, Any] = {}
         for name, weight in self.weights(server_round).items():
             news[name] = {"joined": self.joined[name], "weight": weight, "nearest": {}}
-            if name in replies and known:
-                neighbours = nearest(_mixture(replies[name]), mixtures)
+            if name in mixtures and known:
+                neighbours = nearest(mixtures[name], known)
                 news[name]["nearest"] = {other: found._asdict() for other, found in neighbours.items()}
                 shares = {other: found.weight for other, found in neighbours.items()}
-                if self.settings.start == "nearest":
-                    classifiers = {other: from_record(known[other].array_records["classifier"]) for other in shares}
-                    self.starts[name] = blend(classifiers, shares)
+                if self.blended:
+                    self.starts[name] = blend({other: classifiers[other] for other in shares}, shares)
         ends = {name for name in self.starts if name in self.trained and self.weight(name, server_round + 1) == 1}
         self.starts = {name: start for name, start in self.starts.items() if name not in ends}
         return news
@@ -138,26 +132,8 @@ class Newcomers:
             if start:
                 self.starts[name] = start
 
-    def _with_starts(
-        self, messages: Iterable[Message], names: Mapping[int, str], whose: Collection[str]
-    ) -> list[Message]:
-        """The messages, those to these clients with the record `start`."""
-        addressed = []
-        for message in messages:
-            name = names[message.metadata.dst_node_id]
-            if name in whose:
-                content = RecordDict({**message.content, START: to_record(self.starts[name])})
-                kind = message.metadata.message_type
-                message = Message(content, dst_node_id=message.metadata.dst_node_id, message_type=kind)
-            addressed.append(message)
-        return addressed
-
 
 def told(name: str, news: Mapping[str, Any]) -> str:
     """One line for people on a client that joins: ``svhn/0000 joins; nearest: mnist-m/0000 (0.63), ...``."""
     nearest = ", ".join(f"{other} ({found['weight']:.2f})" for other, found in news["nearest"].items())
     return f"{name} joins; nearest: {nearest or 'nobody'}"
-
-
-def _mixture(content: RecordDict) -> Mixture:
-    return Mixture.from_arrays({name: array.numpy() for name, array in content.array_records["mixture"].items()})

@@ -1,89 +1,22 @@
-"""The server's side of an algorithm: Flower's `Strategy`, and what the round loop asks of one beyond that.
+"""Flower's own strategies (FedAvg, FedProx, FedAdam, wrappers for privacy, ...) as an algorithm's server side.
 
-`FlowerStrategy` is the adapter through which Flower's own classes enter (FedAvg, FedProx, FedAdam, wrappers for
-differential privacy, ...): it checks what they get, holds what they remember, and changes nothing in what they do.
+`FlowerStrategy` checks what such a strategy gets, holds what it remembers, and changes nothing in what it does.
 """
 
 import copy
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fmtda.protocol.moments import is_second_moment
-from fmtda.protocol.records import SERVER_ROUND, BadReply, Layout, check_arrays, check_records, layout_of
-
-MODEL, CONFIG = "model", "config"
-"""What the records of the global model and of the settings are called in every message."""
-
-
-class FederatedStrategy(Strategy):
-    """A Flower strategy that the round loop can drive, check, and continue after a kill.
-
-    The grid that `configure_train` and `configure_evaluate` get is a `Cohort` (`server.conversation`): its nodes are
-    those that are asked, and its `names` tells whose clients they are. Replies come checked, without errors, and sorted
-    by their client's name.
-
-    Attributes
-    ----------
-    keeps_uploads : bool
-        Whether what a client uploads is its own part, which the run directory keeps by client, and no whole model.
-    """
-
-    keeps_uploads: bool = False
-
-    def initial(self, arrays: ArrayRecord) -> ArrayRecord:
-        """Add to the pre-trained model what travels with it; called once, before the first round."""
-        return arrays
-
-    def arriving(self, names: Collection[str]) -> set[str]:
-        """Say who of the clients that are there joins in this round: these are asked whatever `fraction` draws."""
-        return set()
-
-    def check_upload(self, content: RecordDict) -> None:
-        """Refuse what a client sent in training, by raising `protocol.records.BadReply`."""
-        raise NotImplementedError(f"{type(self).__name__} has to say what an upload may hold")
-
-    def told(self) -> tuple[dict[str, Any], list[str]]:
-        """Say what the last round's line of metrics.jsonl holds beside the common fields, and lines for people."""
-        return {}, []
-
-    def state(self) -> dict[str, Tensor]:
-        """Name what lives from round to round beside the global model; a checkpoint holds it."""
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave; entries of others are left alone."""
-
-    def closing(self, rounds: int, arrays: ArrayRecord) -> dict[str, dict[str, Tensor]]:
-        """Give what the run directory keeps beside the uploads once the run has ended, by file name."""
-        return {}
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send the model to everybody."""
-        return to_all(MessageType.EVALUATE, server_round, {MODEL: arrays, CONFIG: config}, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Leave the evaluation to the workload, which adds it up by domain."""
-        return None
-
-    def summary(self) -> None:
-        """Log nothing: config.toml has the settings."""
-
-
-def to_all(kind: str, server_round: int, records: Mapping[str, Any], grid: Grid) -> list[Message]:
-    """Make a message with these records for every node of a cohort; they share the content."""
-    records[CONFIG][SERVER_ROUND] = server_round
-    content = RecordDict(dict(records))
-    return [Message(content, dst_node_id=node_id, message_type=kind) for node_id in grid.get_node_ids()]
-
+from fmtda.protocol.records import BadReply, Layout, check_arrays, check_records, layout_of
+from fmtda.strategies.algorithm import CONFIG, MODEL, FederatedStrategy
 
 ANY_SIZE: dict[str, Any] = {
     "min_train_nodes": 1,

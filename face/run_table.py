@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fmtda.server.metrics import LABEL_FREE, METRIC_NAMES
+from fmtda.adaptation.scores import LABEL_FREE
+from fmtda.server.metrics import METRIC_NAMES
 
 COLUMNS = {"global": "F_g", "local": "F_l", "mean": "mean", "personal": "personalised"}
 

@@ -93,7 +93,7 @@ def domain_loss(discriminator: nn.Module, source: Tensor, target: Tensor, weight
     told = [discriminator(reverse_gradient(rows, weight)) for rows in (source, target)]
     truth = (torch.ones_like(told[0]), torch.zeros_like(told[1]))
     losses = [functional.binary_cross_entropy_with_logits(*pair) for pair in zip(told, truth, strict=True)]
-    return sum(losses) / 2
+    return (losses[0] + losses[1]) / 2
 
 
 class DANN:
@@ -109,10 +109,11 @@ class DANN:
 
     def __init__(self, network: Discriminated, learning_rate: float, weight_decay: float) -> None:
         self.network = network
-        settings = {"lr": learning_rate, "weight_decay": weight_decay}
-        self.on_classifier = torch.optim.Adam(network.classifier.parameters(), **settings)
+        self.on_classifier = torch.optim.Adam(
+            network.classifier.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
         adversaries = [*network.feature_extractor.parameters(), *network.discriminator.parameters()]
-        self.on_adversaries = torch.optim.Adam(adversaries, **settings)
+        self.on_adversaries = torch.optim.Adam(adversaries, lr=learning_rate, weight_decay=weight_decay)
 
     def step(self, source: tuple[Tensor, Tensor], target: Tensor, weight: float) -> dict[str, float]:
         """One step of G, F and the discriminator on a labelled source batch and an unlabelled target batch.

@@ -61,7 +61,8 @@ class TwoHeads(Network):
             int64 (B,) or (B, H, W), -1 where unknown.
         """
         both = (at_full_size(head(features), labels.shape[-2:]) for head in self.heads)
-        return sum(functional.cross_entropy(logits, labels, ignore_index=-1) for logits in both)
+        first, second = (functional.cross_entropy(logits, labels, ignore_index=-1) for logits in both)
+        return first + second
 
 
 class MCD:
@@ -77,10 +78,11 @@ class MCD:
 
     def __init__(self, network: TwoHeads, learning_rate: float, weight_decay: float) -> None:
         self.network = network
-        settings = {"lr": learning_rate, "weight_decay": weight_decay}
-        self.on_extractor = torch.optim.Adam(network.feature_extractor.parameters(), **settings)
+        self.on_extractor = torch.optim.Adam(
+            network.feature_extractor.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
         head_parameters = [parameter for head in network.heads for parameter in head.parameters()]
-        self.on_heads = torch.optim.Adam(head_parameters, **settings)
+        self.on_heads = torch.optim.Adam(head_parameters, lr=learning_rate, weight_decay=weight_decay)
 
     def step(self, source: tuple[Tensor, Tensor], target: Tensor) -> dict[str, float]:
         """A, B and C once, C repeated `GENERATOR_STEPS` times.
@@ -112,7 +114,8 @@ class MCD:
 
         Without a source, as on a client of naive federated MCD, nothing holds them to their task.
         """
-        network, cross_entropy = self.network, 0.0
+        network = self.network
+        cross_entropy: Tensor | float = 0.0
         if source is not None:
             inputs, labels = source
             with torch.no_grad():

@@ -279,9 +279,9 @@ class StepwiseEM:
         if floor:
             natural_parameters = _natural_parameters(self.weights, self.means, self.variances)
             parts = features.split(ROWS_AT_ONCE)
-            counts = sum(
-                (_sufficient_statistics(part) @ natural_parameters.T).softmax(dim=-1).sum(dim=0) for part in parts
-            )
+            counts = torch.zeros_like(self.weights)
+            for part in parts:
+                counts += (_sufficient_statistics(part) @ natural_parameters.T).softmax(dim=-1).sum(dim=0)
             components = Components(self.weights, self.means, self.variances)
             self.weights, self.means, self.variances = with_enough_examples(components, counts, floor)
 
@@ -392,7 +392,8 @@ def _expectation_maximisation(
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features.cpu().numpy())
     fitted = (model.weights_, model.means_, model.covariances_)
-    return tuple(torch.from_numpy(parameter).to(features.device) for parameter in fitted)
+    weights, means, variances = (torch.from_numpy(parameter).to(features.device) for parameter in fitted)
+    return weights, means, variances
 
 
 def _with_quantiles(weights: Tensor, means: Tensor, variances: Tensor, features: Tensor) -> Mixture:

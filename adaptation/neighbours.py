@@ -59,5 +59,8 @@ def blend(classifiers: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str,
     known to serve (Wortsman et al., "Model soups", ICML 2022).
     """
     first = classifiers[next(iter(weights))]
-    mean = {name: sum(weight * classifiers[c][name].double() for c, weight in weights.items()) for name in first}
+    mean = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in first.items()}
+    for client, weight in weights.items():
+        for name, total in mean.items():
+            total += weight * classifiers[client][name].double()
     return {name: value.to(first[name].dtype) for name, value in mean.items()}

@@ -43,7 +43,7 @@ def build(
     return network
 
 
-def small_cnn(classes: int, input_shape: tuple[int, int, int]) -> Network:
+def small_cnn(classes: int, input_shape: tuple[int, ...]) -> Network:
     """Three blocks of convolution, BatchNorm, ReLU and pooling, then 128 features; our choice, the default.
 
     0.36 million parameters at 32x32, 1,290 of them in the classifier for ten classes.
@@ -69,7 +69,7 @@ def small_cnn(classes: int, input_shape: tuple[int, int, int]) -> Network:
     return Network(feature_extractor, nn.Linear(features, classes), features)
 
 
-def mcd_digits(classes: int, input_shape: tuple[int, int, int]) -> Network:
+def mcd_digits(classes: int, input_shape: tuple[int, ...]) -> Network:
     """The digit network of MCD (Saito et al. 2018, mil-tokyo/MCD_DA): 3,072 features, a two-layer classifier.
 
     Its dropout is left out (our choice): it draws from torch's global generator, and equal seeds must give
@@ -81,7 +81,7 @@ def mcd_digits(classes: int, input_shape: tuple[int, int, int]) -> Network:
     return Network(feature_extractor, classifier, features)
 
 
-def m3sda_digits(classes: int, input_shape: tuple[int, int, int]) -> Network:
+def m3sda_digits(classes: int, input_shape: tuple[int, ...]) -> Network:
     """The digit network of M3SDA (Peng et al. 2019): MCD's with 2,048 features and one linear layer as F.
 
     Without dropout, as `mcd_digits`.
@@ -94,7 +94,7 @@ def m3sda_digits(classes: int, input_shape: tuple[int, int, int]) -> Network:
     return Network(feature_extractor, nn.Linear(features, classes), features)
 
 
-def mlp(classes: int, input_shape: tuple[int]) -> Network:
+def mlp(classes: int, input_shape: tuple[int, ...]) -> Network:
     """For feature vectors: BatchNorm on the inputs, then two hidden layers of 256 and 128; our choice.
 
     The first BatchNorm brings features of any scale to the same one, and its statistics are the first that a client
@@ -116,7 +116,7 @@ def mlp(classes: int, input_shape: tuple[int]) -> Network:
     return Network(feature_extractor, nn.Linear(features, classes), features)
 
 
-NETWORKS: dict[str, Callable[[int, tuple[int, int, int]], Network]] = {
+NETWORKS: dict[str, Callable[[int, tuple[int, ...]], Network]] = {
     "small-cnn": small_cnn,
     "mcd-digits": mcd_digits,
     "m3sda-digits": m3sda_digits,
@@ -128,7 +128,7 @@ NETWORKS: dict[str, Callable[[int, tuple[int, int, int]], Network]] = {
 }
 
 
-def _mcd_feature_extractor(input_shape: tuple[int, int, int]) -> tuple[FeatureExtractor, int]:
+def _mcd_feature_extractor(input_shape: tuple[int, ...]) -> tuple[FeatureExtractor, int]:
     """Convolutions 5x5 of 64, 64, 128 channels, two max-poolings 3 with stride 2, then 3,072 features."""
     channels, height, width = at_least(4, input_shape)
     features = 3072

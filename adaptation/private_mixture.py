@@ -80,10 +80,11 @@ def fit_privately(
     most = counts.topk(components_for(len(fitted), len(counts))).indices.sort().values
     weights, means, variances = (values[most] for values in components)
     components = with_enough_examples(Components(weights / weights.sum(), means, variances), counts[most], floor)
-    mixture = Mixture(*(values.float() for values in components), source_mixture.quantiles)
+    weights, means, variances = (values.float() for values in components)
+    mixture = Mixture(weights, means, variances, source_mixture.quantiles)
     middle = _octaves(source_mixture, source_mixture.quantiles[QUANTILES // 2].double()) + EXPECTED_SHIFT
     quantiles = noised_quantiles(mixture, held_out, middle.item(), noise, uniforms)
-    return Mixture(mixture.weights, mixture.means, mixture.variances, quantiles)
+    return Mixture(weights, means, variances, quantiles)
 
 
 def noised_components(

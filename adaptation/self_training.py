@@ -62,11 +62,11 @@ def adapt_statistics(network: Network, inputs: Inputs, largest_weight: float, ge
     server = batch_norm_state(network.feature_extractor)
     reestimate(network.feature_extractor, inputs, client_weight=1.0)
     own = batch_norm_state(network.feature_extractor)
-    scores = {}
+    scores: dict[float, float] = {}
     for share in SHARES:
         load_batch_norm_state(network.feature_extractor, _mixed(server, own, share * largest_weight))
         scores[share * largest_weight] = _view_information(network, inputs, seed, judged)
-    weight = max(scores, key=scores.get)
+    weight = max(scores, key=scores.__getitem__)
     load_batch_norm_state(network.feature_extractor, _mixed(server, own, weight))
     return weight
 
@@ -133,7 +133,7 @@ def adapt_network(
     is expected, as `predicted_shares` says; equally often without.
     """
     training = _OnViews(network, inputs, threshold, generator, class_shares)
-    return training.run(list(network.parameters()), steps, batch_size, learning_rate)
+    return training.run_to_average(steps, batch_size, learning_rate)
 
 
 def adapt_network_unless_collapsed(
@@ -272,8 +272,9 @@ class _OnViews(SelfTraining):
         loss = confident_cross_entropy(of_view, labels, self.threshold) + information
         return loss, _confident(labels, self.threshold)
 
-    def run(self, trained: list[nn.Parameter], steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
-        metrics = super().run(trained, steps, batch_size, learning_rate, self._average)
+    def run_to_average(self, steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
+        """Train all parameters, and leave the network as their moving average."""
+        metrics = self.run(list(self.network.parameters()), steps, batch_size, learning_rate, self._average)
         self.network.load_state_dict(self.teacher.state_dict())
         return metrics
 

@@ -169,8 +169,8 @@ def _remove_abandoned(root: Path) -> None:
 def _write_arrays(folder: Path, count: int, blocks: Iterable[Examples]) -> None:
     with _RowFile(folder / "inputs.npy", count) as inputs, _RowFile(folder / "labels.npy", count) as labels:
         for block in blocks:
-            inputs.append(block.inputs.numpy())
-            labels.append(block.labels.numpy())
+            inputs.append(block.inputs[:].numpy())
+            labels.append(block.labels[:].numpy())
 
 
 class _RowFile:
@@ -194,7 +194,7 @@ class _RowFile:
             np.lib.format.write_array_header_1_0(self._file, header)
         if row != self._row:
             raise ValueError(f"rows of shape and type {row} follow rows of {self._row}")
-        self._file.write(np.ascontiguousarray(rows))
+        self._file.write(np.ascontiguousarray(rows).data)
         self._written += len(rows)
 
     def __enter__(self) -> _RowFile:

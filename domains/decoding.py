@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -128,7 +128,7 @@ def _workers(read_bytes: int) -> int:
     return min(cores, MOST_WORKERS)
 
 
-class _Decoding(Dataset):
+class _Decoding(Dataset[Decoded | DataError], Generic[Item, Decoded]):
     """The items, each decoded when it is asked for; a DataError is handed over as a value.
 
     Raised in a worker, it would arrive wrapped in the worker's traceback.

@@ -57,15 +57,9 @@ class DigitFive(Family):
 
     def check(self, domains: Sequence[str], spec: DataSpec) -> None:
         super().check(domains, spec)
-        data_dir = spec.data_dir
         for domain in domains:
-            if domain == "fonts":
-                continue
-            if data_dir is None:
-                raise DataError(f"domain {domain!r} is read from files: give the folder they lie in with --data-dir")
-            if not data_dir.is_dir():
-                raise DataError(f"--data-dir {data_dir} is no folder; domain {domain!r} is read from files there")
-            digit_files.check(domain, data_dir)
+            if domain != "fonts":
+                digit_files.check(domain, _folder(domain, spec.data_dir))
 
     def load(self, domain: str, part: Part, spec: DataSpec) -> Examples:
         self.check([domain], spec)
@@ -73,7 +67,7 @@ class DigitFive(Family):
         if domain == "fonts":
             rng = self.generator(domain, part, spec.seed)
             return cached(key | {"seed": spec.seed}, lambda: rendered.fonts(RENDERED_COUNTS[part], part, rng))
-        files = digit_files.located(domain, part, spec.data_dir)
+        files = digit_files.located(domain, part, _folder(domain, spec.data_dir))
         return cached(key | {"files": fingerprint(files)}, lambda: digit_files.read(domain, part, files))
 
     def fetch(self, domain: str, data_dir: Path) -> None:
@@ -119,3 +113,11 @@ class DigitFive(Family):
                 f"domain {domain!r} could not be downloaded into {data_dir} ({reason}); before that: {found}. "
                 "Remove a damaged file, check the network, or copy the files there by hand"
             ) from error
+
+
+def _folder(domain: str, data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise DataError(f"domain {domain!r} is read from files: give the folder they lie in with --data-dir")
+    if not data_dir.is_dir():
+        raise DataError(f"--data-dir {data_dir} is no folder; domain {domain!r} is read from files there")
+    return data_dir

@@ -91,6 +91,7 @@ class Digits(Family):
                 return rendered.fonts(RENDERED_COUNTS[part], part, rng)
             case "street":
                 return rendered.street(RENDERED_COUNTS[part], part, rng)
+        raise ValueError(f"domain {domain!r} is made nowhere")
 
 
 def handwriting(domain: str, part: Part, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

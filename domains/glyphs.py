@@ -79,7 +79,7 @@ def draw(labels: np.ndarray, part: Part, rng: np.random.Generator, *, neighbours
             str(digit) if neighbours and there else ""
             for digit, there in zip(rng.integers(10, size=2), rng.random(2) < 0.8, strict=True)
         )
-        mask[:] = _drawn(left, str(label), right, _font(cuts[rng.integers(len(cuts))]))
+        mask[:] = np.asarray(_drawn(left, str(label), right, _font(cuts[rng.integers(len(cuts))])))
     return torch.from_numpy(masks)[:, None].float() / 255
 
 

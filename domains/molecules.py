@@ -41,7 +41,7 @@ class Molecules(Family):
     """
 
     kind = "molecules"
-    classes = ("C", "N", "O", "F")
+    classes: ClassVar[tuple[str, ...]] = ("C", "N", "O", "F")
     training: ClassVar = {}
 
     def defaults(self, data_dir: Path | None = None, given: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
@@ -84,15 +84,14 @@ class Molecules(Family):
         labels = scaffold_labels(readings)
         tested = np.array([hashed_part(reading.smiles, TEST_SHARE) == "test" for reading in readings])
         graphs = np.stack([reading.graph for reading in readings])
-        parts: dict[Part, Examples] = {
-            name: Examples(torch.from_numpy(graphs[chosen]), torch.from_numpy(labels[chosen]))
-            for name, chosen in (("train", ~tested), ("test", tested))
-        }
+        train = Examples(torch.from_numpy(graphs[~tested]), torch.from_numpy(labels[~tested]))
+        test = Examples(torch.from_numpy(graphs[tested]), torch.from_numpy(labels[tested]))
         self._tell(spec, refusals)
-        for name, examples in parts.items():
-            if name != part:
-                cached(self._key(spec, name), lambda examples=examples: examples)
-        return parts[part]
+        if part == "train":
+            cached(self._key(spec, "test"), lambda: test)
+            return train
+        cached(self._key(spec, "train"), lambda: train)
+        return test
 
     def _tell(self, spec: DataSpec, refusals: Refusals) -> None:
         if not refusals.count and not refusals.lost:

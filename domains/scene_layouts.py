@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Protocol
 
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import Part
@@ -59,7 +59,7 @@ class Layout(ABC):
         The domains found, sorted.
     """
 
-    usual_shape: ClassVar[str]
+    usual_shape: str
     names: Mapping[int, str]
     domains: tuple[str, ...]
 
@@ -141,8 +141,9 @@ class DomainFolders(Layout):
     def __init__(self, root: Path) -> None:
         own_names = _read_names(root / "classes.txt")
         self.names = CITYSCAPES if own_names is None else own_names
+        self.usual_shape = "3x128x256" if own_names is None else "3x180x240"
         folders = {folder.name: folder for folder in _folders(root)}
-        self._readers = {
+        self._readers: dict[str, _Reader] = {
             domain: _OwnScenes(folder, labels_readable=own_names is not None)
             for domain, folder in folders.items()
             if (folder / "images").is_dir()
@@ -151,10 +152,6 @@ class DomainFolders(Layout):
             self._readers |= _official(folders)
         self._with_labels = {domain for domain, folder in folders.items() if (folder / "labels").is_dir()}
         self.domains = tuple(sorted(self._readers))
-
-    @property
-    def usual_shape(self) -> str:
-        return "3x128x256" if self.names is CITYSCAPES else "3x180x240"
 
     @property
     def usual_domains(self) -> tuple[str, ...]:
@@ -169,6 +166,10 @@ class DomainFolders(Layout):
 
 
 # --- readers of one domain's folder ---
+
+
+class _Reader(Protocol):
+    def scenes(self, domain: str) -> list[Scene]: ...
 
 
 @dataclass(frozen=True)
@@ -240,8 +241,8 @@ class _OwnScenes:
         return _last_for_testing(pictures, [maps.get(picture.stem) for picture in pictures])
 
 
-def _official(folders: Mapping[str, Path]) -> dict[str, _Gta5 | _Cityscapes | _CrossCity]:
-    readers: dict[str, _Gta5 | _Cityscapes | _CrossCity] = {}
+def _official(folders: Mapping[str, Path]) -> dict[str, _Reader]:
+    readers: dict[str, _Reader] = {}
     if "gta5" in folders and (folders["gta5"] / "images").is_dir():
         readers["gta5"] = _Gta5(folders["gta5"])
     if "cityscapes" in folders and (folders["cityscapes"] / "leftImg8bit").is_dir():

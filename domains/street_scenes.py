@@ -84,8 +84,8 @@ def draw_scene(layout: Layout, rng: np.random.Generator) -> Scene:
         shapes += _trees(camera, street, side, rng)
         shapes += _posts(camera, street, side, rng)
     flat = [shape for shape in shapes if shape.depth is None]
-    solid = [shape for shape in shapes if shape.depth is not None]
-    return Scene(camera, (*flat, *sorted(solid, key=lambda shape: -shape.depth)))
+    solid = [(shape.depth, shape) for shape in shapes if shape.depth is not None]
+    return Scene(camera, (*flat, *(shape for _, shape in sorted(solid, key=lambda placed: -placed[0]))))
 
 
 def _clouds(camera: Camera, rng: np.random.Generator) -> Iterator[Shape]:
@@ -263,14 +263,16 @@ def _person(camera: Camera, x: float, z: float, rng: np.random.Generator) -> Ite
     coat, trousers = rng.random(), rng.random()
     for foot in (-stride, stride):
         leg = ((x + foot - 0.09, 0), (x + foot + 0.09, 0), (x + 0.14, hip), (x - 0.14, hip))
-        yield Shape([camera.project(*corner, z) for corner in leg], "trousers", trousers, z)
+        yield Shape([camera.project(across, y, z) for across, y in leg], "trousers", trousers, z)
     body = ((-0.17, 0.95 * hip), (0.17, 0.95 * hip), (0.27, neck), (-0.27, neck))
     yield Shape([camera.project(x + across, y, z) for across, y in body], "coat", coat, z)
     (column, row), radius = camera.project(x, 0.92 * tall, z), camera.focal * 0.13 / z
     yield ellipse(column, row, radius, 1.2 * radius, "skin", rng.random(), z)
 
 
-def _places(count: int, nearest: float, farthest: float, apart: float, rng: np.random.Generator) -> list[float]:
+def _places(
+    count: int | np.integer, nearest: float, farthest: float, apart: float, rng: np.random.Generator
+) -> list[float]:
     """At most `count` distances, at least `apart` from one another."""
     kept: list[float] = []
     for z in np.exp(rng.uniform(np.log(nearest), np.log(farthest), count)):

@@ -82,6 +82,17 @@ class DiffusionSchedule(nn.Module):
     state dict.
     """
 
+    abar: Tensor
+    signal: Tensor
+    spread: Tensor
+    log_spread_variance: Tensor
+    clean_share: Tensor
+    noisy_share: Tensor
+    posterior_log_variance: Tensor
+    _reverse_log_variance: Tensor
+    mean_scale: Tensor
+    mean_noise: Tensor
+
     def __init__(self, schedule: str, timesteps: int, variance: str = "posterior"):
         super().__init__()
         if variance not in VARIANCES:

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +92,8 @@ class GraphNVP(GenerativeModel):
     - graph networks that share their reading of the bonds, `Surroundings`. All in all 3.8 million parameters on QM9,
       the published network has 24.
     """
+
+    pairs: Tensor
 
     def __init__(
         self,
@@ -242,7 +244,7 @@ class GraphNVP(GenerativeModel):
 
     def inverse_bonds(self, latent: Tensor, advance: Callable[[int], None] = unreported) -> Tensor:
         """Noisy bonds (B, P K) from their latent."""
-        for coupling in reversed(self.adjacency_couplings):
+        for coupling in _last_first(self.adjacency_couplings):
             latent = coupling.inverse(latent)
             advance(1)
         return latent
@@ -258,7 +260,7 @@ class GraphNVP(GenerativeModel):
     def inverse_atoms(self, latent: Tensor, bonds: Tensor, advance: Callable[[int], None] = unreported) -> Tensor:
         """Noisy atoms (B, V, T) from their latent, given bonds without noise."""
         around = self._around(bonds)
-        for coupling in reversed(self.node_couplings):
+        for coupling in _last_first(self.node_couplings):
             latent = coupling.inverse(latent, *around)
             advance(1)
         return latent
@@ -293,6 +295,9 @@ class Coupling(nn.Module):
     and so the flow as the identity. The log-scale is a hyperbolic tangent, so that one coupling changes a value by a
     factor of e at most.
     """
+
+    places: Tensor
+    parameters_of: Callable[..., Tensor]
 
     def __init__(self, places: Tensor, affine: bool):
         super().__init__()
@@ -335,6 +340,8 @@ class AdjacencyCoupling(Coupling):
         H.
     affine : bool
     """
+
+    others: Tensor
 
     def __init__(self, node: int, pairs: Tensor, width: int, affine: bool):
         mine = (pairs == node).any(dim=0).repeat_interleave(BOND_KINDS)
@@ -426,6 +433,10 @@ def gaussian_log_density(values: Tensor, log_spread: Tensor) -> Tensor:
     """log N(0, spread^2) of values (B, D) in nats, summed over D; `log_spread` is (D,)."""
     scaled = values * (-log_spread).exp()
     return -(scaled.square() / 2 + log_spread + math.log(2 * math.pi) / 2).sum(1)
+
+
+def _last_first(couplings: nn.ModuleList) -> Iterator[Coupling]:
+    return reversed(cast("Sequence[Coupling]", couplings))
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -36,7 +36,7 @@ class ImageNetwork(nn.Module):
         if width % 8 or width < 8:
             raise ValueError(f"width={width} must be a positive multiple of 8")
         repair_torchvision()
-        from diffusers import UNet2DModel  # the extra `generative`; it imports torchvision
+        from diffusers.models import UNet2DModel  # the extra `generative`; it imports torchvision
 
         self.unet = UNet2DModel(
             sample_size=image_size,

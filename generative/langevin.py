@@ -90,7 +90,11 @@ def annealed_langevin(
     points = start
     for level, sigma in enumerate(sigmas):
         alpha = step_size * sigma**2 / sigmas[-1] ** 2
-        points = langevin(lambda at, level=level: score(at, level), points, alpha, steps, generator, advance)
+
+        def score_here(at: Tensor, level: int = level) -> Tensor:
+            return score(at, level)
+
+        points = langevin(score_here, points, alpha, steps, generator, advance)
     return points
 
 

@@ -48,11 +48,11 @@ class MoleculeGraphs(ExampleKind):
         from fmtda.generative.molecules import all_smiles
 
         form = _format(settings)
-        known = list(all_smiles(real.numpy(), form))
-        chosen = np.random.default_rng(seed).permutation(len(known))[:JUDGED_PROPERTIES]
-        real_values = properties([known[place] for place in chosen], form)
+        real_smiles = [text for text in all_smiles(real.numpy(), form) if text]
+        chosen = np.random.default_rng(seed).permutation(len(real_smiles))[:JUDGED_PROPERTIES]
+        real_values = properties([real_smiles[place] for place in chosen], form)
         half_to_half = half_against_half(real_values, seed)
-        known = set(known)
+        known = set(real_smiles)
 
         def quality(samples: Tensor) -> dict[str, Any]:
             plain, mended = (assess(samples.numpy(), form, known, correct) for correct in (False, True))

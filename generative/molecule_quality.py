@@ -12,7 +12,7 @@ from rdkit.Chem import QED, Crippen, Descriptors
 from scipy.stats import wasserstein_distance
 
 from fmtda.generative.model import unreported
-from fmtda.generative.molecules import GraphFormat, skeleton, to_molecule
+from fmtda.generative.molecules import BONDS, GraphFormat, skeleton, to_molecule
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def corrected(graph: np.ndarray, form: GraphFormat) -> Chem.Mol | None:
         ends, order = (highest.GetBeginAtomIdx(), highest.GetEndAtomIdx()), int(highest.GetBondTypeAsDouble())
         molecule.RemoveBond(*ends)
         if order > 1:
-            molecule.AddBond(*ends, (None, Chem.BondType.SINGLE, Chem.BondType.DOUBLE)[order - 1])
+            molecule.AddBond(*ends, BONDS[order - 1])
     if molecule is None or Chem.SanitizeMol(molecule, catchErrors=True):
         return None
     return max(Chem.GetMolFrags(molecule, asMols=True), key=lambda part: part.GetNumAtoms())
@@ -166,7 +166,9 @@ def properties(
         molecule = Chem.MolFromSmiles(text)
         symbols = [atom.GetSymbol() for atom in molecule.GetAtoms()]
         kinds = [symbols.count(symbol) for symbol in form.atoms]
-        rows.append([QED.qed(molecule), Crippen.MolLogP(molecule), Descriptors.MolWt(molecule), *kinds])
+        log_p = Crippen.MolLogP(molecule)  # type: ignore[attr-defined]  # RDKit's stubs lack what is bound at import
+        weight = Descriptors.MolWt(molecule)  # type: ignore[attr-defined]  # likewise
+        rows.append([QED.qed(molecule), log_p, weight, *kinds])
         sizes += [len(ring) for ring in molecule.GetRingInfo().AtomRings()]
         advance(1)
     names = ["QED", "logP", "molecular weight", *(f"{symbol} atoms" for symbol in form.atoms)]

@@ -103,9 +103,10 @@ def read(smiles: str, form: GraphFormat) -> Reading:
     held = molecule
     if any(atom.GetFormalCharge() or atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms()):
         with rdBase.BlockLogs():
-            held = to_molecule(graph, form)
-        if held is None:
+            shown_by_graph = to_molecule(graph, form)
+        if shown_by_graph is None:
             raise MoleculeRefusedError(NO_GRAPH, f"{smiles} has a charge that its bonds do not tell")
+        held = shown_by_graph
     text, scaffold = (Chem.MolToSmiles(shown, isomericSmiles=False) for shown in (held, Chem.MurckoDecompose(held)))
     return Reading(graph, text, scaffold, lost=held is not molecule and _electrons(held) != _electrons(molecule))
 

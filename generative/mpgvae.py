@@ -92,6 +92,8 @@ class MPGVAE(GenerativeModel):
     thousand steps that we looked at (a divergence of 0.0 nats, one molecule for every z).
     """
 
+    pairs: Tensor
+
     def __init__(
         self,
         nodes: int,

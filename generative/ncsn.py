@@ -61,6 +61,8 @@ class NCSN(GenerativeModel):
     choice, after Karras et al., "Elucidating the design space of diffusion-based generative models", 2022.
     """
 
+    sigmas: Tensor
+
     def __init__(
         self,
         network: nn.Module,

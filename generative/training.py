@@ -144,7 +144,7 @@ def held_out_loss(model: GenerativeModel, examples: Tensor, generator: torch.Gen
     """
     model.eval()
     device = next(model.parameters()).device
-    total = count = 0
+    total, count = 0.0, 0
     for _ in range(-(-HELD_OUT_DRAWS // len(examples))):
         for batch in examples.split(HELD_OUT_BATCH):
             total += model.loss(batch.to(device), generator).item() * len(batch)

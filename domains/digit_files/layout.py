@@ -34,7 +34,7 @@ class Layout:
 
 def digits(pictures: torch.Tensor, labels: np.ndarray, file: Path) -> Examples:
     """Digits as `read` returns them: pictures uint8 (N, 3, 32, 32) and labels (N,), which are refused if no digits."""
-    labels = torch.from_numpy(np.asarray(labels).astype(np.int64))
-    if len(labels) == 0 or labels.min() < 0 or labels.max() > 9:
+    classes = torch.from_numpy(np.asarray(labels).astype(np.int64))
+    if len(classes) == 0 or classes.min() < 0 or classes.max() > 9:
         raise DataError(f"{file} holds labels other than the ten digits, or none at all; get it anew")
-    return Examples(pictures.contiguous(), labels)
+    return Examples(pictures.contiguous(), classes)

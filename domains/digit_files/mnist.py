@@ -3,8 +3,8 @@
 import gzip
 import struct
 from collections.abc import Sequence
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ def _idx(file: Path) -> np.ndarray:
         return np.frombuffer(bytearray(stream.read()), dtype=np.uint8).reshape(shape)
 
 
-def _idx_header(stream: BinaryIO) -> tuple[tuple[int, ...], int]:
+def _idx_header(stream: BufferedIOBase) -> tuple[tuple[int, ...], int]:
     """Shape of the array and length of the header in bytes."""
     zeros, kind, axes = struct.unpack(">HBB", stream.read(4))
     if (zeros, kind) != (0, 8):
@@ -59,7 +59,7 @@ def _idx_header(stream: BinaryIO) -> tuple[tuple[int, ...], int]:
     return struct.unpack(f">{axes}I", stream.read(4 * axes)), 4 + 4 * axes
 
 
-def _unpacked(file: Path) -> BinaryIO:
+def _unpacked(file: Path) -> BufferedIOBase:
     return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
 
 

@@ -49,15 +49,23 @@ def _read(files: Sequence[Path], part: Part) -> Examples:
 
 
 def _read_archive(file: Path, part: Part) -> Examples:
-    listed, pictures = {}, {}
+    listed: dict[str, int] = {}
+    pictures: dict[str, np.ndarray] = {}
     with reading(file), tarfile.open(file, "r|gz") as archive:
         for member in archive:
             path = Path(member.name)
             if path.name == f"mnist_m_{part}_labels.txt":
-                listed = _parsed(archive.extractfile(member).read().decode())
+                listed = _parsed(_content(archive, member).decode())
             elif path.parent.name == f"mnist_m_{part}" and path.suffix == ".png":
-                pictures[path.name] = _picture(path, archive.extractfile(member).read())
+                pictures[path.name] = _picture(path, _content(archive, member))
     return _gathered(listed, pictures, file)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    if stream is None:
+        raise ValueError(f"{member.name} in it is no file")
+    return stream.read()
 
 
 def _gathered(listed: dict[str, int], pictures: dict[str, np.ndarray], file: Path) -> Examples:

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from fmtda.adaptation.augment import Augmentation, prepare
-from fmtda.adaptation.draws import Draws
 from fmtda.adaptation.geometry import resample
+from fmtda.adaptation.random_draws import Draws
 
 # Shapes: N pictures, 3 channels, H rows, W columns; M background patches. Pictures hold 0..255.
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fmtda.adaptation.augment import Augmentation, prepare
-from fmtda.adaptation.draws import Draws
 from fmtda.adaptation.geometry import crop_matrices, resample
 from fmtda.adaptation.photometry import Photometry, change_photometry
+from fmtda.adaptation.random_draws import Draws
 
 RANDOMISED = Photometry(
     brightness=0.4, contrast=0.5, saturation=0.8, hue=0.2, greyscale=0.2, blur=0.3, sigma=1.5, texture=0.5

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fmtda.adaptation.augment import Augmentation, prepare
-from fmtda.adaptation.draws import Draws
 from fmtda.adaptation.geometry import crop_matrices, resample, resample_labels
 from fmtda.adaptation.photometry import Photometry, change_photometry
+from fmtda.adaptation.random_draws import Draws
 
 RANDOMISED = Photometry(
     brightness=0.4,

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmtda.adaptation.gradient_step import descend
 from fmtda.adaptation.losses import discrepancy
 from fmtda.adaptation.network import Network, at_full_size
-from fmtda.adaptation.optimisation import descend
 
 GENERATOR_STEPS = 4
 """How often C is repeated, as in the official code."""

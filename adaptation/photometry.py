@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fmtda.adaptation.draws import Draws
+from fmtda.adaptation.random_draws import Draws
 
 # Shapes: N pictures, 3 channels, H rows, W columns, float32 in [0, 1]; parameters broadcast as (N, 1, 1, 1).
 

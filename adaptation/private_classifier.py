@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fmtda.adaptation.losses import local_classifier_loss
-from fmtda.adaptation.noise import Uniforms, normal
+from fmtda.adaptation.privacy_noise import Uniforms, normal
 
 GRADIENT_VALUES = 2**24
 """Numbers in the gradients that are in memory at once, at most (our choice); one example's are always."""

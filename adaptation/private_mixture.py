@@ -31,7 +31,7 @@ from torch import Tensor
 
 from fmtda.adaptation.component_floor import Components, with_enough_examples
 from fmtda.adaptation.mixture import QUANTILES, Mixture, components_for, variance_floor
-from fmtda.adaptation.noise import Uniforms, normal
+from fmtda.adaptation.privacy_noise import Uniforms, normal
 
 STATISTICS_SENSITIVITY = math.sqrt(3)
 """Of all sums over the fitted examples together, in the units in which they are noised."""

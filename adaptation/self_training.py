@@ -16,10 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fmtda.adaptation.batch_norm import batch_norm_state, load_batch_norm_state, reestimate
 from fmtda.adaptation.batches import forward_slices, shuffled_batches
-from fmtda.adaptation.criteria import view_information
 from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.losses import confident_cross_entropy, information_maximisation
 from fmtda.adaptation.network import Network
+from fmtda.adaptation.validation_criteria import view_information
 
 AVERAGE_DECAY = 0.995
 """Of the moving average of a client's own network (our choice); smaller in the first steps, so that it warms up."""
@@ -37,9 +37,9 @@ JUDGED_VALUES = 2_000_000
 def adapt_statistics(network: Network, inputs: Inputs, largest_weight: float, generator: torch.Generator) -> float:
     """Mix the inputs' own BatchNorm statistics into G's, in place, with the weight that tells most about the inputs.
 
-    Of `SHARES` of the largest weight the one is taken whose `criteria.view_information` is highest, on some of the
-    inputs and one view of them; the smallest of equal ones. How far a domain is from the source decides it: on domains
-    near it the source's statistics, taken of far more examples, are the better ones.
+    Of `SHARES` of the largest weight the one is taken whose `validation_criteria.view_information` is highest, on some
+    of the inputs and one view of them; the smallest of equal ones. How far a domain is from the source decides it: on
+    domains near it the source's statistics, taken of far more examples, are the better ones.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def adapt_head_and_scales(
     ----------
     network : Network
     inputs : Inputs
-        The client's. For dense networks see `class_balanced`.
+        The client's. For dense networks see `class_balanced_self_training`.
     steps, batch_size : int
         Mini-batches, and inputs in each.
     learning_rate : float
@@ -141,8 +141,8 @@ def adapt_network_unless_collapsed(
 ) -> dict[str, float]:
     """`adapt_network` with these settings, undone where it collapsed, judged without labels.
 
-    That is where `criteria.view_information`, on the inputs and one view of them, is not higher than before. Training
-    raises it by its very aim, so this tells a collapse from a success, and not a small loss from a gain.
+    That is where `validation_criteria.view_information`, on the inputs and one view of them, is not higher than before.
+    Training raises it by its very aim, so this tells a collapse from a success, and not a small loss from a gain.
 
     Returns
     -------

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.collapse import collapsed, health
-from fmtda.adaptation.domain_adversarial import DANN, reversal_weight
+from fmtda.adaptation.dann import DANN, reversal_weight
 from fmtda.adaptation.mcd import MCD
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.pooled_targets import PooledTargets
 from fmtda.clients.evaluation import count

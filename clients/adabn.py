@@ -5,7 +5,7 @@ import time
 from flwr.app import Message
 
 from fmtda.adaptation.batch_norm import batch_norm_state, reestimate
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.clients import local_part
 from fmtda.clients.evaluation import report
 from fmtda.clients.identity import Client

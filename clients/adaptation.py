@@ -14,12 +14,12 @@ from torch import Tensor
 
 from fmtda.adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics
 from fmtda.adaptation.batches import shuffled_batches
-from fmtda.adaptation.class_balanced import adapt_head_and_scales_by_class
+from fmtda.adaptation.class_balanced_self_training import adapt_head_and_scales_by_class
 from fmtda.adaptation.heads import by_head
 from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.losses import local_classifier_loss
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.self_training import adapt_head_and_scales, adapt_network_unless_collapsed
 from fmtda.clients import local_part, privacy
 from fmtda.clients.evaluation import count

@@ -6,8 +6,8 @@ from statistics import fmean
 from flwr.app import Message
 
 from fmtda.adaptation.batches import shuffled_batches
-from fmtda.adaptation.domain_adversarial import DANN, Discriminated, Discriminator, reversal_weight
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.dann import DANN, Discriminated, Discriminator, reversal_weight
+from fmtda.adaptation.network import Network
 from fmtda.clients.identity import Client
 from fmtda.clients.network import inputs_of, received_network
 from fmtda.protocol.records import from_record, reply_to, to_record

@@ -11,7 +11,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from fmtda.adaptation.batches import forward_slices
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.clients.identity import Client
 from fmtda.clients.network import inputs_of, received_network
 from fmtda.domains.registry import family

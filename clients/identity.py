@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from flwr.app import Context, Message
 
-from fmtda.adaptation.noise import Uniforms, seeded_uniforms, system_uniforms
+from fmtda.adaptation.privacy_noise import Uniforms, seeded_uniforms, system_uniforms
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec
 from fmtda.domains.partition import held_out_share, limited_split, split_labels

@@ -9,11 +9,11 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fmtda.adaptation.augmentations import AUGMENTATIONS
-from fmtda.adaptation.feature_map import labelled_rows
 from fmtda.adaptation.heads import by_head, decisive
 from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.labelled_features import labelled_rows
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import AUGMENTATIONS
 from fmtda.clients import adabn, adaptation, mcd
 from fmtda.clients.identity import Client
 from fmtda.clients.network import inputs_of, loaded_network, received_network

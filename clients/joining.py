@@ -10,7 +10,7 @@ from flwr.app import Message
 
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.clients import privacy
 from fmtda.clients.identity import Client
 from fmtda.clients.mixture import FollowingMixture

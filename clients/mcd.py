@@ -8,7 +8,7 @@ from flwr.app import Message
 
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.mcd import MCD, TwoHeads
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.clients.evaluation import report
 from fmtda.clients.identity import Client
 from fmtda.clients.network import inputs_of, received_network

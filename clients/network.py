@@ -6,10 +6,10 @@ import torch
 from flwr.app import ArrayRecord, Message
 from torch import Tensor
 
-from fmtda.adaptation.augmentations import AUGMENTATIONS
 from fmtda.adaptation.batches import forward_slices
 from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.networks import Network, build
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import AUGMENTATIONS, build
 from fmtda.adaptation.self_training import adapt_statistics, predicted_shares
 from fmtda.clients.identity import Client
 from fmtda.domains.examples import Examples

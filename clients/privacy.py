@@ -17,7 +17,7 @@ from flwr.app import Message, MetricRecord
 from torch import Tensor
 
 from fmtda.adaptation.mixture import HELD_OUT_FROM, Mixture, hold_out
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.privacy_account import Release, epsilon
 from fmtda.adaptation.private_classifier import sampling_rate, train_privately
 from fmtda.adaptation.private_mixture import fit_privately

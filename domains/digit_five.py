@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from fmtda.domains import digit_files, rendered
+from fmtda.domains import digit_files, rendered_digits
 from fmtda.domains.cache import cached, fingerprint
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec, Family, Part
 
-# Raised whenever a change here, in digit_files or in rendered.py changes a picture.
+# Raised whenever a change here, in digit_files or in rendered_digits.py changes a picture.
 RECIPE_VERSION = 3
 
 DOWNLOADABLE = ("mnist", "usps", "svhn")
@@ -66,7 +66,7 @@ class DigitFive(Family):
         key = {"family": self.name, "domain": domain, "part": part, "recipe": RECIPE_VERSION}
         if domain == "fonts":
             rng = self.generator(domain, part, spec.seed)
-            return cached(key | {"seed": spec.seed}, lambda: rendered.fonts(RENDERED_COUNTS[part], part, rng))
+            return cached(key | {"seed": spec.seed}, lambda: rendered_digits.fonts(RENDERED_COUNTS[part], part, rng))
         files = digit_files.located(domain, part, _folder(domain, spec.data_dir))
         return cached(key | {"files": fingerprint(files)}, lambda: digit_files.read(domain, part, files))
 

@@ -10,12 +10,12 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn import functional
 
-from fmtda.domains import rendered
+from fmtda.domains import rendered_digits
+from fmtda.domains.background_patches import patches
 from fmtda.domains.cache import cached
 from fmtda.domains.distortions import blurred, halved, warped
 from fmtda.domains.examples import Examples
 from fmtda.domains.family import DataSpec, Family, Part
-from fmtda.domains.photographs import patches
 
 # Raised whenever a change here or in a file that draws for us changes a picture.
 RECIPE_VERSION = 3
@@ -34,8 +34,8 @@ class Digits(Family):
     =============  ======  =====  ==========================================================================
     `handwritten`  800     100    scikit-learn's digits, real handwriting in 8x8, enlarged; light on black
     `blend`        1,000   150    300 and 150 others of them on patches of photographs, |patch - digit|
-    `fonts`        1,000   500    printed ones in colour, see `rendered.fonts`
-    `street`       1,000   500    printed ones in house numbers, see `rendered.street`
+    `fonts`        1,000   500    printed ones in colour, see `rendered_digits.fonts`
+    `street`       1,000   500    printed ones in house numbers, see `rendered_digits.street`
     `pen`          1,000   149    298 and 149 others of the handwritten ones by another pen and scanner: hard
                                   edges, thinner or thicker, slanted, bent, less contrast
     =============  ======  =====  ==========================================================================
@@ -88,9 +88,9 @@ class Digits(Family):
             case "pen":
                 return _pen(*handwriting(domain, part, seed), part, rng)
             case "fonts":
-                return rendered.fonts(RENDERED_COUNTS[part], part, rng)
+                return rendered_digits.fonts(RENDERED_COUNTS[part], part, rng)
             case "street":
-                return rendered.street(RENDERED_COUNTS[part], part, rng)
+                return rendered_digits.street(RENDERED_COUNTS[part], part, rng)
         raise ValueError(f"domain {domain!r} is made nowhere")
 
 

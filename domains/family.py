@@ -50,7 +50,7 @@ class Family(ABC):
     name : str
         The family's name in settings and on the command line.
     kind : str
-        How its inputs are prepared and randomised: a key of `adaptation.augmentations.AUGMENTATIONS`.
+        How its inputs are prepared and randomised: a key of `adaptation.registry.AUGMENTATIONS`.
     origin : str
         Where its examples come from, for people.
     segmentation : bool

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat, whosmat
 
-from fmtda.domains.damage import reading
+from fmtda.domains.damaged_files import reading
 from fmtda.domains.examples import DataError
 
 FEATURES = ("features", "fts", "feas")

@@ -18,7 +18,7 @@ from fmtda.domains.cache import cached_rows
 from fmtda.domains.decoding import decode_picture, decoded
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec, Family, Part
-from fmtda.domains.image_listing import LAYOUT, Picture
+from fmtda.domains.image_listing import LAYOUT, PictureFile
 from fmtda.protocol.settings import AUTO, Scalar
 
 # Raised whenever a change here or in decoding.py changes a picture.
@@ -112,7 +112,7 @@ class ImageFolders(Family):
         what = f"pictures of {domain}, {part} part"
         return cached_rows(key, len(pictures), lambda: _read(pictures, size, what, spec))
 
-    def _pictures(self, domain: str, spec: DataSpec) -> list[Picture]:
+    def _pictures(self, domain: str, spec: DataSpec) -> list[PictureFile]:
         """A domain's pictures, after a look whether they fit the spec."""
         if len(spec.input_shape) != 3 or spec.input_shape[0] != 3:
             shape = "x".join(map(str, spec.input_shape))
@@ -147,7 +147,7 @@ def _source(data_dir: Path, domains: Sequence[str], given: Mapping[str, Scalar])
     return str(source)
 
 
-def _fingerprint(root: Path, pictures: Sequence[Picture]) -> tuple[str, int]:
+def _fingerprint(root: Path, pictures: Sequence[PictureFile]) -> tuple[str, int]:
     """A hash of all files' places, sizes and times of change, and their size together in bytes."""
     digest, size = hashlib.sha256(), 0
     for picture in pictures:
@@ -157,7 +157,7 @@ def _fingerprint(root: Path, pictures: Sequence[Picture]) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _read(pictures: Sequence[Picture], size: int, what: str, spec: DataSpec) -> Iterator[Examples]:
+def _read(pictures: Sequence[PictureFile], size: int, what: str, spec: DataSpec) -> Iterator[Examples]:
     _, height, width = spec.input_shape
     label_of: dict[str | None, int] = {None: -1}
     label_of |= {name: label for label, name in enumerate(spec.classes)}

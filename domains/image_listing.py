@@ -23,7 +23,7 @@ PARTS: tuple[Part, ...] = ("train", "test")
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PictureFile:
     """One picture file.
 
     Attributes
@@ -87,7 +87,7 @@ def is_labelled(root: Path, domain: str) -> bool:
     return bool(_lists(root, domain)) or len({name for name, _ in _pictures_below(root, domain) if name}) > 1
 
 
-def pictures_of(root: Path, domain: str) -> list[Picture]:
+def pictures_of(root: Path, domain: str) -> list[PictureFile]:
     """All pictures of a domain, sorted by file.
 
     Lists say which part a picture belongs to. Where there are none, a hash of ``DOMAIN/CLASS/FILE`` puts a fifth of
@@ -102,7 +102,7 @@ def pictures_of(root: Path, domain: str) -> list[Picture]:
         pictures = _listed_pictures(root, domain)
     else:
         pictures = [
-            Picture(file, class_name, hashed_part(_identity(domain, class_name, file), TEST_SHARE))
+            PictureFile(file, class_name, hashed_part(_identity(domain, class_name, file), TEST_SHARE))
             for class_name, file in _pictures_below(root, domain)
         ]
     if not pictures:
@@ -169,13 +169,13 @@ def _lists(root: Path, domain: str) -> dict[Part, Path]:
     return {} if missing else lists
 
 
-def _listed_pictures(root: Path, domain: str) -> list[Picture]:
-    pictures: dict[str, Picture] = {}
+def _listed_pictures(root: Path, domain: str) -> list[PictureFile]:
+    pictures: dict[str, PictureFile] = {}
     for part, listing in _lists(root, domain).items():
         for file, class_name, _ in _lines(listing, domain):
             if file in pictures:
                 raise DataError(f"{listing} names {file}, which is named before; a picture is in one part, once")
-            pictures[file] = Picture(file, class_name, part)
+            pictures[file] = PictureFile(file, class_name, part)
     there = {
         f"{domain}/{folder}/{name}" for folder in _folders(root / domain) for name in _pictures(root / domain / folder)
     }

@@ -29,7 +29,7 @@ HASHED_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class SceneFiles:
     """One picture with its label map.
 
     Attributes
@@ -46,7 +46,7 @@ class Scene:
     part: Part
 
 
-class Layout(ABC):
+class SceneLayout(ABC):
     """Where the domains below a folder lie, and what their label maps' pixel values mean.
 
     Attributes
@@ -69,7 +69,7 @@ class Layout(ABC):
         """The domains in the order in which they come as source and, after it, as targets."""
 
     @abstractmethod
-    def scenes_of(self, domain: str) -> list[Scene]:
+    def scenes_of(self, domain: str) -> list[SceneFiles]:
         """All scenes of a domain, sorted by file.
 
         Raises
@@ -79,7 +79,7 @@ class Layout(ABC):
         """
 
 
-def layout_of(root: Path) -> Layout:
+def layout_of(root: Path) -> SceneLayout:
     """The layout of a folder.
 
     Raises
@@ -89,7 +89,7 @@ def layout_of(root: Path) -> Layout:
     """
     if not root.is_dir():
         raise DataError(f"--data-dir {root} is no folder; give the folder of {EXPECTED}")
-    layout: Layout = Sequences(root)
+    layout: SceneLayout = Sequences(root)
     if not layout.domains:
         layout = DomainFolders(root)
     if not layout.domains:
@@ -100,7 +100,7 @@ def layout_of(root: Path) -> Layout:
     return layout
 
 
-class Sequences(Layout):
+class Sequences(SceneLayout):
     """CamVid as SegNet gives it out; a domain is a sequence, the files' names up to the first ``_``.
 
     The official parts cut through sequences, so ours are others: neighbouring frames are nearly equal, and the last
@@ -121,7 +121,7 @@ class Sequences(Layout):
         known = tuple(domain for domain in usual if domain in self.domains)
         return known + tuple(domain for domain in self.domains if domain not in usual)
 
-    def scenes_of(self, domain: str) -> list[Scene]:
+    def scenes_of(self, domain: str) -> list[SceneFiles]:
         frames = sorted((frame for frame in self._frames if _sequence(frame) == domain), key=lambda frame: frame.name)
         for first, second in zip(frames, frames[1:], strict=False):
             if first.stem == second.stem:
@@ -132,7 +132,7 @@ class Sequences(Layout):
         return _last_for_testing(frames, found)
 
 
-class DomainFolders(Layout):
+class DomainFolders(SceneLayout):
     """A folder a domain: GTA5, Cityscapes and CrossCity with their own names, and the user's own scenes.
 
     With a file ``classes.txt`` there, every domain is the user's own: its label maps hold the places of the names.
@@ -161,7 +161,7 @@ class DomainFolders(Layout):
         others = (domain for domain in self.domains if domain not in usual)
         return first + tuple(sorted(others, key=lambda domain: domain not in self._with_labels))
 
-    def scenes_of(self, domain: str) -> list[Scene]:
+    def scenes_of(self, domain: str) -> list[SceneFiles]:
         return self._readers[domain].scenes(domain)
 
 
@@ -169,29 +169,29 @@ class DomainFolders(Layout):
 
 
 class _Reader(Protocol):
-    def scenes(self, domain: str) -> list[Scene]: ...
+    def scenes(self, domain: str) -> list[SceneFiles]: ...
 
 
 @dataclass(frozen=True)
 class _Gta5:
     folder: Path
 
-    def scenes(self, domain: str) -> list[Scene]:
+    def scenes(self, domain: str) -> list[SceneFiles]:
         pictures, maps = list(_pictures(self.folder / "images")), _by_stem(self.folder / "labels")
         found = [maps.get(picture.stem) for picture in pictures]
         _need_maps(domain, pictures, found)
         parts = [hashed_part(f"{domain}/{picture.stem}", HASHED_SHARE) for picture in pictures]
-        return [Scene(*scene) for scene in zip(pictures, found, parts, strict=True)]
+        return [SceneFiles(*scene) for scene in zip(pictures, found, parts, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Cityscapes:
     folder: Path
 
-    def scenes(self, domain: str) -> list[Scene]:
+    def scenes(self, domain: str) -> list[SceneFiles]:
         return self._of(domain, "train", "train") + self._of(domain, "val", "test")
 
-    def _of(self, domain: str, official: str, part: Part) -> list[Scene]:
+    def _of(self, domain: str, official: str, part: Part) -> list[SceneFiles]:
         ending = "_leftImg8bit"
         pictures = [
             picture
@@ -206,7 +206,7 @@ class _Cityscapes:
         }
         found = [maps.get(picture.stem.removesuffix(ending)) for picture in pictures]
         _need_maps(domain, pictures, found)
-        return [Scene(picture, label_map, part) for picture, label_map in zip(pictures, found, strict=True)]
+        return [SceneFiles(picture, label_map, part) for picture, label_map in zip(pictures, found, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -215,13 +215,15 @@ class _CrossCity:
 
     folder: Path
 
-    def scenes(self, domain: str) -> list[Scene]:
-        train = [Scene(picture, None, "train") for picture in _pictures(self.folder / "Images" / "Train")]
+    def scenes(self, domain: str) -> list[SceneFiles]:
+        train = [SceneFiles(picture, None, "train") for picture in _pictures(self.folder / "Images" / "Train")]
         pictures = list(_pictures(self.folder / "Images" / "Test"))
         maps = _by_stem(self.folder / "Labels" / "Test")
         found = [maps.get(f"{picture.stem}_eval", maps.get(picture.stem)) for picture in pictures]
         _need_maps(domain, pictures, found)
-        return train + [Scene(picture, found_map, "test") for picture, found_map in zip(pictures, found, strict=True)]
+        return train + [
+            SceneFiles(picture, found_map, "test") for picture, found_map in zip(pictures, found, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ class _OwnScenes:
     folder: Path
     labels_readable: bool
 
-    def scenes(self, domain: str) -> list[Scene]:
+    def scenes(self, domain: str) -> list[SceneFiles]:
         pictures, maps = list(_pictures(self.folder / "images")), _by_stem(self.folder / "labels")
         if maps and not self.labels_readable:
             raise DataError(
@@ -256,11 +258,11 @@ def _official(folders: Mapping[str, Path]) -> dict[str, _Reader]:
 # --- parts ---
 
 
-def _last_for_testing(pictures: list[Path], maps: list[Path | None]) -> list[Scene]:
+def _last_for_testing(pictures: list[Path], maps: list[Path | None]) -> list[SceneFiles]:
     """Pictures in the order of their names, the last `LAST_SHARE` of them for testing."""
     first_test = len(pictures) - int(LAST_SHARE * len(pictures))
     return [
-        Scene(picture, label_map, "train" if place < first_test else "test")
+        SceneFiles(picture, label_map, "train" if place < first_test else "test")
         for place, (picture, label_map) in enumerate(zip(pictures, maps, strict=True))
     ]
 

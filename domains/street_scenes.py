@@ -24,7 +24,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Layout:
+class StreetLayout:
     """What a domain's cameras and streets are drawn from, each uniformly between two bounds.
 
     Attributes
@@ -46,7 +46,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Scene:
+class StreetScene:
     """What a camera sees: shapes, each of which hides those before it."""
 
     camera: Camera
@@ -61,7 +61,7 @@ class _Street:
     sidewalk: float
 
 
-def draw_scene(layout: Layout, rng: np.random.Generator) -> Scene:
+def draw_scene(layout: StreetLayout, rng: np.random.Generator) -> StreetScene:
     """A scene of a domain's layout; the generator draws everything."""
     camera = Camera(
         height=rng.uniform(*layout.camera_height),
@@ -85,7 +85,7 @@ def draw_scene(layout: Layout, rng: np.random.Generator) -> Scene:
         shapes += _posts(camera, street, side, rng)
     flat = [shape for shape in shapes if shape.depth is None]
     solid = [(shape.depth, shape) for shape in shapes if shape.depth is not None]
-    return Scene(camera, (*flat, *(shape for _, shape in sorted(solid, key=lambda placed: -placed[0]))))
+    return StreetScene(camera, (*flat, *(shape for _, shape in sorted(solid, key=lambda placed: -placed[0]))))
 
 
 def _clouds(camera: Camera, rng: np.random.Generator) -> Iterator[Shape]:
@@ -125,7 +125,9 @@ def _skyline(camera: Camera, rng: np.random.Generator) -> Iterator[Shape]:
             yield from blob(camera, x, rng.uniform(2, 4), z, 6, "leaves", rng.random())
 
 
-def _houses(camera: Camera, street: _Street, layout: Layout, side: int, rng: np.random.Generator) -> Iterator[Shape]:
+def _houses(
+    camera: Camera, street: _Street, layout: StreetLayout, side: int, rng: np.random.Generator
+) -> Iterator[Shape]:
     z = rng.uniform(5, 9)
     while z < 90:
         if rng.random() < 0.35:

@@ -40,7 +40,7 @@ class Camera:
     column, horizon : float
         Vanishing point in pixels.
     bend : float
-        As in `domains.street_scenes.Layout`.
+        As in `domains.street_scenes.StreetLayout`.
     """
 
     height: float

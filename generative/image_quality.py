@@ -58,7 +58,7 @@ class PictureClassifier(nn.Module):
         return self.head(self.features(pictures))
 
 
-class Quality(NamedTuple):
+class PictureQuality(NamedTuple):
     """What the judge says of generated pictures.
 
     Attributes
@@ -122,7 +122,7 @@ def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, st
 
 
 @torch.no_grad()
-def judge(classifier: PictureClassifier, real: Tensor, generated: Tensor) -> Quality:
+def judge(classifier: PictureClassifier, real: Tensor, generated: Tensor) -> PictureQuality:
     """Compare generated pictures with real ones.
 
     Parameters
@@ -135,7 +135,7 @@ def judge(classifier: PictureClassifier, real: Tensor, generated: Tensor) -> Qua
     """
     probabilities = torch.cat([classifier(part).softmax(dim=1) for part in _prepared(generated)])
     confidence, likeliest = probabilities.max(dim=1)
-    return Quality(
+    return PictureQuality(
         frechet_distance(classifier, real, generated),
         (confidence > CONFIDENT).float().mean().item(),
         torch.bincount(likeliest, minlength=probabilities.shape[1]) / len(likeliest),

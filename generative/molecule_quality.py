@@ -16,7 +16,7 @@ from fmtda.generative.molecules import BONDS, GraphFormat, skeleton, to_molecule
 
 
 @dataclass(frozen=True)
-class Quality:
+class MoleculeQuality:
     """What became of sampled graphs; percentages by `valid`, `unique`, `novel`.
 
     A graph is valid if it has an atom, RDKit sanitises it, and all its atoms hang together.
@@ -82,7 +82,7 @@ def assess(
     training: Collection[str],
     correct: bool = False,
     advance: Callable[[int], None] = unreported,
-) -> Quality:
+) -> MoleculeQuality:
     """Count what sampled graphs are worth.
 
     Parameters
@@ -116,7 +116,7 @@ def assess(
                 counts["dangling"] += bool(graph[graph.diagonal() == 0].any())
                 counts["charged"] += charged and to_molecule(graph, form, charged=False) is None
     known = sum(text in training for text in set(smiles))
-    return Quality(correct, len(graphs), **counts, smiles=tuple(smiles), known=known)
+    return MoleculeQuality(correct, len(graphs), **counts, smiles=tuple(smiles), known=known)
 
 
 def corrected(graph: np.ndarray, form: GraphFormat) -> Chem.Mol | None:

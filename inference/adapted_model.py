@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fmtda.adaptation.augmentations import AUGMENTATIONS
 from fmtda.adaptation.heads import by_head, decisive
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import AUGMENTATIONS
 from fmtda.domains.registry import family
 from fmtda.inference.client_parts import (
     LOCAL_FILES,

@@ -10,7 +10,8 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fmtda.adaptation.heads import decisive
-from fmtda.adaptation.networks import Network, build
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import build
 from fmtda.domains.registry import family
 from fmtda.protocol.records import check_records, config_record, from_record, to_record
 from fmtda.protocol.runtime import choose_device

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fmtda.adaptation.heads import decisive
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.neighbours import blend, nearest
+from fmtda.adaptation.nearest_domains import blend, nearest
 from fmtda.protocol.records import from_record, to_record
 from fmtda.protocol.seeds import domain_of
 from fmtda.protocol.settings import RunSettings

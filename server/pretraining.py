@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fmtda.adaptation.accuracy import accuracy
 from fmtda.adaptation.batches import shuffled_batches
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import Settings
 from fmtda.server.progress import Progress

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from fmtda.adaptation.networks import NETWORKS, build
 from fmtda.adaptation.privacy_account import EXTRA, is_installed
+from fmtda.adaptation.registry import NETWORKS, build
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import Family
 from fmtda.domains.partition import limited_split, split_labels

@@ -26,7 +26,7 @@ from fmtda.adaptation.augment import mixup
 from fmtda.adaptation.batches import forward_slices
 from fmtda.adaptation.losses import alignment_loss
 from fmtda.adaptation.mixture import QUANTILES, Mixture, StackedMixtures, fit
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.protocol.records import (
     SERVER_ROUND,
     check_arrays,

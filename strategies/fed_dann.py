@@ -14,8 +14,8 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmtda.adaptation.domain_adversarial import Discriminated, Discriminator
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.dann import Discriminated, Discriminator
+from fmtda.adaptation.network import Network
 from fmtda.protocol.records import from_record, to_record
 from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import Settings

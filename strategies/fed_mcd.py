@@ -9,7 +9,8 @@ from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
 from fmtda.adaptation.mcd import TwoHeads, train_second_classifier
-from fmtda.adaptation.networks import Network, build
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import build
 from fmtda.protocol.records import from_record, to_record
 from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import Settings

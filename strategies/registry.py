@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flwr.serverapp.strategy import Strategy
 
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.protocol.settings import Settings, SettingsError
 from fmtda.strategies.adabn import AdaBN
 from fmtda.strategies.dual_adapt import DualAdapt

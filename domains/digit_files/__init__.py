@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fmtda.domains.digit_files import mnist, mnist_m, svhn, usps
-from fmtda.domains.digit_files.layout import Layout
+from fmtda.domains.digit_files.layout import FileLayout
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import Part
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, FileLayout] = {
     "mnist": mnist.LAYOUT,
     "usps": usps.LAYOUT,
     "svhn": svhn.LAYOUT,

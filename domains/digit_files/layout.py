@@ -12,7 +12,7 @@ from fmtda.domains.family import Part
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """How a data set is distributed.
 
     Attributes

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from fmtda.domains.damage import reading
-from fmtda.domains.digit_files.ends import tail
-from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.damaged_files import reading
+from fmtda.domains.digit_files.file_ends import tail
+from fmtda.domains.digit_files.layout import FileLayout, digits
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import Part
 
@@ -67,7 +67,7 @@ def _idx_names(part: str) -> tuple[tuple[str, ...], ...]:
     return tuple((name, f"{name}.gz") for name in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"))
 
 
-LAYOUT = Layout(
+LAYOUT = FileLayout(
     folders=("MNIST/raw", "MNIST", "."),
     names={"train": _idx_names("train"), "test": _idx_names("t10k")},
     check=_check,

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fmtda.domains.damage import reading
-from fmtda.domains.digit_files.ends import head, tail
-from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.damaged_files import reading
+from fmtda.domains.digit_files.file_ends import head, tail
+from fmtda.domains.digit_files.layout import FileLayout, digits
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import Part
 
@@ -102,7 +102,7 @@ def _picture_folder(label_file: Path) -> Path:
     return label_file.with_name(label_file.name.removesuffix("_labels.txt"))
 
 
-LAYOUT = Layout(
+LAYOUT = FileLayout(
     folders=("mnist_m", "MNIST-M/mnist_m", "MNIST-M", "."),
     names={
         "train": (("mnist_m_train_labels.txt", "mnist_m.tar.gz"),),

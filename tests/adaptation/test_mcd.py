@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from fmtda.adaptation.mcd import GENERATOR_STEPS, MCD, TwoHeads, train_second_classifier
 from fmtda.adaptation.network import Network
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 
 
 def two_heads(name="small-cnn", classes=3, shape=(3, 8, 8)):

@@ -9,7 +9,7 @@ from torch import nn
 
 from fmtda.adaptation.layers import BatchNorm1d
 from fmtda.adaptation.losses import local_classifier_loss
-from fmtda.adaptation.noise import seeded_uniforms
+from fmtda.adaptation.privacy_noise import seeded_uniforms
 from fmtda.adaptation.private_classifier import clip_each, per_example_gradients, sampling_rate, train_privately
 
 CLASSIFIERS = {

@@ -7,11 +7,10 @@ from torch import nn
 from fmtda.adaptation.augment import Augmentation
 from fmtda.adaptation.augment_digits import DigitAugmentation, Randomisation
 from fmtda.adaptation.batch_norm import batch_norm_state, reestimate
-from fmtda.adaptation.criteria import view_information
 from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.layers import BatchNorm1d
 from fmtda.adaptation.network import FeatureExtractor, Network
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.adaptation.self_training import (
     SHARES,
     adapt_head_and_scales,
@@ -20,6 +19,7 @@ from fmtda.adaptation.self_training import (
     adapt_statistics,
     predicted_shares,
 )
+from fmtda.adaptation.validation_criteria import view_information
 from fmtda.domains.examples import Examples
 from fmtda.server.pretraining import pretrain
 from fmtda.server.source import Source

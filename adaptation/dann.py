@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmtda.adaptation.gradient_step import descend
 from fmtda.adaptation.network import Network
-from fmtda.adaptation.optimisation import descend
 
 HIDDEN = 128
 """Width of the discriminator's hidden layer (our choice)."""

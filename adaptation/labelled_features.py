@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from fmtda.adaptation.batches import forward_slices
 from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 
 
 @torch.no_grad()

@@ -6,16 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fmtda.adaptation.domain_adversarial import (
-    DANN,
-    Discriminated,
-    Discriminator,
-    domain_loss,
-    reversal_weight,
-    reverse_gradient,
-)
+from fmtda.adaptation.dann import DANN, Discriminated, Discriminator, domain_loss, reversal_weight, reverse_gradient
 from fmtda.adaptation.network import Network
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 
 
 @pytest.fixture

@@ -1,46 +1,9 @@
-"""The networks by name: a feature extractor G and a classifier F, and how a new one is listed."""
+"""Small networks: convolutions for digits, and a perceptron for feature vectors."""
 
-from collections.abc import Callable
-
-import torch
 from torch import nn
 
 from fmtda.adaptation.layers import BatchNorm1d, BatchNorm2d, ChannelsLast, at_least
 from fmtda.adaptation.network import FeatureExtractor, Network
-from fmtda.adaptation.resnet import resnet18, resnet50
-from fmtda.adaptation.segmentation_networks import deeplabv3, lraspp
-
-
-def build(
-    name: str, classes: int, input_shape: tuple[int, ...], seed: int, precision: torch.dtype = torch.float32
-) -> Network:
-    """Build a network of the registry with seeded weights; torch's global generator is left as it was.
-
-    Parameters
-    ----------
-    name : str
-        A key of `NETWORKS`.
-    classes : int
-        C, the number of classes.
-    input_shape : tuple of int
-        Of one input: (channels, height, width) for pictures, (D,) for feature vectors.
-    seed : int
-        Seed of the initial weights; equal seeds give equal weights.
-    precision : torch.dtype
-        Of what G computes, see `FeatureExtractor`.
-
-    Raises
-    ------
-    ValueError
-        If the name is not in `NETWORKS`, or the pictures are too small for the network.
-    """
-    if name not in NETWORKS:
-        raise ValueError(f"network={name!r} is unknown; allowed are {', '.join(NETWORKS)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = NETWORKS[name](classes, input_shape)
-    network.feature_extractor.precision = precision
-    return network
 
 
 def small_cnn(classes: int, input_shape: tuple[int, ...]) -> Network:
@@ -114,18 +77,6 @@ def mlp(classes: int, input_shape: tuple[int, ...]) -> Network:
         nn.ReLU(),
     )
     return Network(feature_extractor, nn.Linear(features, classes), features)
-
-
-NETWORKS: dict[str, Callable[[int, tuple[int, ...]], Network]] = {
-    "small-cnn": small_cnn,
-    "mcd-digits": mcd_digits,
-    "m3sda-digits": m3sda_digits,
-    "mlp": mlp,
-    "resnet18": resnet18,
-    "resnet50": resnet50,
-    "lraspp": lraspp,
-    "deeplabv3": deeplabv3,
-}
 
 
 def _mcd_feature_extractor(input_shape: tuple[int, ...]) -> tuple[FeatureExtractor, int]:

@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional
 
 from fmtda.domains import glyphs
+from fmtda.domains.background_patches import patches
 from fmtda.domains.distortions import blurred, halved, warped
 from fmtda.domains.examples import Examples
 from fmtda.domains.family import Part
-from fmtda.domains.photographs import patches
 
 SIDE = 32
 

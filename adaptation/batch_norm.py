@@ -1,4 +1,4 @@
-"""BatchNorm as a domain's own part: statistics re-estimated on a client's inputs, and what it keeps."""
+"""Treats BatchNorm as a domain's own part: re-estimates statistics on a client's inputs, and says what it keeps."""
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ def reestimate(feature_extractor: nn.Module, inputs: Inputs | Tensor, client_wei
 
 
 def batch_norm_state(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the statistics, scales and shifts of every BatchNorm layer, by their names in the state dict.
+    """Copy the statistics, scales and shifts of every BatchNorm layer, by their names in the state dict.
 
     Together they are a client's local part of the network (FedBN, Li et al. 2021).
     """

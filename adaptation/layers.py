@@ -1,4 +1,4 @@
-"""Layers that the networks share, and the check of what they can take."""
+"""Holds layers that the networks share, and the check of what they can take."""
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,11 @@ class _WithoutCounter(nn.Module):
 
 
 class BatchNorm1d(_WithoutCounter, nn.BatchNorm1d):
-    """torch's BatchNorm1d without `num_batches_tracked` in its state."""
+    """This is torch's BatchNorm1d without `num_batches_tracked` in its state."""
 
 
 class BatchNorm2d(_WithoutCounter, nn.BatchNorm2d):
-    """torch's BatchNorm2d without `num_batches_tracked` in its state."""
+    """This is torch's BatchNorm2d without `num_batches_tracked` in its state."""
 
 
 def at_least(side: int, input_shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""The networks by name, and the augmentations by kind of inputs: a new one is a file beside this and a line here."""
+"""Lists the networks by name and the augmentations by kind of inputs; a new one is a file here and a line below."""
 
 from collections.abc import Callable
 

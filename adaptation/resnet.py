@@ -1,4 +1,4 @@
-"""Residual networks for photographs: torchvision's ResNets with weights from scratch."""
+"""Builds residual networks for photographs: torchvision's ResNets with weights from scratch."""
 
 from torch import nn
 
@@ -8,7 +8,7 @@ from fmtda.protocol.runtime import repair_torchvision
 
 
 def resnet18(classes: int, input_shape: tuple[int, ...]) -> Network:
-    """ResNet-18 (He et al. 2016): 512 features, the mean over the last feature map; F is one linear layer.
+    """Build a ResNet-18 (He et al. 2016): 512 features, the mean over the last feature map; F is one linear layer.
 
     11.2 million parameters. Small pictures too enter by the 7x7 convolution of stride 2 and the pooling: a step costs
     a sixteenth of what it would without both.
@@ -17,7 +17,7 @@ def resnet18(classes: int, input_shape: tuple[int, ...]) -> Network:
 
 
 def resnet50(classes: int, input_shape: tuple[int, ...]) -> Network:
-    """ResNet-50 (He et al. 2016): 2,048 features, otherwise as `resnet18`; 23.5 million parameters."""
+    """Build a ResNet-50 (He et al. 2016): 2,048 features, otherwise as `resnet18`; 23.5 million parameters."""
     return _resnet("resnet50", classes, input_shape)
 
 

@@ -1,7 +1,9 @@
-"""Dense networks for segmentation: torchvision's LR-ASPP and DeepLabV3 with weights from scratch.
+"""Builds dense networks for segmentation: torchvision's LR-ASPP and DeepLabV3 with weights from scratch.
 
 Of both, the last 1x1 convolution is F, a linear layer on every place of the feature map, and all before it is G.
-Dropout is left out (our choice): it draws from torch's global generator, and equal seeds must give equal results.
+Dropout is left out: it draws from torch's global generator, and equal seeds must give equal results.
+
+Our choice: which layer F begins at, and that there is no dropout.
 """
 
 import torch
@@ -14,7 +16,7 @@ from fmtda.protocol.runtime import repair_torchvision
 
 
 def lraspp(classes: int, input_shape: tuple[int, ...]) -> Network:
-    """LR-ASPP on MobileNetV3-Large (Howard et al. 2019): 168 features at an eighth of the height and width.
+    """Build LR-ASPP on MobileNetV3-Large (Howard et al. 2019): 168 features at an eighth of the height and width.
 
     3.2 million parameters. The features are both inputs of the published head's two last convolutions, whose outputs
     it adds: 40 channels of the early layers, 128 of the late ones.
@@ -30,7 +32,7 @@ def lraspp(classes: int, input_shape: tuple[int, ...]) -> Network:
 
 
 def deeplabv3(classes: int, input_shape: tuple[int, ...]) -> Network:
-    """DeepLabV3 on ResNet-50 (Chen et al. 2017): 256 features at an eighth of the height and width.
+    """Build DeepLabV3 on ResNet-50 (Chen et al. 2017): 256 features at an eighth of the height and width.
 
     39.6 million parameters, without the auxiliary head. Training needs two pictures a batch: the BatchNorm of its
     pooled branch sees one value a picture.

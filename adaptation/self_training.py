@@ -1,8 +1,10 @@
-"""What a client learns without labels: BatchNorm statistics, its head and BatchNorm scales, or a network of its own.
+"""Trains a client without labels: BatchNorm statistics, its head and BatchNorm scales, or a network of its own.
 
 Labels are confident predictions, learned on a changed view of the same inputs (as in FixMatch, Sohn et al. 2020), with
-information maximisation (SHOT, Liang et al. 2020). The combinations are our choice, and so is the step size, which
-falls along a cosine to zero.
+information maximisation (SHOT, Liang et al. 2020). The step size falls along a cosine to zero.
+
+Our choice: the combinations of losses and labels; the step size's cosine; the moving average's decay; that a client
+chooses the weight of its own statistics, among which ones, and by how many inputs.
 """
 
 import copy
@@ -22,16 +24,16 @@ from fmtda.adaptation.network import Network
 from fmtda.adaptation.validation_criteria import view_information
 
 AVERAGE_DECAY = 0.995
-"""Of the moving average of a client's own network (our choice); smaller in the first steps, so that it warms up."""
+"""The decay of the moving average of a client's own network; smaller in the first steps, so that it warms up."""
 
 JUDGED = 3000
-"""Inputs at most that say whether a network got better (our choice)."""
+"""The most inputs that say whether a network got better."""
 
 SHARES = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
-"""Parts of the largest weight among which a client chooses that of its own statistics (our choice)."""
+"""The parts of the largest weight among which a client chooses that of its own statistics."""
 
 JUDGED_VALUES = 2_000_000
-"""About as many numbers of the inputs say which weight is best (our choice): 650 digits, 72 photographs of 96x96."""
+"""About how many numbers of the inputs say which weight is best: 650 digits, 72 photographs of 96x96."""
 
 
 def adapt_statistics(network: Network, inputs: Inputs, largest_weight: float, generator: torch.Generator) -> float:
@@ -139,7 +141,7 @@ def adapt_network(
 def adapt_network_unless_collapsed(
     network: Network, inputs: Inputs, generator: torch.Generator, **settings
 ) -> dict[str, float]:
-    """`adapt_network` with these settings, undone where it collapsed, judged without labels.
+    """Do as `adapt_network` with these settings, and undo it where the network collapsed, judged without labels.
 
     That is where `validation_criteria.view_information`, on the inputs and one view of them, is not higher than before.
     Training raises it by its very aim, so this tells a collapse from a success, and not a small loss from a gain.
@@ -163,7 +165,7 @@ def adapt_network_unless_collapsed(
 
 @torch.no_grad()
 def predicted_shares(network: Network, inputs: Inputs) -> torch.Tensor:
-    """How often a network predicts each class on all the inputs, as probabilities say: (C,), summing to one."""
+    """Compute how often a network predicts each class on all the inputs, by its probabilities: (C,), summing to one."""
     network.eval()
     batches = (logits(network, inputs[part]).softmax(dim=1) for part in forward_slices(inputs))
     sums = torch.stack([probabilities.sum(dim=0) for probabilities in batches]).sum(dim=0)
@@ -185,14 +187,14 @@ def _view_information(network: Network, inputs: Inputs, seed: int, count: int = 
 
 
 class SelfTraining(ABC):
-    """The loop of every self-training: what it learns from a mini-batch is up to `loss`."""
+    """Runs the loop of every self-training; what it learns from a mini-batch is up to `loss`."""
 
     def __init__(self, network: Network, inputs: Inputs, generator: torch.Generator) -> None:
         self.network, self.inputs, self.generator = network, inputs, generator
 
     @abstractmethod
     def loss(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss on these inputs, and the share of their predictions that it learns as labels, 0 to 1."""
+        """Compute the loss on these inputs, and the share of their predictions that it learns as labels, 0 to 1."""
 
     def run(
         self,
@@ -288,12 +290,12 @@ class _OnViews(SelfTraining):
 
 
 def logits(network: Network, inputs: torch.Tensor) -> torch.Tensor:
-    """(R, C), a row an input, or a place where features are a map."""
+    """Compute logits (R, C), a row an input, or a place where features are a map."""
     return network.classifier(network.features(inputs))
 
 
 def head_and_scales(network: Network) -> list[nn.Parameter]:
-    """The classifier's parameters, and weight and bias of every BatchNorm layer; each once, in this order."""
+    """List the classifier's parameters, and weight and bias of every BatchNorm layer; each once, in this order."""
     layers = (layer for layer in network.modules() if isinstance(layer, _BatchNorm))
     scales = [parameter for layer in layers for parameter in layer.parameters()]
     # A classifier's own BatchNorm is among both.

@@ -1,4 +1,7 @@
-"""Small networks: convolutions for digits, and a perceptron for feature vectors."""
+"""Builds small networks: convolutions for digits, and a perceptron for feature vectors.
+
+Our choice: `small_cnn` and `mlp` as a whole, and that there is no dropout in the published ones.
+"""
 
 from torch import nn
 
@@ -7,7 +10,7 @@ from fmtda.adaptation.network import FeatureExtractor, Network
 
 
 def small_cnn(classes: int, input_shape: tuple[int, ...]) -> Network:
-    """Three blocks of convolution, BatchNorm, ReLU and pooling, then 128 features; our choice, the default.
+    """Build three blocks of convolution, BatchNorm, ReLU and pooling, then 128 features; the default.
 
     0.36 million parameters at 32x32, 1,290 of them in the classifier for ten classes.
     """
@@ -33,10 +36,9 @@ def small_cnn(classes: int, input_shape: tuple[int, ...]) -> Network:
 
 
 def mcd_digits(classes: int, input_shape: tuple[int, ...]) -> Network:
-    """The digit network of MCD (Saito et al. 2018, mil-tokyo/MCD_DA): 3,072 features, a two-layer classifier.
+    """Build MCD's digit network (Saito et al. 2018, mil-tokyo/MCD_DA): 3,072 features, a two-layer classifier.
 
-    Its dropout is left out (our choice): it draws from torch's global generator, and equal seeds must give
-    equal results.
+    Its dropout is left out: it draws from torch's global generator, and equal seeds must give equal results.
     """
     feature_extractor, features = _mcd_feature_extractor(input_shape)
     hidden = 2048
@@ -45,7 +47,7 @@ def mcd_digits(classes: int, input_shape: tuple[int, ...]) -> Network:
 
 
 def m3sda_digits(classes: int, input_shape: tuple[int, ...]) -> Network:
-    """The digit network of M3SDA (Peng et al. 2019): MCD's with 2,048 features and one linear layer as F.
+    """Build M3SDA's digit network (Peng et al. 2019): MCD's with 2,048 features and one linear layer as F.
 
     Without dropout, as `mcd_digits`.
     """
@@ -58,7 +60,7 @@ def m3sda_digits(classes: int, input_shape: tuple[int, ...]) -> Network:
 
 
 def mlp(classes: int, input_shape: tuple[int, ...]) -> Network:
-    """For feature vectors: BatchNorm on the inputs, then two hidden layers of 256 and 128; our choice.
+    """Build a network for feature vectors: BatchNorm on the inputs, then two hidden layers of 256 and 128.
 
     The first BatchNorm brings features of any scale to the same one, and its statistics are the first that a client
     re-estimates. 0.24 million parameters at 800 inputs.

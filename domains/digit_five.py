@@ -1,4 +1,4 @@
-"""Family `digit-five`: MNIST, USPS, SVHN and MNIST-M out of their official files, and rendered digits."""
+"""Holds the family `digit-five`: MNIST, USPS, SVHN and MNIST-M out of their official files, and rendered digits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RENDERED_COUNTS: dict[Part, int] = {"train": 6000, "test": 2000}
 
 
 class DigitFive(Family):
-    """The digit domains of M3SDA (Peng et al. 2019, "Moment Matching for Multi-Source Domain Adaptation").
+    """Holds the digit domains of M3SDA (Peng et al. 2019, "Moment Matching for Multi-Source Domain Adaptation").
 
     All are brought to 32x32 and three channels: MNIST's 28x28 get a margin of 2, USPS's 16x16 are enlarged to
     28x28 first. `fonts`, rendered from a seed, stands in for SynthDigits, which cannot be had from a lasting

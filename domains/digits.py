@@ -1,4 +1,4 @@
-"""Family `digits`: real handwritten digits and four shifted domains, out of what Python packages ship."""
+"""Holds the family `digits`: real handwritten digits and four shifted domains, out of what Python packages ship."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RENDERED_COUNTS: dict[Part, int] = {"train": 1000, "test": 500}
 
 
 class Digits(Family):
-    """Digits that need no download.
+    """Holds digits that need no download.
 
     =============  ======  =====  ==========================================================================
     domain         train   test   what
@@ -95,7 +95,7 @@ class Digits(Family):
 
 
 def handwriting(domain: str, part: Part, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The handwritten digits that are this part of this domain's and nobody else's.
+    """Pick the handwritten digits that are this part of this domain's and nobody else's.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def handwriting(domain: str, part: Part, seed: int) -> tuple[torch.Tensor, torch
 
 
 def enlarged(images: torch.Tensor, side: int = 32) -> torch.Tensor:
-    """8x8 pictures smoothly enlarged to float32 (N, 1, side, side), an eighth of the side margin all round."""
+    """Enlarge 8x8 pictures smoothly to float32 (N, 1, side, side), with an eighth of the side as margin all round."""
     margin = side // 8
     inner = functional.interpolate(images, size=side - 2 * margin, mode="bicubic", align_corners=False)
     return functional.pad(inner.clamp(0, 1), [margin] * 4)

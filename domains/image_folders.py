@@ -1,4 +1,4 @@
-"""Family `image-folders`: DomainNet, Office-31, Office-Home, PACS and the user's own pictures, a folder a domain."""
+"""Holds the family `image-folders`: DomainNet, Office-31, Office-Home, PACS and the user's own, a folder a domain."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ USUAL_SOURCES = ("photo", "real", "real world", "real_world")
 
 
 class ImageFolders(Family):
-    """Photographs, drawings, paintings: ``ROOT/DOMAIN/CLASS/FILE``, or DomainNet's lists; `--data-dir` is ROOT.
+    """Reads photographs, drawings, paintings: ``ROOT/DOMAIN/CLASS/FILE``, or DomainNet's lists; `--data-dir` is ROOT.
 
     The classes are the source's. A target may lack some of them, and its pictures may lie in its folder without a
     class folder: real clients know no labels. Classes that the source does not have (open-set adaptation) are out

@@ -1,4 +1,4 @@
-"""The one place that knows all families; a new family is one new file and one line here."""
+"""Is the one place that knows all families; a new family is one new file and one line here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(name: str) -> Family:
-    """The family of that name.
+    """Find the family of that name.
 
     Raises
     ------
@@ -38,6 +38,6 @@ def family(name: str) -> Family:
 
 
 def spec_of(settings: RunSettings, data_dir: str | None = None) -> DataSpec:
-    """What the run's domains are read with; a client's own folder stands in for the server's."""
+    """Say what the run's domains are read with; a client's own folder stands in for the server's."""
     folder = settings.data_dir if data_dir is None else data_dir
     return DataSpec(Path(folder) if folder else None, settings.seed, settings.class_names, settings.shape)

@@ -1,4 +1,7 @@
-"""Family `scene-folders`: pictures with label maps out of CamVid, GTA5, Cityscapes, CrossCity and the user's own."""
+"""Holds the family `scene-folders`: pictures with label maps of CamVid, GTA5, Cityscapes, CrossCity and the user's own.
+
+Our choice: by how much the aspect ratios of a picture and its label map may differ.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from fmtda.protocol.settings import AUTO, Scalar
 # Raised whenever a change here, in label_ids.py or in scene_layouts.py changes a picture or a label.
 RECIPE_VERSION = 1
 
-# A label map whose width over height differs by more than this share belongs to another picture (our choice).
+# A label map whose width over height differs by more than this share belongs to another picture.
 SAME_ASPECT = 0.02
 
 
 class SceneFolders(Family):
-    """Scenes with a class a pixel; `--data-dir` is the folder of a layout in `domains.scene_layouts`.
+    """Reads scenes with a class a pixel; `--data-dir` is the folder of a layout in `domains.scene_layouts`.
 
     A class is known by its name: whatever a domain's label maps show beside the run's classes is void.
     """
@@ -114,7 +117,7 @@ class SceneFolders(Family):
 
 
 def decode_scene(scene: SceneFiles, table: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture and its labels in a given size; they are stretched where that is of another aspect ratio.
+    """Decode a picture and its labels in a given size; they are stretched where that is of another aspect ratio.
 
     Parameters
     ----------

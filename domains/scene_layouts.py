@@ -1,6 +1,8 @@
-"""How data sets of scenes lie on disk: their domains, and each domain's pictures with label maps and parts.
+"""Knows how data sets of scenes lie on disk: their domains, and each domain's pictures with label maps and parts.
 
 Known by names alone; no file but ``classes.txt`` is opened.
+
+Our choice: which pictures are the test part where there is no official one, or none that can be kept.
 """
 
 from __future__ import annotations
@@ -22,15 +24,16 @@ EXPECTED = (
     "DOMAIN/images with DOMAIN/labels and classes.txt"
 )
 
-# Of a sequence of frames the last ones are the test part (our choice).
 LAST_SHARE = 0.3
-# Of pictures in no order, these are the test part (our choice).
+"""The share of a sequence's frames, the last ones, that are its test part."""
+
 HASHED_SHARE = 0.1
+"""The share of pictures in no order that are the test part."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneFiles:
-    """One picture with its label map.
+    """Names one picture and its label map.
 
     Attributes
     ----------
@@ -47,7 +50,7 @@ class SceneFiles:
 
 
 class SceneLayout(ABC):
-    """Where the domains below a folder lie, and what their label maps' pixel values mean.
+    """Says where the domains below a folder lie, and what their label maps' pixel values mean.
 
     Attributes
     ----------
@@ -66,11 +69,11 @@ class SceneLayout(ABC):
     @property
     @abstractmethod
     def usual_domains(self) -> tuple[str, ...]:
-        """The domains in the order in which they come as source and, after it, as targets."""
+        """List the domains in the order in which they come as source and, after it, as targets."""
 
     @abstractmethod
     def scenes_of(self, domain: str) -> list[SceneFiles]:
-        """All scenes of a domain, sorted by file.
+        """List all scenes of a domain, sorted by file.
 
         Raises
         ------
@@ -80,7 +83,7 @@ class SceneLayout(ABC):
 
 
 def layout_of(root: Path) -> SceneLayout:
-    """The layout of a folder.
+    """Find the layout of a folder.
 
     Raises
     ------
@@ -101,7 +104,7 @@ def layout_of(root: Path) -> SceneLayout:
 
 
 class Sequences(SceneLayout):
-    """CamVid as SegNet gives it out; a domain is a sequence, the files' names up to the first ``_``.
+    """Knows CamVid as SegNet gives it out; a domain is a sequence, the files' names up to the first ``_``.
 
     The official parts cut through sequences, so ours are others: neighbouring frames are nearly equal, and the last
     `LAST_SHARE` of a sequence's frames are its test part.
@@ -133,7 +136,7 @@ class Sequences(SceneLayout):
 
 
 class DomainFolders(SceneLayout):
-    """A folder a domain: GTA5, Cityscapes and CrossCity with their own names, and the user's own scenes.
+    """Knows a folder a domain: GTA5, Cityscapes and CrossCity with their own names, and the user's own scenes.
 
     With a file ``classes.txt`` there, every domain is the user's own: its label maps hold the places of the names.
     """

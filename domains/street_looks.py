@@ -1,4 +1,4 @@
-"""How a street scene looks: its materials' colours, light, haze and camera, from shapes to a picture with labels."""
+"""Renders street scenes from shapes to pictures with labels: materials' colours, light, haze and camera."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROUGHNESS = {
 
 @dataclass(frozen=True)
 class Look:
-    """What makes a domain's pictures of the same scenes different.
+    """Says what makes a domain's pictures of the same scenes different.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Look:
 
 
 def render(scene: StreetScene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A scene in a look.
+    """Render a scene in a look.
 
     Parameters
     ----------

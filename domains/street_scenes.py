@@ -1,4 +1,4 @@
-"""Street scenes: road, houses, trees, cars and people before a camera, placed at random.
+"""Places road, houses, trees, cars and people before a camera, at random.
 
 What they are made of is said here, as `domains.street_shapes`, how that looks in `domains.street_looks`. Lengths are in
 metres.
@@ -25,7 +25,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class StreetLayout:
-    """What a domain's cameras and streets are drawn from, each uniformly between two bounds.
+    """Bounds what a domain's cameras and streets are drawn from, each uniformly between two numbers.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class StreetLayout:
 
 @dataclass(frozen=True)
 class StreetScene:
-    """What a camera sees: shapes, each of which hides those before it."""
+    """This is what a camera sees: shapes, each of which hides those before it."""
 
     camera: Camera
     shapes: tuple[Shape, ...]
@@ -62,7 +62,7 @@ class _Street:
 
 
 def draw_scene(layout: StreetLayout, rng: np.random.Generator) -> StreetScene:
-    """A scene of a domain's layout; the generator draws everything."""
+    """Draw a scene of a domain's layout; the generator decides everything."""
     camera = Camera(
         height=rng.uniform(*layout.camera_height),
         focal=WIDTH * rng.uniform(0.55, 0.7),

@@ -1,4 +1,4 @@
-"""Family `streets`: small street scenes with a class a pixel, drawn from the seed, in four looks."""
+"""Holds the family `streets`: small street scenes with a class a pixel, drawn from the seed, in four looks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYOUTS: dict[str, StreetLayout] = {
 
 
 class Streets(Family):
-    """Street scenes that need no download, 200 to train and 100 to test in each domain.
+    """Draws street scenes that need no download, 200 to train and 100 to test in each domain.
 
     =========  =================================================================  =====================================
     domain     look                                                               camera and street
@@ -78,7 +78,7 @@ class Streets(Family):
 
 
 def drawn(domain: str, count: int, rng: np.random.Generator) -> Examples:
-    """That many scenes of a domain, uint8 (count, 3, HEIGHT, WIDTH) with int8 (count, HEIGHT, WIDTH) labels."""
+    """Draw that many scenes of a domain, uint8 (count, 3, HEIGHT, WIDTH) with int8 (count, HEIGHT, WIDTH) labels."""
     scenes = [render(draw_scene(LAYOUTS[domain], rng), LOOKS[domain], rng) for _ in range(count)]
     pictures, labels = zip(*scenes, strict=True)
     return Examples(torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(labels)))

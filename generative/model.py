@@ -1,4 +1,4 @@
-"""What every generative model is: a loss that a gradient step minimises, and a way to sample."""
+"""Says what every generative model is: a loss that a gradient step minimises, and a way to sample."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 def unreported(steps: int) -> None:
-    """Where nobody watches the progress of sampling."""
+    """Do nothing, where nobody watches the progress of sampling."""
 
 
 class GenerativeModel(nn.Module, ABC):
-    """A distribution over data, fitted by descending `loss` and drawn from by `sample`.
+    """This is a distribution over data, fitted by descending `loss` and drawn from by `sample`.
 
     Whoever trains it needs no more than these three members, whichever the model::
 
@@ -26,7 +26,7 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """What training minimises.
+        """Compute what training minimises.
 
         Parameters
         ----------
@@ -63,4 +63,4 @@ class GenerativeModel(nn.Module, ABC):
     @property
     @abstractmethod
     def sampling_steps(self) -> int:
-        """How many steps `sample` makes for a batch of any size."""
+        """Count the steps that `sample` makes for a batch of any size."""

@@ -19,7 +19,7 @@ def draw_grid(smiles: Sequence[str], file: Path, legends: Sequence[str] = ()) ->
 
 
 def grid(smiles: Sequence[str], ending: str, legends: Sequence[str] = ()) -> bytes:
-    """A picture of molecules, row by row.
+    """Draw molecules in one picture, row by row.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How good sampled molecules are: validity, uniqueness, novelty, and properties beside those of the training data."""
+"""Judges sampled molecules: validity, uniqueness, novelty, and properties beside those of the training data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fmtda.generative.molecules import BONDS, GraphFormat, skeleton, to_molecule
 
 @dataclass(frozen=True)
 class MoleculeQuality:
-    """What became of sampled graphs; percentages by `valid`, `unique`, `novel`.
+    """Counts what became of sampled graphs; `valid`, `unique` and `novel` are percentages.
 
     A graph is valid if it has an atom, RDKit sanitises it, and all its atoms hang together.
 
@@ -51,27 +51,27 @@ class MoleculeQuality:
 
     @property
     def valid(self) -> float:
-        """Percent of the sampled graphs."""
+        """Return the valid ones in percent of the sampled graphs."""
         return _percent(len(self.smiles), self.count)
 
     @property
     def unique(self) -> float:
-        """Distinct molecules in percent of the valid ones."""
+        """Return the distinct molecules in percent of the valid ones."""
         return _percent(len(set(self.smiles)), len(self.smiles))
 
     @property
     def novel(self) -> float:
-        """Distinct molecules that are no training molecules, in percent of the distinct ones."""
+        """Return the distinct molecules that are no training molecules, in percent of the distinct ones."""
         distinct = len(set(self.smiles))
         return _percent(distinct - self.known, distinct)
 
     @property
     def product(self) -> float:
-        """valid x unique x novel: distinct new molecules in percent of the sampled graphs."""
+        """Return valid x unique x novel: distinct new molecules in percent of the sampled graphs."""
         return self.valid * self.unique * self.novel / 1e4
 
     def figures(self) -> dict[str, float | int | bool]:
-        """All figures for a JSON file, the SMILES left out."""
+        """Return all figures for a JSON file, the SMILES left out."""
         figures = {name: value for name, value in asdict(self).items() if name != "smiles"}
         return figures | {name: getattr(self, name) for name in ("valid", "unique", "novel", "product")}
 
@@ -120,7 +120,7 @@ def assess(
 
 
 def corrected(graph: np.ndarray, form: GraphFormat) -> Chem.Mol | None:
-    """The molecule after valency correction, as MoFlow has it (Zang and Wang 2020, section 3.5), of its largest part.
+    """Correct valencies as MoFlow does (Zang and Wang 2020, section 3.5), and return the molecule of the largest part.
 
     While an atom has bonds beyond its valency, its highest bond is lowered by one.
     """
@@ -145,7 +145,7 @@ def corrected(graph: np.ndarray, form: GraphFormat) -> Chem.Mol | None:
 def properties(
     smiles: Sequence[str], form: GraphFormat, advance: Callable[[int], None] = unreported
 ) -> dict[str, np.ndarray]:
-    """What is compared between samples and training data.
+    """Compute what is compared between samples and training data.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def properties(
 
 
 def distances(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    """The Wasserstein distance of every property between two sets of molecules, in the property's unit.
+    """Compute the Wasserstein distance of every property between two sets of molecules, in the property's unit.
 
     None where one of them has no value, as of ring sizes without a ring.
     """
@@ -188,7 +188,7 @@ def distances(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) ->
 
 
 def half_against_half(values: Mapping[str, np.ndarray], seed: int) -> dict[str, float | None]:
-    """`distances` of two random halves of one set: what no difference looks like."""
+    """Compute the `distances` of two random halves of one set: what no difference looks like."""
     rng = np.random.default_rng(seed)
     shuffled = {name: rng.permutation(column) for name, column in values.items()}
     halves = [{name: column[start::2] for name, column in shuffled.items()} for start in (0, 1)]
@@ -196,7 +196,7 @@ def half_against_half(values: Mapping[str, np.ndarray], seed: int) -> dict[str, 
 
 
 def histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, list[float]]]:
-    """How every property is spread in each of several sets of molecules.
+    """Count how every property is spread in each of several sets of molecules.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[s
 
 
 def draw_properties(sets: Mapping[str, Mapping[str, np.ndarray]], file: Path) -> None:
-    """Histograms of all properties, a panel each and a line for each set of molecules.
+    """Draw histograms of all properties, a panel each and a line for each set of molecules.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The generative models by name, what each needs installed, and how a new one is listed."""
+"""Lists the generative models by name, what each needs installed, and how a new one is listed."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -14,11 +14,11 @@ from fmtda.generative.molecule_graphs import MoleculeGraphs
 
 
 class MissingExtraError(ImportError):
-    """A model needs packages that are not installed; the message says which, and how to install them."""
+    """This is raised where a model needs packages that are not installed; it says which, and how to install them."""
 
 
 class Entry(NamedTuple):
-    """A model of the registry.
+    """Describes a model of the registry.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""MNIST: idx, packed by gzip or not."""
+"""Reads MNIST, idx files packed by gzip or not."""
 
 import gzip
 import struct

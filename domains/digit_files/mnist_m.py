@@ -1,4 +1,4 @@
-"""MNIST-M: Ganin's archive of pictures, or what it unpacks to."""
+"""Reads MNIST-M, Ganin's archive of pictures, or what it unpacks to."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""SVHN: the cropped digits, MATLAB."""
+"""Reads SVHN's cropped digits, MATLAB files."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""USPS: LIBSVM, packed by bzip2."""
+"""Reads USPS, LIBSVM files packed by bzip2."""
 
 import bz2
 import io

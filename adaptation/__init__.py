@@ -1,1 +1,1 @@
-"""The mathematics of adaptation: networks, mixtures, losses, augmentation. Knows torch, numpy and scikit-learn only."""
+"""Holds the mathematics of adaptation: networks, mixtures, losses, augmentation; no Flower in it."""

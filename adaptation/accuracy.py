@@ -1,4 +1,4 @@
-"""How much of labelled examples a network gets right, in one place for all who watch the source hold-out."""
+"""Measures how much of labelled examples a network gets right, in one place for all who watch the source hold-out."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from fmtda.adaptation.network import Network
 
 @torch.no_grad()
 def accuracy(network: Network, inputs: Tensor, labels: Tensor) -> float:
-    """Share of the known labels that a network in evaluation mode predicts, in [0, 1].
+    """Compute the share of the known labels that a network in evaluation mode predicts, in [0, 1].
 
     Parameters
     ----------

@@ -1,4 +1,8 @@
-"""What every kind of inputs has: how they become network inputs, and how they are changed at random."""
+"""Says what every kind of inputs has: how they become network inputs, and how they are changed at random.
+
+Our choice: one mean and deviation for the three channels of a standardised picture, and the least deviation of 4 grey
+levels.
+"""
 
 from abc import ABC, abstractmethod
 
@@ -7,7 +11,7 @@ from torch import Tensor
 
 
 class Augmentation(ABC):
-    """One kind of inputs: digits, photographs, feature vectors, street scenes.
+    """Prepares and changes one kind of inputs: digits, photographs, feature vectors or street scenes.
 
     Every draw comes from the generator that is passed in, never from torch's global one: equal generators give equal
     results.
@@ -15,7 +19,7 @@ class Augmentation(ABC):
 
     @abstractmethod
     def prepare(self, inputs: Tensor, standardise: bool) -> Tensor:
-        """Network inputs, float32, out of examples as `domains` hands them out; nothing is drawn.
+        """Make network inputs, float32, of examples as `domains` hands them out; nothing is drawn.
 
         Parameters
         ----------
@@ -29,7 +33,7 @@ class Augmentation(ABC):
     def randomise(
         self, inputs: Tensor, labels: Tensor, generator: torch.Generator, backgrounds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """A randomised version of every labelled source example, to carry further than the source does.
+        """Change every labelled source example at random, so that what is learned carries further than the source does.
 
         Parameters
         ----------
@@ -50,14 +54,14 @@ class Augmentation(ABC):
 
     @abstractmethod
     def view(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """A changed version of unlabelled inputs that keeps their labels, for training on pseudo-labels.
+        """Change unlabelled inputs in a way that keeps their labels, for training on pseudo-labels.
 
         Where labels are maps the geometry stays, so that the labels of the unchanged inputs still fit.
         """
 
 
 def prepare(images: Tensor, standardise: bool) -> Tensor:
-    """Network inputs out of pictures.
+    """Make network inputs of pictures.
 
     Parameters
     ----------
@@ -65,8 +69,8 @@ def prepare(images: Tensor, standardise: bool) -> Tensor:
     standardise : bool
         False scales 0..255 to [-1, 1]. True gives every picture, over all of its pixels and channels, mean
         zero and variance one (VADA's instance normalisation, Shu et al. 2018, with one mean for the three
-        channels, our choice); a standard deviation under 4 grey levels counts as 4 (our choice), so that a
-        flat picture doesn't turn into noise.
+        channels); a standard deviation under 4 grey levels counts as 4, so that a flat picture doesn't turn
+        into noise.
 
     Returns
     -------
@@ -80,5 +84,5 @@ def prepare(images: Tensor, standardise: bool) -> Tensor:
 
 
 def mixup(first: Tensor, second: Tensor) -> Tensor:
-    """x' = (x_a + x_b) / 2, the notes' fixed half-and-half mixture of two draws of equal shape."""
+    """Mix two draws of equal shape half and half, x' = (x_a + x_b) / 2, as the notes fix it."""
     return (first + second) / 2

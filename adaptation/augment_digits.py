@@ -1,4 +1,8 @@
-"""Digits: how the labelled source, light strokes on a dark ground, is changed at random to carry further."""
+"""Changes digits, light strokes on a dark ground, at random, so that what is learned of them carries further.
+
+Our choice: what is changed and how strongly, in views too: all of `Randomisation`, the ranges in `geometric_view` and
+of pasted neighbours, the coarse grids of the texture, and the constants `VIEW_...`.
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from fmtda.adaptation.augment import Augmentation, prepare
-from fmtda.adaptation.draws import Draws
 from fmtda.adaptation.geometry import resample
+from fmtda.adaptation.random_draws import Draws
 
 # Shapes: N pictures, 3 channels, H rows, W columns; M background patches. Pictures hold 0..255.
 
@@ -26,7 +30,7 @@ VIEW_HOLE = 0.25
 
 @dataclass(frozen=True)
 class Randomisation:
-    """What `randomise` changes and how strongly; all values are our choice.
+    """Says what `randomise` changes and how strongly.
 
     Attributes
     ----------
@@ -58,7 +62,7 @@ class Randomisation:
 
 @dataclass(frozen=True)
 class DigitAugmentation(Augmentation):
-    """Digits: random geometry, colour, polarity and texture; with backgrounds, photographs and neighbours too."""
+    """Changes geometry, colour, polarity and texture of digits; with backgrounds, photographs and neighbours too."""
 
     randomisation: Randomisation = Randomisation()
 
@@ -71,14 +75,14 @@ class DigitAugmentation(Augmentation):
         return randomise(inputs, generator, self.randomisation, backgrounds), labels
 
     def view(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Half as much geometry as the source gets, other colours, and a hole: its strengths are our choice."""
+        """Change digits half as much in geometry as the source, give them other colours, and cut a hole."""
         return cut_out(recoloured(geometric_view(inputs, generator, VIEW_GEOMETRY), generator), generator)
 
 
 def randomise(
     images: Tensor, generator: torch.Generator, settings: Randomisation, backgrounds: Tensor | None = None
 ) -> Tensor:
-    """A randomised version of every picture: geometry, neighbours, colour and polarity, photographs, texture.
+    """Change every picture at random: geometry, neighbours, colour and polarity, photographs, texture.
 
     The source is taken as light on dark (as MNIST is): how light a pixel is, channel by channel, says how
     much of the light colour it gets. Photographs and neighbours are knowledge of the targets (MNIST-M
@@ -116,9 +120,9 @@ def randomise(
 
 
 def geometric_view(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Every picture rotated, sheared, stretched and shifted at random; what enters repeats the edge.
+    """Rotate, shear, stretch and shift every picture at random; what enters repeats the edge.
 
-    At full strength (our choice): rotation up to 20 degrees and shear up to 0.3 both ways, height and width
+    At full strength: rotation up to 20 degrees and shear up to 0.3 both ways, height and width
     by factors of 0.75 to 1.35 on a logarithmic scale, shifts up to an eighth of the picture.
 
     Parameters
@@ -148,7 +152,7 @@ def geometric_view(images: Tensor, generator: torch.Generator, strength: float =
 
 
 def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Every colour channel of every picture with another gain and offset: uint8 (N, 3, H, W)."""
+    """Give every colour channel of every picture another gain and offset: uint8 (N, 3, H, W)."""
     draw = Draws(generator, len(images), images.device)
     gain = draw.uniform(1 - VIEW_GAIN, 1 + VIEW_GAIN, channels=3)
     offset = draw.uniform(-VIEW_OFFSET, VIEW_OFFSET, channels=3)
@@ -156,7 +160,7 @@ def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cut_out(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A square hole anywhere in every picture, filled with the picture's mean colour (DeVries and Taylor 2017)."""
+    """Fill a square anywhere in every picture with the picture's mean colour (DeVries and Taylor 2017)."""
     draw = Draws(generator, len(images), images.device)
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device)[:, None]

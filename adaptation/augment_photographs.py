@@ -1,6 +1,8 @@
-"""Photographs and pictures of objects: how the labelled source is changed at random to carry further.
+"""Changes photographs and pictures of objects at random, so that what is learned of them carries further.
 
-Nothing here imitates a particular kind of pictures; all strengths are our choice, made without any target's labels.
+Nothing here imitates a particular kind of pictures.
+
+Our choice: all strengths, made without any target's labels.
 """
 
 import math
@@ -9,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fmtda.adaptation.augment import Augmentation, prepare
-from fmtda.adaptation.draws import Draws
 from fmtda.adaptation.geometry import crop_matrices, resample
 from fmtda.adaptation.photometry import Photometry, change_photometry
+from fmtda.adaptation.random_draws import Draws
 
 RANDOMISED = Photometry(
     brightness=0.4, contrast=0.5, saturation=0.8, hue=0.2, greyscale=0.2, blur=0.3, sigma=1.5, texture=0.5
@@ -20,11 +22,11 @@ RANDOMISED_AREA = 0.5
 VIEWED = Photometry(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03)
 VIEWED_AREA = 0.7
 LARGEST_RATIO = 4 / 3
-"""Of a crop's width to its height, and of its height to its width, in units of the picture's."""
+"""The largest ratio of a crop's width to its height, or the other way round, in units of the picture's."""
 
 
 class PhotographAugmentation(Augmentation):
-    """Photographs: random crops, mirroring, colour, blur and random convolutions."""
+    """Changes photographs by random crops, mirroring, colour, blur and random convolutions."""
 
     def prepare(self, inputs: Tensor, standardise: bool) -> Tensor:
         return prepare(inputs, standardise)
@@ -39,7 +41,7 @@ class PhotographAugmentation(Augmentation):
 
 
 def random_crop(images: Tensor, generator: torch.Generator, smallest_area: float) -> Tensor:
-    """Every picture's random crop, enlarged to the picture's size; half of them mirrored.
+    """Enlarge a random crop of every picture to the picture's size, and mirror half of them.
 
     Parameters
     ----------

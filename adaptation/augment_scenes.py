@@ -1,6 +1,6 @@
-"""Scenes with a label map, as street scenes: how the labelled source is changed at random to carry further.
+"""Changes scenes with a label map, as street scenes, at random, so that what is learned of them carries further.
 
-All strengths are our choice, made without any target's labels.
+Our choice: all strengths, made without any target's labels.
 """
 
 import math
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fmtda.adaptation.augment import Augmentation, prepare
-from fmtda.adaptation.draws import Draws
 from fmtda.adaptation.geometry import crop_matrices, resample, resample_labels
 from fmtda.adaptation.photometry import Photometry, change_photometry
+from fmtda.adaptation.random_draws import Draws
 
 RANDOMISED = Photometry(
     brightness=0.4,
@@ -32,7 +32,7 @@ SMALLEST_ZOOM, LARGEST_ZOOM = 0.8, 1.6
 
 
 class SceneAugmentation(Augmentation):
-    """Scenes: light, colour, blur, noise and random convolutions; for the labelled source zoom and mirroring too."""
+    """Changes light, colour, blur, noise and texture of scenes; zooms and mirrors those of the labelled source too."""
 
     def prepare(self, inputs: Tensor, standardise: bool) -> Tensor:
         return prepare(inputs, standardise)
@@ -48,7 +48,7 @@ class SceneAugmentation(Augmentation):
 
 
 def random_zoom(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures and label maps enlarged or made smaller by the same random factor, shifted, and half of them mirrored.
+    """Zoom, shift and by chance mirror every picture and its label map alike.
 
     Parameters
     ----------

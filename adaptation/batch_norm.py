@@ -1,4 +1,4 @@
-"""BatchNorm as a domain's own part: statistics re-estimated on a client's inputs, and what it keeps."""
+"""Treats BatchNorm as a domain's own part: re-estimates statistics on a client's inputs, and says what it keeps."""
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ def reestimate(feature_extractor: nn.Module, inputs: Inputs | Tensor, client_wei
     if not 0 <= client_weight <= 1:
         raise ValueError(f"client_weight={client_weight} must be in [0, 1]")
     layers = [layer for layer in feature_extractor.modules() if isinstance(layer, _BatchNorm)]
-    server = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+    server = [tuple(statistic.clone() for statistic in _statistics(layer)) for layer in layers]
     settings = [(layer.training, layer.momentum) for layer in layers]
     seen = 0
     for layer in layers:
@@ -49,14 +49,14 @@ def reestimate(feature_extractor: nn.Module, inputs: Inputs | Tensor, client_wei
         for layer in layers:
             layer.momentum = len(batch) / seen
         feature_extractor(batch)
-    for layer, (mean, variance), (training, momentum) in zip(layers, server, settings, strict=True):
-        layer.running_mean.copy_(mean.lerp(layer.running_mean, client_weight))
-        layer.running_var.copy_(variance.lerp(layer.running_var, client_weight))
+    for layer, before, (training, momentum) in zip(layers, server, settings, strict=True):
+        for old, new in zip(before, _statistics(layer), strict=True):
+            new.copy_(old.lerp(new, client_weight))
         layer.training, layer.momentum = training, momentum
 
 
 def batch_norm_state(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the statistics, scales and shifts of every BatchNorm layer, by their names in the state dict.
+    """Copy the statistics, scales and shifts of every BatchNorm layer, by their names in the state dict.
 
     Together they are a client's local part of the network (FedBN, Li et al. 2021).
     """
@@ -95,6 +95,13 @@ def load_batch_norm_statistics(module: nn.Module, state: dict[str, Tensor]) -> N
     """
     statistics = {name: value for name, value in state.items() if name.endswith(STATISTICS)}
     load_batch_norm_state(module, {**batch_norm_state(module), **statistics})
+
+
+def _statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """The running mean and variance themselves, not copies."""
+    if layer.running_mean is None or layer.running_var is None:
+        raise ValueError(f"{layer} keeps no running statistics, so there are none to re-estimate")
+    return layer.running_mean, layer.running_var
 
 
 def _batch_norm_names(module: nn.Module) -> list[str]:

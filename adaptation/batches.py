@@ -1,4 +1,7 @@
-"""Mini-batches: which examples each step of a training or each forward pass takes."""
+"""Chooses which examples each step of a training or each forward pass takes.
+
+Our choice: how much a forward pass takes at most.
+"""
 
 from collections.abc import Iterator
 
@@ -8,14 +11,14 @@ from torch import Tensor
 from fmtda.adaptation.inputs import Inputs
 
 FORWARD_VALUES = 256 * 3 * 32 * 32
-"""Input values in a forward pass at most (our choice): 256 pictures of 32x32, 28 of 96x96."""
+"""The most input values in a forward pass: 256 pictures of 32x32, 28 of 96x96."""
 
 FORWARD_EXAMPLES = 256
-"""Examples in a forward pass at most (our choice)."""
+"""The most examples in a forward pass."""
 
 
 def shuffled_batches(examples: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Index batches out of one random order after another; a rest smaller than a batch is left out each time.
+    """Yield index batches out of one random order after another; a rest smaller than a batch is left out each time.
 
     Parameters
     ----------
@@ -42,7 +45,7 @@ def shuffled_batches(examples: int, batch_size: int, steps: int, generator: torc
 
 
 def forward_slices(inputs: Inputs | Tensor) -> list[slice]:
-    """All examples in order, cut into slices of nearly equal size that a forward pass has room for.
+    """Cut all examples, in order, into slices of nearly equal size that a forward pass has room for.
 
     A slice has two examples at least, where there are two: one alone has no BatchNorm statistics.
     """

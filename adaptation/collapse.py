@@ -1,6 +1,8 @@
-"""The collapse of unsupervised adaptation: one class for everything, or the task forgotten; seen without target labels.
+"""Sees without target labels when adaptation collapses: one class for everything, or the task forgotten.
 
 MCD from MNIST to SVHN ends at chance: agreement is easiest where every example gets the same prediction.
+
+Our choice: both signs of a collapse, and where they begin to count.
 """
 
 from collections.abc import Sequence
@@ -15,15 +17,15 @@ from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.network import Network
 
 LARGEST_LOSS = 0.1
-"""Accuracy on the source hold-out, in [0, 1], that may be lost against the start (our choice)."""
+"""How much accuracy on the source hold-out, in [0, 1], may be lost against the start."""
 
 LEAST_SPREAD = 0.5
-"""Share of the start's entropy of the mean prediction that has to be left on every target (our choice)."""
+"""The share of the start's entropy of the mean prediction that has to be left on every target."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """What a collapse shows in.
+    """Holds the figures that a collapse shows in.
 
     Attributes
     ----------
@@ -60,7 +62,7 @@ def health(network: Network, source: tuple[Tensor, Tensor], targets: Sequence[In
 
 
 def collapsed(now: Health, start: Health) -> str | None:
-    """Why a network counts as collapsed, against how it started; None where it doesn't.
+    """Say why a network counts as collapsed, against how it started; None where it doesn't.
 
     It does if it lost more than `LARGEST_LOSS` of its accuracy on the source hold-out, if on one of the targets less
     than `LEAST_SPREAD` of the mean prediction's entropy is left, or if either is no number any more.

@@ -1,7 +1,9 @@
-"""A floor on the examples of a mixture's component: a Gaussian on one or two examples would show them.
+"""Leaves out components of a mixture that hold few examples: a Gaussian on one or two of them would show them.
 
-A mean over few examples lies near each of them; over one it is that example's features. Our choice; without noise it is
-a precaution and no guarantee.
+A mean over few examples lies near each of them; over one it is that example's features. Without noise the floor is a
+precaution and no guarantee.
+
+Our choice: the floor itself, and that all examples become one Gaussian where no component meets it.
 """
 
 from typing import NamedTuple
@@ -11,7 +13,7 @@ from torch import Tensor
 
 
 class Components(NamedTuple):
-    """Weights (K,), means (K, D) and variances (K, D) of a diagonal Gaussian mixture."""
+    """Holds weights (K,), means (K, D) and variances (K, D) of a diagonal Gaussian mixture."""
 
     weights: Tensor
     means: Tensor

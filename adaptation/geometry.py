@@ -1,4 +1,4 @@
-"""Pictures and their label maps under affine maps, each example under its own."""
+"""Puts pictures and their label maps under affine maps, each example under its own."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def crop_matrices(centres: Tensor, extents: Tensor, mirrored: Tensor) -> Tensor:
-    """The affine maps that cut a box out of each picture and enlarge it to the picture's size.
+    """Compute the affine maps that cut a box out of each picture and enlarge it to the picture's size.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def crop_matrices(centres: Tensor, extents: Tensor, mirrored: Tensor) -> Tensor:
 
 
 def resample(images: Tensor, matrices: Tensor) -> Tensor:
-    """The pictures under affine maps, bilinearly; what enters repeats the edge.
+    """Put pictures under affine maps, bilinearly; what enters repeats the edge.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def resample(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def resample_labels(labels: Tensor, matrices: Tensor) -> Tensor:
-    """Label maps under the affine maps of their pictures: the nearest pixel's label, -1 (void) for what enters.
+    """Put label maps under the maps of their pictures, by the nearest pixel; what enters is -1 (void).
 
     Parameters
     ----------

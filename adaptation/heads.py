@@ -1,4 +1,4 @@
-"""The heads that a client predicts with, and which of them counts.
+"""Says which heads a client predicts with, and which of them counts.
 
 Networks that err differently are averaged, with equal weights: nothing is to be chosen, and the cross-entropy of the
 mean is never above the mean of the cross-entropies (Jensen's inequality).
@@ -16,7 +16,7 @@ OfAHead = TypeVar("OfAHead")
 
 
 def by_head(probabilities: Mapping[str, Tensor], inference: str) -> dict[str, Tensor]:
-    """The heads' probabilities out of the networks'.
+    """Make the heads' probabilities of the networks'.
 
     Parameters
     ----------
@@ -41,5 +41,5 @@ def by_head(probabilities: Mapping[str, Tensor], inference: str) -> dict[str, Te
 
 
 def decisive(heads: Mapping[str, OfAHead], inference: str) -> OfAHead:
-    """What counts of something that there is by head: ``personal``, else the inference rule's, else F_g's."""
+    """Choose, of something that there is by head, what counts: ``personal``, else the inference rule's, else F_g's."""
     return next(heads[head] for head in ("personal", inference, "global") if head in heads)

@@ -1,4 +1,7 @@
-"""A domain's examples as network inputs: prepared when they are asked for, so that none is in memory whole."""
+"""Gives a domain's examples as network inputs, prepared when they are asked for, so that none is in memory whole.
+
+Our choice: up to which size inputs are prepared once and kept.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,11 +12,11 @@ from torch import Tensor
 from fmtda.adaptation.augment import Augmentation
 
 SMALL = 128 * 2**20
-"""Bytes of prepared inputs up to which they are prepared once and kept (our choice)."""
+"""How many bytes of prepared inputs are prepared once and kept, at most."""
 
 
 class Stored(Protocol):
-    """What inputs are stored in: a tensor, or anything with its shape that gives a tensor for an index."""
+    """This is what inputs are stored in: a tensor, or anything with its shape that gives a tensor for an index."""
 
     shape: Sequence[int]
 
@@ -23,7 +26,7 @@ class Stored(Protocol):
 
 
 class Inputs:
-    """Examples as network inputs.
+    """Gives examples as network inputs.
 
     Parameters
     ----------
@@ -56,7 +59,7 @@ class Inputs:
         return self._prepare(chosen)
 
     def view(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        """A changed version of them that keeps their labels; see `Augmentation.view`."""
+        """Return a changed version of these inputs that keeps their labels; see `Augmentation.view`."""
         changed = self.augmentation.view(self.stored[chosen].to(self.device), generator)
         return self.augmentation.prepare(changed, self.standardise)
 

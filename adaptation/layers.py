@@ -1,4 +1,4 @@
-"""Layers that the networks share, and the check of what they can take."""
+"""Holds layers that the networks share, and the check of what they can take."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ class ChannelsLast(nn.Module):
         return inputs.contiguous(memory_format=torch.channels_last)
 
 
-class _WithoutCounter:
+class _WithoutCounter(nn.Module):
     """BatchNorm whose state is the four float tensors alone, without the integer count of batches seen.
 
     Federated averaging must not average a count, and nothing here reads it: the momentum is fixed.
@@ -27,14 +27,14 @@ class _WithoutCounter:
 
 
 class BatchNorm1d(_WithoutCounter, nn.BatchNorm1d):
-    """torch's BatchNorm1d without `num_batches_tracked` in its state."""
+    """This is torch's BatchNorm1d without `num_batches_tracked` in its state."""
 
 
 class BatchNorm2d(_WithoutCounter, nn.BatchNorm2d):
-    """torch's BatchNorm2d without `num_batches_tracked` in its state."""
+    """This is torch's BatchNorm2d without `num_batches_tracked` in its state."""
 
 
-def at_least(side: int, input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def at_least(side: int, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Refuse pictures that the network's pooling would shrink to nothing."""
     channels, height, width = input_shape
     if channels < 1 or height < side or width < side:
@@ -42,7 +42,7 @@ def at_least(side: int, input_shape: tuple[int, int, int]) -> tuple[int, int, in
     return channels, height, width
 
 
-def three_channels(side: int, input_shape: tuple[int, int, int]) -> None:
+def three_channels(side: int, input_shape: tuple[int, ...]) -> None:
     """Refuse what a network of torchvision cannot take: other than colour pictures, or too small ones."""
     if at_least(side, input_shape)[0] != 3:
         raise ValueError(f"input_shape={input_shape} must be (3, height, width): this network takes colour pictures")

@@ -1,9 +1,13 @@
-"""What DualAdapt minimises: classifier discrepancy, Eq. 5 (client), Eq. 6 (server), and the extras' losses.
+"""Holds what DualAdapt minimises: classifier discrepancy, Eq. 5 (client), Eq. 6 (server), and the extras' losses.
 
 Shapes: B examples of a batch, C classes, M clients. Nothing here keeps state or draws random numbers.
 
 Sources: FMTDA is Yao et al., "Federated multi-target domain adaptation", WACV 2022; MCD is Saito et al.,
 "Maximum classifier discrepancy for unsupervised domain adaptation", CVPR 2018.
+
+Our choice: the mean instead of the sum over classes in the discrepancy; that Eq. 6 is trimmed on each example, before
+the mean over examples; that information maximisation may expect classes of unequal frequency; and that the
+cross-entropy to pseudo-labels is averaged over the confident examples alone.
 """
 
 import math
@@ -14,7 +18,7 @@ from torch.nn import functional
 
 
 class LocalClassifierLoss(NamedTuple):
-    """Eq. 5 and its two parts: ``total = cross_entropy - discrepancy_weight * discrepancy``."""
+    """Holds Eq. 5 and its two parts: ``total = cross_entropy - discrepancy_weight * discrepancy``."""
 
     total: Tensor
     cross_entropy: Tensor
@@ -22,7 +26,7 @@ class LocalClassifierLoss(NamedTuple):
 
 
 def discrepancy(p: Tensor, q: Tensor) -> Tensor:
-    """L1 distance of two classifiers' class probabilities, ``L_adv`` of the paper.
+    """Compute the L1 distance of two classifiers' class probabilities, ``L_adv`` of the paper.
 
     Parameters
     ----------
@@ -36,9 +40,9 @@ def discrepancy(p: Tensor, q: Tensor) -> Tensor:
 
     Notes
     -----
-    Taking the mean instead of the norm's sum over classes is our choice, as in MCD's official code. Where p
-    equals q the gradient is zero: a local classifier that starts as a copy of the global one departs from it
-    by Eq. 5's cross-entropy first.
+    The mean is taken instead of the norm's sum over classes, as in MCD's official code. Where p equals q the
+    gradient is zero: a local classifier that starts as a copy of the global one departs from it by Eq. 5's
+    cross-entropy first.
     """
     return (p - q).abs().mean(dim=(-2, -1))
 
@@ -46,7 +50,7 @@ def discrepancy(p: Tensor, q: Tensor) -> Tensor:
 def local_classifier_loss(
     local_logits: Tensor, global_logits: Tensor, weights: Tensor, discrepancy_weight: float
 ) -> LocalClassifierLoss:
-    """What client i minimises over its local classifier F_l (FMTDA, Eq. 5).
+    """Compute what client i minimises over its local classifier F_l (FMTDA, Eq. 5).
 
     F_l keeps to F_g's decisions where an example looks like the source, and departs from F_g elsewhere::
 
@@ -82,7 +86,7 @@ def alignment_loss(
     robust_share: float = 0.0,
     client_weights: Tensor | None = None,
 ) -> Tensor:
-    """What the server minimises over the feature extractor G (FMTDA, Eq. 6).
+    """Compute what the server minimises over the feature extractor G (FMTDA, Eq. 6).
 
     On mixed source examples x', F_g should agree with every client's classifier where x' looks like that
     client's domain::
@@ -105,8 +109,8 @@ def alignment_loss(
     Returns
     -------
     Tensor, scalar
-        Mean over clients and examples of the weighted L1; the L1 is a mean over classes (our choice, see
-        `discrepancy`). With a `robust_share`, the mean over clients is a `trimmed_mean` on each example.
+        Mean over clients and examples of the weighted L1; the L1 is a mean over classes (see `discrepancy`). With a
+        `robust_share`, the mean over clients is a `trimmed_mean` on each example.
     """
     distances = (global_probabilities - local_probabilities).abs().mean(dim=-1)
     weighted = weights * distances
@@ -116,13 +120,12 @@ def alignment_loss(
 
 
 def trimmed_mean(values: Tensor, share: float, weights: Tensor | None = None) -> Tensor:
-    """Mean over the first axis without its largest and smallest values: an extra, not part of FMTDA.
+    """Average over the first axis without its largest and smallest values: an extra, not part of FMTDA.
 
     As long as no more than the trimmed number of rows are arbitrary, the result lies between the smallest and the
     largest value of the others, and what was left out gets no gradient.
 
-    Source: Yin et al., "Byzantine-robust distributed learning: towards optimal statistical rates", ICML 2018; that
-    Eq. 6 is trimmed on each example, before the mean over examples, is our choice.
+    Source: Yin et al., "Byzantine-robust distributed learning: towards optimal statistical rates", ICML 2018.
 
     Parameters
     ----------
@@ -154,15 +157,14 @@ def trimmed_mean(values: Tensor, share: float, weights: Tensor | None = None) ->
 
 
 def trimmed(count: int, share: float) -> int:
-    """How many of `count` values `trimmed_mean` leaves out at either end."""
+    """Count how many of `count` values `trimmed_mean` leaves out at either end."""
     return math.floor(count * share + 1e-9)  # 0.29 of 100 are 29, though 0.29 * 100 is less
 
 
 def information_maximisation(logits: Tensor, class_shares: Tensor | None = None) -> Tensor:
-    """Low where each prediction is certain and all classes get predicted: an extra, not part of FMTDA.
+    """Compute a loss that is low where predictions are certain and all classes occur: an extra, not part of FMTDA.
 
-    Source: Liang et al., "Do we really need to access the source data?" (SHOT), ICML 2020; that the classes need not
-    be equally frequent is our choice.
+    Source: Liang et al., "Do we really need to access the source data?" (SHOT), ICML 2020.
 
     Parameters
     ----------
@@ -186,7 +188,7 @@ def information_maximisation(logits: Tensor, class_shares: Tensor | None = None)
 
 
 def confident_cross_entropy(logits: Tensor, teacher_probabilities: Tensor, threshold: float) -> Tensor:
-    """Cross-entropy to the pseudo-labels of a confident teacher: an extra, not part of FMTDA.
+    """Compute the cross-entropy to the pseudo-labels of a confident teacher: an extra, not part of FMTDA.
 
     Parameters
     ----------
@@ -200,8 +202,8 @@ def confident_cross_entropy(logits: Tensor, teacher_probabilities: Tensor, thres
     Returns
     -------
     Tensor, scalar
-        Averaged over the confident examples, so that a hesitant teacher does not shrink the step (our
-        choice; FixMatch averages over the whole batch). Zero with a zero gradient where none is confident.
+        Averaged over the confident examples, so that a hesitant teacher does not shrink the step;
+        FixMatch averages over the whole batch. Zero with a zero gradient where none is confident.
     """
     confidence, pseudo_labels = teacher_probabilities.detach().max(dim=-1)
     confident = (confidence > threshold).to(logits.dtype)

@@ -1,4 +1,4 @@
-"""Maximum classifier discrepancy (MCD): two classifiers that G learns to make agree on the target.
+"""Trains by maximum classifier discrepancy (MCD): G learns to make two classifiers agree on the target.
 
 Source: Saito et al., "Maximum classifier discrepancy for unsupervised domain adaptation", CVPR 2018, and its official
 code (mil-tokyo/MCD_DA). One step has three parts (Sec. 3.3 of the paper)::
@@ -9,6 +9,8 @@ code (mil-tokyo/MCD_DA). One step has three parts (Sec. 3.3 of the paper)::
 
 *Fixed* is said of the weights: as in the official code, BatchNorm is in training mode all the time, and sees source
 and target batches separately, if the caller put the network in that mode.
+
+Our choice: that the second classifier is taught after the first, where the network comes pre-trained.
 """
 
 import math
@@ -18,16 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmtda.adaptation.gradient_step import descend
 from fmtda.adaptation.losses import discrepancy
 from fmtda.adaptation.network import Network, at_full_size
-from fmtda.adaptation.optimisation import descend
 
 GENERATOR_STEPS = 4
 """How often C is repeated, as in the official code."""
 
 
 class TwoHeads(Network):
-    """A network with a second classifier F_2; its prediction is the mean of both classifiers' probabilities.
+    """Has a second classifier F_2 beside a network's own, and predicts the mean of both classifiers' probabilities.
 
     Parameters
     ----------
@@ -43,16 +45,16 @@ class TwoHeads(Network):
 
     @property
     def heads(self) -> tuple[nn.Module, nn.Module]:
-        """F_1 and F_2."""
+        """Return F_1 and F_2."""
         return self.classifier, self.second_classifier
 
     def logits(self, features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-        """log((p_1 + p_2) / 2): logits whose softmax is the mean of both classifiers' probabilities."""
+        """Compute log((p_1 + p_2) / 2): logits whose softmax is the mean of both classifiers' probabilities."""
         first, second = (at_full_size(head(features), size).log_softmax(dim=1) for head in self.heads)
         return torch.logaddexp(first, second) - math.log(2)
 
     def cross_entropy(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropies of both classifiers added up.
+        """Add up the cross-entropies of both classifiers.
 
         Parameters
         ----------
@@ -61,11 +63,12 @@ class TwoHeads(Network):
             int64 (B,) or (B, H, W), -1 where unknown.
         """
         both = (at_full_size(head(features), labels.shape[-2:]) for head in self.heads)
-        return sum(functional.cross_entropy(logits, labels, ignore_index=-1) for logits in both)
+        first, second = (functional.cross_entropy(logits, labels, ignore_index=-1) for logits in both)
+        return first + second
 
 
 class MCD:
-    """The steps of MCD on a network, with Adam for G and for both classifiers, as in the official code.
+    """Makes the steps of MCD on a network, with Adam for G and for both classifiers, as in the official code.
 
     Parameters
     ----------
@@ -77,13 +80,14 @@ class MCD:
 
     def __init__(self, network: TwoHeads, learning_rate: float, weight_decay: float) -> None:
         self.network = network
-        settings = {"lr": learning_rate, "weight_decay": weight_decay}
-        self.on_extractor = torch.optim.Adam(network.feature_extractor.parameters(), **settings)
+        self.on_extractor = torch.optim.Adam(
+            network.feature_extractor.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
         head_parameters = [parameter for head in network.heads for parameter in head.parameters()]
-        self.on_heads = torch.optim.Adam(head_parameters, **settings)
+        self.on_heads = torch.optim.Adam(head_parameters, lr=learning_rate, weight_decay=weight_decay)
 
     def step(self, source: tuple[Tensor, Tensor], target: Tensor) -> dict[str, float]:
-        """A, B and C once, C repeated `GENERATOR_STEPS` times.
+        """Do A, B and C once, with `GENERATOR_STEPS` repetitions of C.
 
         Parameters
         ----------
@@ -102,17 +106,18 @@ class MCD:
         return {"cross-entropy": cross_entropy, "discrepancy-maximised": maximised, "discrepancy": self.agree(target)}
 
     def classify(self, inputs: Tensor, labels: Tensor) -> float:
-        """A: one step of G, F_1 and F_2 on labelled source examples; returns the classifiers' mean cross-entropy."""
+        """Do A: one step of G, F_1 and F_2 on labelled source examples; return the classifiers' mean cross-entropy."""
         loss = self.network.cross_entropy(self.network.feature_extractor(inputs), labels)
         descend(loss, self.on_extractor, self.on_heads)
         return loss.item() / 2
 
     def separate(self, target: Tensor, source: tuple[Tensor, Tensor] | None = None) -> float:
-        """B: one step of F_1 and F_2 up their discrepancy on the target; returns what it was.
+        """Do B: one step of F_1 and F_2 up their discrepancy on the target; return what it was.
 
         Without a source, as on a client of naive federated MCD, nothing holds them to their task.
         """
-        network, cross_entropy = self.network, 0.0
+        network = self.network
+        cross_entropy: Tensor | float = 0.0
         if source is not None:
             inputs, labels = source
             with torch.no_grad():
@@ -125,7 +130,7 @@ class MCD:
         return distance.item()
 
     def agree(self, target: Tensor) -> float:
-        """C: `GENERATOR_STEPS` steps of G down the discrepancy on the target; returns what it was before the last."""
+        """Do C: `GENERATOR_STEPS` steps of G down the discrepancy on the target; return what it was before the last."""
         for _ in range(GENERATOR_STEPS):
             distance = self._discrepancy(self.network.features(target))
             descend(distance, self.on_extractor)
@@ -141,7 +146,7 @@ def train_second_classifier(
 ) -> None:
     """Teach a fresh F_2 the source while G and F_1 stay as they are, for a network pre-trained with one classifier.
 
-    Our choice: in the official code both start fresh together.
+    In the official code both start fresh together.
 
     Parameters
     ----------

@@ -1,7 +1,11 @@
-"""Diagonal Gaussian mixtures over features: fit them, follow a client's features, get the weights w(x).
+"""Fits diagonal Gaussian mixtures over features, follows a client's features, and gives the weights w(x).
 
 W_S is fitted on the server's source features (`fit`), W_T^i follows from it on client i by stepwise EM
 (`StepwiseEM`), and the server asks all clients' mixtures at once (`StackedMixtures`).
+
+Our choice: all values, as the notes say "a simple GMM" and no more; that the weight w(x) is a rank among likelihoods;
+that quantiles come from held-out examples; that the client's update is stepwise EM, and its step sizes; and one floor
+for the variances of all dimensions.
 
 Shapes: N examples, B examples of a batch, D feature dimensions, K components, M mixtures, P = 1 + 2 D.
 
@@ -27,7 +31,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fmtda.adaptation.component_floor import Components, with_enough_examples
 
-# All values here are our choice: the notes say "a simple GMM" and no more.
 QUANTILES = 33
 EXAMPLES_PER_COMPONENT = 20
 HELD_OUT_SHARE = 0.2
@@ -43,7 +46,7 @@ LOG_ZERO = -1e30
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """A diagonal Gaussian mixture and the log-likelihoods that are usual under it.
+    """Holds a diagonal Gaussian mixture and the log-likelihoods that are usual under it.
 
     Parameters
     ----------
@@ -62,17 +65,17 @@ class Mixture:
     quantiles: Tensor
 
     def log_likelihood(self, features: Tensor) -> Tensor:
-        """Log-density of each example in nats: features (N, D) to float64 (N,)."""
+        """Compute the log-density of each example in nats: features (N, D) to float64 (N,)."""
         parts = [self._log_densities(part).logsumexp(dim=-1) for part in features.split(ROWS_AT_ONCE)]
         return torch.cat(parts) if parts else self._log_densities(features).logsumexp(dim=-1)
 
     def responsibilities(self, features: Tensor) -> Tensor:
-        """Posterior probability of each component: features (N, D) to float64 (N, K)."""
+        """Compute the posterior probability of each component: features (N, D) to float64 (N, K)."""
         return self._log_densities(features).softmax(dim=-1)
 
     @torch.no_grad()
     def typicality(self, features: Tensor) -> Tensor:
-        """The weight w(x) of Eq. 5 and Eq. 6: how usual an example is in the mixture's domain.
+        """Compute the weight w(x) of Eq. 5 and Eq. 6: how usual an example is in the mixture's domain.
 
         Parameters
         ----------
@@ -86,19 +89,19 @@ class Mixture:
 
         Notes
         -----
-        Our choice. Likelihoods and their ratios saturate in 128 dimensions, where they span hundreds of nats;
+        Likelihoods and their ratios saturate in 128 dimensions, where they span hundreds of nats;
         ranks do not.
         """
         return _place_among(self.quantiles, self.log_likelihood(features)).float()
 
     def overall_variance(self) -> Tensor:
-        """Variance of the whole mixture in each dimension: float64 (D,)."""
+        """Compute the variance of the whole mixture in each dimension: float64 (D,)."""
         weights, means, variances = self.weights.double(), self.means.double(), self.variances.double()
         mean = weights @ means
         return weights @ (variances + (means - mean).square())
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The mixture as float32 arrays, keyed by field name."""
+        """Return the mixture as float32 arrays, keyed by field name."""
         return {field.name: getattr(self, field.name).cpu().numpy() for field in fields(self)}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -107,7 +110,7 @@ class Mixture:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Mixture":
-        """The mixture that `arrays` came from.
+        """Make the mixture that `arrays` came from, after a check.
 
         Raises
         ------
@@ -124,7 +127,7 @@ class Mixture:
         return mixture
 
     def to(self, device: torch.device | str) -> "Mixture":
-        """The same mixture on another device."""
+        """Return the same mixture on another device."""
         return Mixture(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def _log_densities(self, features: Tensor) -> Tensor:
@@ -156,12 +159,12 @@ class Mixture:
 
 
 def components_for(examples: int, wanted: int) -> int:
-    """How many components the examples can carry: at most `wanted` and one per 20 examples, at least one."""
+    """Count the components that the examples can carry: `wanted` at most, one per 20 examples, one at least."""
     return max(1, min(wanted, examples // EXAMPLES_PER_COMPONENT))
 
 
 def hold_out(examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the examples to fit a mixture on, and of those to take its quantiles from.
+    """Split the examples into those that a mixture is fitted on, and those that its quantiles are taken from.
 
     Parameters
     ----------
@@ -178,7 +181,7 @@ def hold_out(examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     -----
     Fitted examples look too likely. With N = 15 to 400 in 128 dimensions a new example's mean typicality was
     0.11 to 0.37 where the quantiles came from them, 0.43 to 0.52 where they came from held-out ones, be they
-    only three (measured on ten Gaussian clusters; 0.5 is right). So even small clients hold out: our choice.
+    only three (measured on ten Gaussian clusters; 0.5 is right). So even small clients hold out.
     """
     everything = np.arange(examples)
     if examples < HELD_OUT_FROM:
@@ -223,14 +226,13 @@ def fit(features: Tensor, components: int, seed: int) -> Mixture:
 
 
 class StepwiseEM:
-    """W_T^i follows client i's features batch by batch (FMTDA, Algorithm 1: "update W_T^i on x_t^i").
+    """Lets W_T^i follow client i's features batch by batch (FMTDA, Algorithm 1: "update W_T^i on x_t^i").
 
     Starts as the source mixture; every `update` moves its expected sufficient statistics a step towards the
     batch's. With the whole data as batch and step size 1 that is one iteration of EM.
 
     Sources: Cappe and Moulines, "On-line expectation-maximization algorithm for latent data models", JRSS B
-    2009; the step sizes' form is from Liang and Klein, "Online EM for unsupervised models", NAACL 2009. That
-    the client's update is this algorithm is our choice.
+    2009; the step sizes' form is from Liang and Klein, "Online EM for unsupervised models", NAACL 2009.
 
     Parameters
     ----------
@@ -260,13 +262,13 @@ class StepwiseEM:
 
     @torch.no_grad()
     def update(self, features: Tensor, step_size: float | None = None) -> None:
-        """One E-step on a batch, and the M-step that follows.
+        """Make one E-step on a batch, and the M-step that follows.
 
         Parameters
         ----------
         features : Tensor, shape (B, D)
         step_size : float, optional
-            In [0, 1]. Default: ``(t + 2) ** -0.7`` for the t-th update, counted from 0 (our choice).
+            In [0, 1]. Default: ``(t + 2) ** -0.7`` for the t-th update, counted from 0.
         """
         if step_size is None:
             step_size = (self._updates + 2) ** -STEP_SIZE_DECAY
@@ -283,14 +285,14 @@ class StepwiseEM:
         if floor:
             natural_parameters = _natural_parameters(self.weights, self.means, self.variances)
             parts = features.split(ROWS_AT_ONCE)
-            counts = sum(
-                (_sufficient_statistics(part) @ natural_parameters.T).softmax(dim=-1).sum(dim=0) for part in parts
-            )
+            counts = torch.zeros_like(self.weights)
+            for part in parts:
+                counts += (_sufficient_statistics(part) @ natural_parameters.T).softmax(dim=-1).sum(dim=0)
             components = Components(self.weights, self.means, self.variances)
             self.weights, self.means, self.variances = with_enough_examples(components, counts, floor)
 
     def finish(self, held_out: Tensor) -> Mixture:
-        """The mixture reached, its quantiles over features (N, D) that no update saw (see `hold_out`)."""
+        """Return the mixture reached, with its quantiles over features (N, D) that no update saw (see `hold_out`)."""
         return _with_quantiles(self.weights, self.means, self.variances, held_out.detach())
 
     def _maximise(self) -> None:
@@ -303,7 +305,7 @@ class StepwiseEM:
 
 
 class StackedMixtures:
-    """Many mixtures asked at once: Eq. 6's weights for all clients in one matrix product.
+    """Asks many mixtures at once: Eq. 6's weights for all clients come out of one matrix product.
 
     Build it once a round with `from_mixtures`.
     """
@@ -333,7 +335,7 @@ class StackedMixtures:
 
     @torch.no_grad()
     def typicality(self, features: Tensor) -> Tensor:
-        """w_T^i(x) as `Mixture.typicality`, under every mixture: features (N, D) to float32 (M, N)."""
+        """Compute w_T^i(x) as `Mixture.typicality`, under every mixture: features (N, D) to float32 (M, N)."""
         mixtures, components, _ = self._natural_parameters.shape
         log_densities = _sufficient_statistics(features) @ self._natural_parameters.flatten(end_dim=1).T
         log_likelihood = log_densities.unflatten(-1, (mixtures, components)).logsumexp(dim=-1)
@@ -371,7 +373,7 @@ def _place_among(quantiles: Tensor, values: Tensor) -> Tensor:
 
 
 def variance_floor(reference_variance: Tensor) -> float:
-    """The smallest variance a component may have (our choice).
+    """Compute the smallest variance that a component may have.
 
     One number for all dimensions: a feature silent on the source would else decide every likelihood alone.
     """
@@ -396,7 +398,8 @@ def _expectation_maximisation(
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features.cpu().numpy())
     fitted = (model.weights_, model.means_, model.covariances_)
-    return tuple(torch.from_numpy(parameter).to(features.device) for parameter in fitted)
+    weights, means, variances = (torch.from_numpy(parameter).to(features.device) for parameter in fitted)
+    return weights, means, variances
 
 
 def _with_quantiles(weights: Tensor, means: Tensor, variances: Tensor, features: Tensor) -> Mixture:

@@ -1,4 +1,4 @@
-"""How far apart two diagonal Gaussian mixtures are.
+"""Measures how far apart two diagonal Gaussian mixtures are.
 
 The Kullback-Leibler divergence of two mixtures has no closed form. Taken here is its variational approximation::
 
@@ -7,7 +7,8 @@ The Kullback-Leibler divergence of two mixtures has no closed form. Taken here i
 in both directions, added up. It is exact for single Gaussians, and exactly zero for equal mixtures.
 
 Source: Hershey and Olsen, "Approximating the Kullback Leibler divergence between Gaussian mixture models", ICASSP 2007.
-That the two directions are added up, as Jeffreys did for densities, is our choice.
+
+Our choice: that the two directions are added up, as Jeffreys did for densities.
 
 Shapes: K and L components, D feature dimensions.
 """
@@ -18,7 +19,7 @@ from fmtda.adaptation.mixture import LOG_ZERO, Mixture
 
 
 def divergence(f: Mixture, g: Mixture) -> float:
-    """Symmetric divergence of two mixtures over the same features, in nats, from 0 up.
+    """Compute the symmetric divergence of two mixtures over the same features, in nats, from 0 up.
 
     Raises
     ------

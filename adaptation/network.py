@@ -1,4 +1,4 @@
-"""What every network is: a feature extractor G and a classifier F."""
+"""Says what every network is: a feature extractor G and a classifier F."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 class FeatureExtractor(nn.Sequential):
-    """G: modules one after the other, from inputs (B, ...) to float32 features.
+    """This is G: modules one after the other, from inputs (B, ...) to float32 features.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class FeatureExtractor(nn.Sequential):
 
 
 class Network(nn.Module):
-    """A feature extractor G followed by a classifier F.
+    """Joins a feature extractor G and a classifier F.
 
     A *dense* network, for segmentation, has features at every place of a coarse map, and classifies every pixel.
 
@@ -48,15 +48,15 @@ class Network(nn.Module):
         self.feature_size = feature_size
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits F(G(inputs)): (B, C), or (B, C, H, W) bilinearly brought to the size of the pictures."""
+        """Compute the logits F(G(inputs)): (B, C), or (B, C, H, W) bilinearly brought to the size of the pictures."""
         return self.logits(self.feature_extractor(inputs), inputs.shape[-2:])
 
     def logits(self, features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-        """`forward` from features on; `size` (H, W) is that of the pictures, and unused where features are no map."""
+        """Do as `forward` from features on; `size` (H, W) is the pictures', and unused where features are no map."""
         return at_full_size(self.classifier(features), size)
 
     def features(self, inputs: Tensor, places: int = 0, generator: torch.Generator | None = None) -> Tensor:
-        """Features as rows (R, D): one an example, or one a place of the maps.
+        """Compute features as rows (R, D): one an example, or one a place of the maps.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class Network(nn.Module):
 
 
 def at_full_size(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Logits of a map of places (B, h, w, C) as those of pixels (B, C, H, W), bilinearly; those of rows as they are."""
+    """Bring logits of a map (B, h, w, C) to those of pixels (B, C, H, W), bilinearly; leave rows as they are."""
     if logits.ndim == 2:
         return logits
     return functional.interpolate(logits.movedim(-1, 1), size=tuple(size), mode="bilinear", align_corners=False)

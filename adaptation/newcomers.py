@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.neighbours import blend, nearest
+from fmtda.adaptation.nearest_domains import blend, nearest
 
 JOINED, STARTS = "joined.", "start."
 """How what is known of the clients is named in a checkpoint's state."""

@@ -1,7 +1,10 @@
-"""Light, colour, sharpness and texture of photographs and scenes, changed at random; no pixel moves.
+"""Changes light, colour, sharpness and texture of photographs and scenes at random; no pixel moves.
 
 The single changes are torchvision's of the same names, with a parameter for each picture of a batch, which its own
 functions don't take; tests hold the two together.
+
+Our choice: that grey 0.5 counts as zero for a random convolution, and that the edge is repeated for it; the sizes of
+blurs and convolutions.
 """
 
 from collections.abc import Callable
@@ -11,20 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fmtda.adaptation.draws import Draws
+from fmtda.adaptation.random_draws import Draws
 
 # Shapes: N pictures, 3 channels, H rows, W columns, float32 in [0, 1]; parameters broadcast as (N, 1, 1, 1).
 
 BLUR_RADIUS = 4
-"""Pixels to each side that a blur looks at."""
+"""How many pixels to each side a blur looks at."""
 
 KERNEL = 7
-"""Side of the largest random convolution, odd."""
+"""The side of the largest random convolution, odd."""
 
 
 @dataclass(frozen=True)
 class Photometry:
-    """How strongly `change_photometry` changes; zero leaves a part out.
+    """Says how strongly `change_photometry` changes; zero leaves a part out.
 
     Attributes
     ----------
@@ -60,7 +63,7 @@ class Photometry:
 
 
 def change_photometry(images: Tensor, generator: torch.Generator, settings: Photometry) -> Tensor:
-    """Every picture under random texture, colour, light, blur and noise; no pixel moves.
+    """Change texture, colour, light, blur and noise of every picture at random; no pixel moves.
 
     Parameters
     ----------
@@ -100,23 +103,23 @@ def change_photometry(images: Tensor, generator: torch.Generator, settings: Phot
 
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Pictures times their factor; factors (N, 3, 1, 1) are one a channel."""
+    """Multiply pictures by their factor; factors (N, 3, 1, 1) are one a channel."""
     return (images * factors).clamp_(0, 1)
 
 
 def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Pictures drawn away from (factor above 1) or towards the mean of their grey levels."""
+    """Draw pictures away from the mean of their grey levels (factor above 1) or towards it."""
     mean = _grey(images).mean(dim=(2, 3), keepdim=True)
     return torch.lerp(mean, images, factors).clamp_(0, 1)
 
 
 def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
-    """Every pixel drawn away from (factor above 1) or towards its own grey level; 0 is greyscale."""
+    """Draw every pixel away from its own grey level (factor above 1) or towards it; 0 is greyscale."""
     return torch.lerp(_grey(images), images, factors).clamp_(0, 1)
 
 
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Every pixel's hue turned around the colour circle, value and saturation (HSV) kept; a turn of 1 is a full one."""
+    """Turn every pixel's hue around the colour circle and keep value and saturation (HSV); 1 is a full turn."""
     red, green, blue = images.unbind(dim=1)
     value, least = images.amax(dim=1), images.amin(dim=1)
     spread = value - least
@@ -134,7 +137,7 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Pictures blurred with their own standard deviation in pixels, mirrored at the border."""
+    """Blur pictures with their own standard deviation in pixels, mirrored at the border."""
     count, channels, height, width = images.shape
     places = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=images.device)
     weights = torch.softmax(-0.5 * (places / sigma.view(-1, 1)) ** 2, dim=1).repeat_interleave(channels, dim=0)
@@ -144,10 +147,9 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def random_convolution(images: Tensor, kernels: Tensor, share: Tensor) -> Tensor:
-    """Pictures mixed with their own random convolution: shapes stay, textures and colours change.
+    """Mix pictures with their own random convolution: shapes stay, textures and colours change.
 
-    RandConv (Xu et al. 2021): x' = a x + (1 - a) (k * x). Grey 0.5 counts as zero, and the edge is repeated (both
-    our choice).
+    RandConv (Xu et al. 2021): x' = a x + (1 - a) (k * x). Grey 0.5 counts as zero, and the edge is repeated.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a client has given away so far: the (epsilon, delta) of all that it has sent, by Google's dp-accounting.
+"""Counts what a client has given away so far: the (epsilon, delta) of all that it has sent, by Google's dp-accounting.
 
 The guarantee is about one training example of a client. Two data sets are neighbours if one of them has a single
 example struck out, an example that counts for nothing in every sum: *zero-out* neighbours, `REPLACE_SPECIAL` in the
@@ -10,6 +10,8 @@ on earlier uploads. Sources: Mironov, "Renyi differential privacy", CSF 2017; Mi
 differential privacy of the sampled Gaussian mechanism", 2019; Canonne, Kamath and Steinke, "The discrete Gaussian for
 differential privacy", NeurIPS 2020, for epsilon at a delta; Kairouz et al., "Practical and private (deep) learning
 without sampling or shuffling", ICML 2021, for zero-out neighbours.
+
+Our choice: the orders.
 """
 
 import functools
@@ -21,11 +23,11 @@ from typing import NamedTuple
 PACKAGE, EXTRA = "dp_accounting", "privacy"
 
 ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512)
-"""Of the Renyi divergences; epsilon is the least over them (our choice; each alone gives a valid one)."""
+"""The orders of the Renyi divergences; epsilon is the least over them, and each alone gives a valid one."""
 
 
 class Release(NamedTuple):
-    """What one message of a client gives away.
+    """Describes what one message of a client gives away.
 
     Attributes
     ----------
@@ -46,12 +48,12 @@ class Release(NamedTuple):
 
 
 def is_installed() -> bool:
-    """Whether the library is there; looks without importing it."""
+    """Say whether the library is there, without importing it."""
     return find_spec(PACKAGE) is not None
 
 
 def epsilon(releases: Iterable[Release], delta: float) -> float:
-    """An upper bound of the epsilon of all these releases together; 0 without any, infinite without noise."""
+    """Bound the epsilon of all these releases together from above; 0 without any, infinite without noise."""
     return _epsilon(frozenset(Counter(releases).items()), delta)
 
 

@@ -1,12 +1,14 @@
-"""DP-SGD on the local classifier F_l: what it learns says little of any single example.
+"""Trains the local classifier F_l by DP-SGD: what it learns says little of any single example.
 
 The loss is Eq. 5, as in `adaptation.losses`. Each step takes every example with the same probability, by a secret draw,
 cuts each example's gradient to a norm of `clip` at most, adds them up, and adds Gaussian noise with a standard
 deviation of `noise` times `clip` to every entry. What Adam makes of that needs no further protection. What is given
 away in a step is the sampled Gaussian mechanism, which `adaptation.privacy_account` counts.
 
-Source: Abadi et al., "Deep learning with differential privacy", CCS 2016. Our choices: Adam in the place of plain
-descent, and the sum divided by the expected number of examples, not by the drawn one, which is secret.
+Source: Abadi et al., "Deep learning with differential privacy", CCS 2016.
+
+Our choice: Adam in the place of plain descent; the sum divided by the expected number of examples, not by the drawn
+one, which is secret; and how many gradients are in memory at once.
 
 Shapes: N examples, B drawn ones, D features, C classes.
 """
@@ -16,10 +18,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fmtda.adaptation.losses import local_classifier_loss
-from fmtda.adaptation.noise import Uniforms, normal
+from fmtda.adaptation.privacy_noise import Uniforms, normal
 
 GRADIENT_VALUES = 2**24
-"""Numbers in the gradients that are in memory at once, at most (our choice); one example's are always."""
+"""The most numbers in the gradients that are in memory at once; one example's always are."""
 
 Gradients = dict[str, Tensor]
 """By the parameter's name; of every example with a leading axis B."""
@@ -85,14 +87,14 @@ def train_privately(
 
 
 def sampling_rate(examples: int, batch_size: int) -> float:
-    """The probability with which a step takes an example: `batch_size` on average, or all where they are few."""
+    """Compute the probability with which a step takes an example: `batch_size` on average, or all of few."""
     return min(1.0, batch_size / examples)
 
 
 def per_example_gradients(
     classifier: nn.Module, features: Tensor, global_logits: Tensor, weights: Tensor, discrepancy_weight: float
 ) -> Gradients:
-    """The gradient of Eq. 5 of each example alone: features (B, D), logits (B, C), weights (B,)."""
+    """Compute the gradient of Eq. 5 of each example alone: features (B, D), logits (B, C), weights (B,)."""
     parameters = {name: parameter.detach() for name, parameter in classifier.named_parameters()}
     buffers = dict(classifier.named_buffers())
 
@@ -104,7 +106,7 @@ def per_example_gradients(
 
 
 def clip_each(gradients: Gradients, clip: float) -> Gradients:
-    """Each example's gradient times min(1, clip / its norm); the norm is over all parameters together."""
+    """Multiply each example's gradient by min(1, clip / its norm); the norm is over all parameters together."""
     norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(dim=0)
     factors = (clip / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1)
     return {name: torch.einsum("b,b...->b...", factors, gradient) for name, gradient in gradients.items()}

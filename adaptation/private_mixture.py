@@ -1,4 +1,4 @@
-"""W_T with noise: what the mixture says of any single example is hidden, once and for all that it is made of.
+"""Fits W_T with noise, which hides once and for all what the mixture would say of any single example.
 
 Stepwise EM asks for the examples again and again. Here they are asked once: one whole step of EM from W_S, whose
 responsibilities come from a mixture that the server made and so give nothing away. Of each example x, with s its
@@ -19,7 +19,10 @@ All that follows the noise is computed from noised sums, from W_S and from the n
 
 Sources: Dwork and Roth, "The algorithmic foundations of differential privacy", 2014, for the Gaussian mechanism and
 both kinds of composition; Park et al., "DP-EM: differentially private expectation maximization", AISTATS 2017, for
-noised statistics of EM. The one step from W_S, the clipping, the shrinkage and the quantiles are our choice.
+noised statistics of EM.
+
+Our choice: the one step from W_S, the clipping, the shrinkage and its spread, and the quantiles with what is expected
+of depths.
 
 Shapes: N examples, K components, D features.
 """
@@ -31,32 +34,32 @@ from torch import Tensor
 
 from fmtda.adaptation.component_floor import Components, with_enough_examples
 from fmtda.adaptation.mixture import QUANTILES, Mixture, components_for, variance_floor
-from fmtda.adaptation.noise import Uniforms, normal
+from fmtda.adaptation.privacy_noise import Uniforms, normal
 
 STATISTICS_SENSITIVITY = math.sqrt(3)
-"""Of all sums over the fitted examples together, in the units in which they are noised."""
+"""The sensitivity of all sums over the fitted examples together, in the units in which they are noised."""
 
 QUANTILES_SENSITIVITY = math.sqrt(2)
-"""Of the two sums over the held-out examples."""
+"""The sensitivity of the two sums over the held-out examples."""
 
 SIGNAL = 0.5
-"""Spread that a component's deviations from W_S are taken to have, in units of the scale: what is left of a noised
-average is the share that a Wiener filter leaves at this spread (our choice)."""
+"""The spread that a component's deviations from W_S are taken to have, in units of the scale: what is left of a noised
+average is the share that a Wiener filter leaves at this spread."""
 
 OCTAVES = 2.0
 """How far the logarithm (base 2) of an example's depth may lie from the middle of what is expected; it is cut there."""
 
 EXPECTED_SHIFT = 1.0
-"""Octaves that target examples are expected to lie deeper than the source's middle one under W_S (our choice)."""
+"""How many octaves deeper than the source's middle example those of a target are expected to lie under W_S."""
 
 USUAL_SPREAD = 0.5
-"""Octaves: the spread of depths where noise hides it (our choice)."""
+"""The spread of depths in octaves where noise hides it."""
 
 
 def fit_privately(
     source_mixture: Mixture, fitted: Tensor, held_out: Tensor, noise: float, floor: int, uniforms: Uniforms
 ) -> Mixture:
-    """One step of EM from W_S on a client's features, and quantiles, all under noise.
+    """Make one step of EM from W_S on a client's features, and take quantiles, all under noise.
 
     Parameters
     ----------
@@ -80,16 +83,17 @@ def fit_privately(
     most = counts.topk(components_for(len(fitted), len(counts))).indices.sort().values
     weights, means, variances = (values[most] for values in components)
     components = with_enough_examples(Components(weights / weights.sum(), means, variances), counts[most], floor)
-    mixture = Mixture(*(values.float() for values in components), source_mixture.quantiles)
+    weights, means, variances = (values.float() for values in components)
+    mixture = Mixture(weights, means, variances, source_mixture.quantiles)
     middle = _octaves(source_mixture, source_mixture.quantiles[QUANTILES // 2].double()) + EXPECTED_SHIFT
     quantiles = noised_quantiles(mixture, held_out, middle.item(), noise, uniforms)
-    return Mixture(mixture.weights, mixture.means, mixture.variances, quantiles)
+    return Mixture(weights, means, variances, quantiles)
 
 
 def noised_components(
     source_mixture: Mixture, features: Tensor, noise: float, uniforms: Uniforms, radius: float | None = None
 ) -> tuple[Components, Tensor]:
-    """W_S after one step of EM whose statistics are clipped and noised.
+    """Compute W_S after one step of EM whose statistics are clipped and noised.
 
     Parameters
     ----------
@@ -135,7 +139,7 @@ def noised_components(
 
 
 def noised_quantiles(mixture: Mixture, held_out: Tensor, middle: float, noise: float, uniforms: Uniforms) -> Tensor:
-    """Quantiles of the log-likelihood of a client's examples, from two noised sums: float32 (33,).
+    """Compute quantiles of the log-likelihood of a client's examples from two noised sums: float32 (33,).
 
     Parameters
     ----------

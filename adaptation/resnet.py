@@ -1,4 +1,4 @@
-"""Residual networks for photographs: torchvision's ResNets with weights from scratch."""
+"""Builds residual networks for photographs: torchvision's ResNets with weights from scratch."""
 
 from torch import nn
 
@@ -7,8 +7,8 @@ from fmtda.adaptation.network import FeatureExtractor, Network
 from fmtda.protocol.runtime import repair_torchvision
 
 
-def resnet18(classes: int, input_shape: tuple[int, int, int]) -> Network:
-    """ResNet-18 (He et al. 2016): 512 features, the mean over the last feature map; F is one linear layer.
+def resnet18(classes: int, input_shape: tuple[int, ...]) -> Network:
+    """Build a ResNet-18 (He et al. 2016): 512 features, the mean over the last feature map; F is one linear layer.
 
     11.2 million parameters. Small pictures too enter by the 7x7 convolution of stride 2 and the pooling: a step costs
     a sixteenth of what it would without both.
@@ -16,12 +16,12 @@ def resnet18(classes: int, input_shape: tuple[int, int, int]) -> Network:
     return _resnet("resnet18", classes, input_shape)
 
 
-def resnet50(classes: int, input_shape: tuple[int, int, int]) -> Network:
-    """ResNet-50 (He et al. 2016): 2,048 features, otherwise as `resnet18`; 23.5 million parameters."""
+def resnet50(classes: int, input_shape: tuple[int, ...]) -> Network:
+    """Build a ResNet-50 (He et al. 2016): 2,048 features, otherwise as `resnet18`; 23.5 million parameters."""
     return _resnet("resnet50", classes, input_shape)
 
 
-def _resnet(name: str, classes: int, input_shape: tuple[int, int, int]) -> Network:
+def _resnet(name: str, classes: int, input_shape: tuple[int, ...]) -> Network:
     """A ResNet of torchvision, without its last layer, as G."""
     three_channels(32, input_shape)
     repair_torchvision()

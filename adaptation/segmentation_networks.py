@@ -1,7 +1,9 @@
-"""Dense networks for segmentation: torchvision's LR-ASPP and DeepLabV3 with weights from scratch.
+"""Builds dense networks for segmentation: torchvision's LR-ASPP and DeepLabV3 with weights from scratch.
 
 Of both, the last 1x1 convolution is F, a linear layer on every place of the feature map, and all before it is G.
-Dropout is left out (our choice): it draws from torch's global generator, and equal seeds must give equal results.
+Dropout is left out: it draws from torch's global generator, and equal seeds must give equal results.
+
+Our choice: which layer F begins at, and that there is no dropout.
 """
 
 import torch
@@ -13,8 +15,8 @@ from fmtda.adaptation.network import FeatureExtractor, Network
 from fmtda.protocol.runtime import repair_torchvision
 
 
-def lraspp(classes: int, input_shape: tuple[int, int, int]) -> Network:
-    """LR-ASPP on MobileNetV3-Large (Howard et al. 2019): 168 features at an eighth of the height and width.
+def lraspp(classes: int, input_shape: tuple[int, ...]) -> Network:
+    """Build LR-ASPP on MobileNetV3-Large (Howard et al. 2019): 168 features at an eighth of the height and width.
 
     3.2 million parameters. The features are both inputs of the published head's two last convolutions, whose outputs
     it adds: 40 channels of the early layers, 128 of the late ones.
@@ -25,11 +27,12 @@ def lraspp(classes: int, input_shape: tuple[int, int, int]) -> Network:
 
     published = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=classes)
     features = published.classifier.low_classifier.in_channels + published.classifier.high_classifier.in_channels
-    return _dense(nn.Sequential(ChannelsLast(), _LiteFeatures(published)), features, classes)
+    lite = _LiteFeatures(published.backbone, published.classifier.cbr, published.classifier.scale)
+    return _dense(nn.Sequential(ChannelsLast(), lite), features, classes)
 
 
-def deeplabv3(classes: int, input_shape: tuple[int, int, int]) -> Network:
-    """DeepLabV3 on ResNet-50 (Chen et al. 2017): 256 features at an eighth of the height and width.
+def deeplabv3(classes: int, input_shape: tuple[int, ...]) -> Network:
+    """Build DeepLabV3 on ResNet-50 (Chen et al. 2017): 256 features at an eighth of the height and width.
 
     39.6 million parameters, without the auxiliary head. Training needs two pictures a batch: the BatchNorm of its
     pooled branch sees one value a picture.
@@ -40,7 +43,7 @@ def deeplabv3(classes: int, input_shape: tuple[int, int, int]) -> Network:
 
     published = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=classes, aux_loss=False)
     features = published.classifier[-1].in_channels
-    return _dense(_AtrousFeatures(published), features, classes)
+    return _dense(_AtrousFeatures(published.backbone, list(published.classifier)[:-1]), features, classes)
 
 
 def _dense(feature_maps: nn.Module, features: int, classes: int) -> Network:
@@ -63,11 +66,11 @@ def _replace_layers(module: nn.Module) -> None:
 class _LiteFeatures(nn.Module):
     """LR-ASPP up to its two last convolutions: early and late channels side by side, (B, 168, h, w)."""
 
-    def __init__(self, published: nn.Module):
+    def __init__(self, backbone: nn.Module, late: nn.Module, scale: nn.Module):
         super().__init__()
-        self.backbone = published.backbone
-        self.late = published.classifier.cbr
-        self.scale = published.classifier.scale
+        self.backbone = backbone
+        self.late = late
+        self.scale = scale
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.backbone(images)
@@ -79,10 +82,10 @@ class _LiteFeatures(nn.Module):
 class _AtrousFeatures(nn.Module):
     """DeepLabV3 up to the ReLU before its last convolution, (B, 256, h, w)."""
 
-    def __init__(self, published: nn.Module):
+    def __init__(self, backbone: nn.Module, head: list[nn.Module]):
         super().__init__()
-        self.backbone = published.backbone
-        self.head = nn.Sequential(*list(published.classifier)[:-1])
+        self.backbone = backbone
+        self.head = nn.Sequential(*head)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images)["out"])

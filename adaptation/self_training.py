@@ -1,8 +1,10 @@
-"""What a client learns without labels: BatchNorm statistics, its head and BatchNorm scales, or a network of its own.
+"""Trains a client without labels: BatchNorm statistics, its head and BatchNorm scales, or a network of its own.
 
 Labels are confident predictions, learned on a changed view of the same inputs (as in FixMatch, Sohn et al. 2020), with
-information maximisation (SHOT, Liang et al. 2020). The combinations are our choice, and so is the step size, which
-falls along a cosine to zero.
+information maximisation (SHOT, Liang et al. 2020). The step size falls along a cosine to zero.
+
+Our choice: the combinations of losses and labels; the step size's cosine; the moving average's decay; that a client
+chooses the weight of its own statistics, among which ones, and by how many inputs.
 """
 
 import copy
@@ -16,30 +18,30 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fmtda.adaptation.batch_norm import batch_norm_state, load_batch_norm_state, reestimate
 from fmtda.adaptation.batches import forward_slices, shuffled_batches
-from fmtda.adaptation.criteria import view_information
 from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.losses import confident_cross_entropy, information_maximisation
 from fmtda.adaptation.network import Network
+from fmtda.adaptation.validation_criteria import view_information
 
 AVERAGE_DECAY = 0.995
-"""Of the moving average of a client's own network (our choice); smaller in the first steps, so that it warms up."""
+"""The decay of the moving average of a client's own network; smaller in the first steps, so that it warms up."""
 
 JUDGED = 3000
-"""Inputs at most that say whether a network got better (our choice)."""
+"""The most inputs that say whether a network got better."""
 
 SHARES = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
-"""Parts of the largest weight among which a client chooses that of its own statistics (our choice)."""
+"""The parts of the largest weight among which a client chooses that of its own statistics."""
 
 JUDGED_VALUES = 2_000_000
-"""About as many numbers of the inputs say which weight is best (our choice): 650 digits, 72 photographs of 96x96."""
+"""About how many numbers of the inputs say which weight is best: 650 digits, 72 photographs of 96x96."""
 
 
 def adapt_statistics(network: Network, inputs: Inputs, largest_weight: float, generator: torch.Generator) -> float:
     """Mix the inputs' own BatchNorm statistics into G's, in place, with the weight that tells most about the inputs.
 
-    Of `SHARES` of the largest weight the one is taken whose `criteria.view_information` is highest, on some of the
-    inputs and one view of them; the smallest of equal ones. How far a domain is from the source decides it: on domains
-    near it the source's statistics, taken of far more examples, are the better ones.
+    Of `SHARES` of the largest weight the one is taken whose `validation_criteria.view_information` is highest, on some
+    of the inputs and one view of them; the smallest of equal ones. How far a domain is from the source decides it: on
+    domains near it the source's statistics, taken of far more examples, are the better ones.
 
     Parameters
     ----------
@@ -62,11 +64,11 @@ def adapt_statistics(network: Network, inputs: Inputs, largest_weight: float, ge
     server = batch_norm_state(network.feature_extractor)
     reestimate(network.feature_extractor, inputs, client_weight=1.0)
     own = batch_norm_state(network.feature_extractor)
-    scores = {}
+    scores: dict[float, float] = {}
     for share in SHARES:
         load_batch_norm_state(network.feature_extractor, _mixed(server, own, share * largest_weight))
         scores[share * largest_weight] = _view_information(network, inputs, seed, judged)
-    weight = max(scores, key=scores.get)
+    weight = max(scores, key=scores.__getitem__)
     load_batch_norm_state(network.feature_extractor, _mixed(server, own, weight))
     return weight
 
@@ -92,7 +94,7 @@ def adapt_head_and_scales(
     ----------
     network : Network
     inputs : Inputs
-        The client's. For dense networks see `class_balanced`.
+        The client's. For dense networks see `class_balanced_self_training`.
     steps, batch_size : int
         Mini-batches, and inputs in each.
     learning_rate : float
@@ -133,16 +135,16 @@ def adapt_network(
     is expected, as `predicted_shares` says; equally often without.
     """
     training = _OnViews(network, inputs, threshold, generator, class_shares)
-    return training.run(list(network.parameters()), steps, batch_size, learning_rate)
+    return training.run_to_average(steps, batch_size, learning_rate)
 
 
 def adapt_network_unless_collapsed(
     network: Network, inputs: Inputs, generator: torch.Generator, **settings
 ) -> dict[str, float]:
-    """`adapt_network` with these settings, undone where it collapsed, judged without labels.
+    """Do as `adapt_network` with these settings, and undo it where the network collapsed, judged without labels.
 
-    That is where `criteria.view_information`, on the inputs and one view of them, is not higher than before. Training
-    raises it by its very aim, so this tells a collapse from a success, and not a small loss from a gain.
+    That is where `validation_criteria.view_information`, on the inputs and one view of them, is not higher than before.
+    Training raises it by its very aim, so this tells a collapse from a success, and not a small loss from a gain.
 
     Returns
     -------
@@ -163,7 +165,7 @@ def adapt_network_unless_collapsed(
 
 @torch.no_grad()
 def predicted_shares(network: Network, inputs: Inputs) -> torch.Tensor:
-    """How often a network predicts each class on all the inputs, as probabilities say: (C,), summing to one."""
+    """Compute how often a network predicts each class on all the inputs, by its probabilities: (C,), summing to one."""
     network.eval()
     batches = (logits(network, inputs[part]).softmax(dim=1) for part in forward_slices(inputs))
     sums = torch.stack([probabilities.sum(dim=0) for probabilities in batches]).sum(dim=0)
@@ -185,14 +187,14 @@ def _view_information(network: Network, inputs: Inputs, seed: int, count: int = 
 
 
 class SelfTraining(ABC):
-    """The loop of every self-training: what it learns from a mini-batch is up to `loss`."""
+    """Runs the loop of every self-training; what it learns from a mini-batch is up to `loss`."""
 
     def __init__(self, network: Network, inputs: Inputs, generator: torch.Generator) -> None:
         self.network, self.inputs, self.generator = network, inputs, generator
 
     @abstractmethod
     def loss(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss on these inputs, and the share of their predictions that it learns as labels, 0 to 1."""
+        """Compute the loss on these inputs, and the share of their predictions that it learns as labels, 0 to 1."""
 
     def run(
         self,
@@ -272,8 +274,9 @@ class _OnViews(SelfTraining):
         loss = confident_cross_entropy(of_view, labels, self.threshold) + information
         return loss, _confident(labels, self.threshold)
 
-    def run(self, trained: list[nn.Parameter], steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
-        metrics = super().run(trained, steps, batch_size, learning_rate, self._average)
+    def run_to_average(self, steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
+        """Train all parameters, and leave the network as their moving average."""
+        metrics = self.run(list(self.network.parameters()), steps, batch_size, learning_rate, self._average)
         self.network.load_state_dict(self.teacher.state_dict())
         return metrics
 
@@ -287,12 +290,12 @@ class _OnViews(SelfTraining):
 
 
 def logits(network: Network, inputs: torch.Tensor) -> torch.Tensor:
-    """(R, C), a row an input, or a place where features are a map."""
+    """Compute logits (R, C), a row an input, or a place where features are a map."""
     return network.classifier(network.features(inputs))
 
 
 def head_and_scales(network: Network) -> list[nn.Parameter]:
-    """The classifier's parameters, and weight and bias of every BatchNorm layer; each once, in this order."""
+    """List the classifier's parameters, and weight and bias of every BatchNorm layer; each once, in this order."""
     layers = (layer for layer in network.modules() if isinstance(layer, _BatchNorm))
     scales = [parameter for layer in layers for parameter in layer.parameters()]
     # A classifier's own BatchNorm is among both.

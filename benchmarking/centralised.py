@@ -24,9 +24,9 @@ from torch import Tensor
 
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.collapse import collapsed, health
-from fmtda.adaptation.domain_adversarial import DANN, Discriminated, reversal_weight
+from fmtda.adaptation.dann import DANN, Discriminated, reversal_weight
 from fmtda.adaptation.mcd import MCD, TwoHeads
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.predictor import Predictor
 from fmtda.adaptation.scores import accuracy_by_domain, confusion_by_domain
 from fmtda.benchmarking.command_line import command_line, refusals

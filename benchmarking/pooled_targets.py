@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fmtda.adaptation.augmentations import AUGMENTATIONS
 from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.registry import AUGMENTATIONS
 from fmtda.domains.examples import Examples
 from fmtda.domains.partition import limited_split, split_labels
 from fmtda.domains.registry import family, spec_of

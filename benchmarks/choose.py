@@ -12,7 +12,8 @@ then self-training, where these are on. What is judged:
   by the mean of F_g and F_l: adaptation that harms where nothing is to be gained is not worth having elsewhere;
 - the source's test part as it is, before and after G has taken on its statistics with the largest weight that a client
   might choose, where `local-batch-norm` is on: what sharpens predictions on a target must not harm here;
-- on the last quarter, before and after adaptation: the criteria of `adaptation.criteria`, averaged over the targets.
+- on the last quarter, before and after adaptation: the criteria of `adaptation.validation_criteria`, averaged over the
+  targets.
 
 A target's labels are used nowhere here. The value with the best hold-out is named first, since a criterion on the
 targets can be fooled by a collapse; where hold-outs are level (half a percent) those that lose least by own statistics
@@ -35,13 +36,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmtda.adaptation.augmentations import AUGMENTATIONS
 from fmtda.adaptation.batch_norm import reestimate
 from fmtda.adaptation.batches import forward_slices
-from fmtda.adaptation.criteria import mean_entropy, prediction_information, soft_neighbourhood_density, view_information
 from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import AUGMENTATIONS
 from fmtda.adaptation.self_training import logits
+from fmtda.adaptation.validation_criteria import (
+    mean_entropy,
+    prediction_information,
+    soft_neighbourhood_density,
+    view_information,
+)
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.pooled_targets import PooledTargets
 from fmtda.benchmarking.provenance import provenance

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fmtda.adaptation.augment import prepare
 from fmtda.adaptation.mixture import fit
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.domains.decoding import decode_picture

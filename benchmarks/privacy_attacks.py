@@ -32,7 +32,7 @@ from torch.func import functional_call, vmap
 
 from fmtda.adaptation.losses import local_classifier_loss
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.private_classifier import per_example_gradients
 from fmtda.clients import adaptation, privacy
 from fmtda.clients.mixture import fitted_and_held_out

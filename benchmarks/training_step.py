@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.benchmarking.provenance import provenance
 from fmtda.protocol.runtime import keep_freed_memory, set_threads
 

@@ -9,9 +9,9 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fmtda.adaptation.feature_map import labelled_rows
-from fmtda.adaptation.networks import empty_network, filled
+from fmtda.adaptation.labelled_features import labelled_rows
 from fmtda.adaptation.predictor import Predictor
+from fmtda.adaptation.registry import empty_network, filled
 from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.registry import family

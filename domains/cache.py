@@ -1,4 +1,7 @@
-"""Keeps prepared examples on disk: made once, their memory shared by many client processes."""
+"""Keeps prepared examples on disk: made once, their memory shared by many client processes.
+
+Our choice: when an unfinished entry counts as abandoned.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ import torch
 from fmtda.domains.examples import Examples
 
 ABANDONED_AFTER = 24 * 3600
-"""Seconds without a write after which an unfinished entry is what a killed process left (our choice)."""
+"""After how many seconds without a write an unfinished entry is what a killed process left."""
 
 UNFINISHED = ".unfinished-"
-"""How the names of entries begin that are being written."""
+"""What the names of entries that are being written begin with."""
 
 
 def cached(key: Mapping[str, object], build: Callable[[], Examples]) -> Examples:
-    """The examples that `build` makes, out of the cache where they are there already.
+    """Return the examples that `build` makes, out of the cache where they are there already.
 
     An entry is a folder with `inputs.npy`, `labels.npy` and, for people, `key.json`. It appears whole or not
     at all, so that processes may build the same entry at once; a damaged one is built anew. Where the cache
@@ -60,7 +63,7 @@ def cached(key: Mapping[str, object], build: Callable[[], Examples]) -> Examples
 
 
 def cached_rows(key: Mapping[str, object], count: int, blocks: Callable[[], Iterable[Examples]]) -> Examples:
-    """Like `cached`, for examples that are too many to hold in memory: they go to disk a block at a time.
+    """Do as `cached` for examples that are too many to hold in memory: they go to disk a block at a time.
 
     Processes that ask at once wait for the first to finish; should it die, the next one builds. Where the cache
     cannot be written, the examples are held in memory after all.
@@ -102,12 +105,12 @@ def cached_rows(key: Mapping[str, object], count: int, blocks: Callable[[], Iter
 
 
 def cache_root() -> Path:
-    """The cache's folder: environment variable FMTDA_CACHE, else ~/.cache/fmtda."""
+    """Return the cache's folder: environment variable FMTDA_CACHE, else ~/.cache/fmtda."""
     return Path(os.environ.get("FMTDA_CACHE") or "~/.cache/fmtda").expanduser()
 
 
 def fingerprint(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Each file's name, size in bytes and time of change in nanoseconds: tells when one was replaced."""
+    """List each file's name, size in bytes and time of change in nanoseconds, which tell when one was replaced."""
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
@@ -169,8 +172,8 @@ def _remove_abandoned(root: Path) -> None:
 def _write_arrays(folder: Path, count: int, blocks: Iterable[Examples]) -> None:
     with _RowFile(folder / "inputs.npy", count) as inputs, _RowFile(folder / "labels.npy", count) as labels:
         for block in blocks:
-            inputs.append(block.inputs.numpy())
-            labels.append(block.labels.numpy())
+            inputs.append(block.inputs[:].numpy())
+            labels.append(block.labels[:].numpy())
 
 
 class _RowFile:
@@ -194,7 +197,7 @@ class _RowFile:
             np.lib.format.write_array_header_1_0(self._file, header)
         if row != self._row:
             raise ValueError(f"rows of shape and type {row} follow rows of {self._row}")
-        self._file.write(np.ascontiguousarray(rows))
+        self._file.write(np.ascontiguousarray(rows).data)
         self._written += len(rows)
 
     def __enter__(self) -> _RowFile:

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fmtda.adaptation.augmentations import AUGMENTATIONS
 from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.mixture import hold_out
+from fmtda.adaptation.registry import AUGMENTATIONS
 from fmtda.domains.examples import Examples
 from fmtda.domains.registry import family
 from fmtda.protocol.runtime import choose_device

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ FIRST_LINE_AFTER = 2.0
 def decoded(
     decode: Callable[[Item], Decoded], items: Sequence[Item], read_bytes: int, what: str
 ) -> Iterator[list[Decoded]]:
-    """What `decode` makes of each item, in order, in blocks of at most `BLOCK`; only a few blocks are in memory.
+    """Yield what `decode` makes of each item, in order, in blocks of at most `BLOCK`; few blocks are in memory at once.
 
     When it takes longer than two seconds, lines on stderr say how far it is.
 
@@ -76,7 +76,7 @@ def decoded(
 
 
 def decode_picture(file: str | os.PathLike[str], height: int, width: int) -> np.ndarray:
-    """A picture file as RGB in a given size: turned upright by its EXIF tag, shrunk to cover the size, cropped.
+    """Decode a picture file as RGB in a given size: turned upright by its EXIF tag, shrunk to cover the size, cropped.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def decode_picture(file: str | os.PathLike[str], height: int, width: int) -> np.
 
 @contextmanager
 def damage_named(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Whatever a damaged picture makes Pillow raise becomes one line with the file's name."""
+    """Turn whatever a damaged picture makes Pillow raise into one line with the file's name."""
     try:
         yield
     except (
@@ -128,7 +128,7 @@ def _workers(read_bytes: int) -> int:
     return min(cores, MOST_WORKERS)
 
 
-class _Decoding(Dataset):
+class _Decoding(Dataset[Decoded | DataError], Generic[Item, Decoded]):
     """The items, each decoded when it is asked for; a DataError is handed over as a value.
 
     Raised in a worker, it would arrive wrapped in the worker's traceback.

@@ -1,4 +1,4 @@
-"""Family `digit-five`: MNIST, USPS, SVHN and MNIST-M out of their official files, and rendered digits."""
+"""Holds the family `digit-five`: MNIST, USPS, SVHN and MNIST-M out of their official files, and rendered digits."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from fmtda.domains import digit_files, rendered
+from fmtda.domains import digit_files, rendered_digits
 from fmtda.domains.cache import cached, fingerprint
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec, Family, Part
 
-# Raised whenever a change here, in digit_files or in rendered.py changes a picture.
+# Raised whenever a change here, in digit_files or in rendered_digits.py changes a picture.
 RECIPE_VERSION = 3
 
 DOWNLOADABLE = ("mnist", "usps", "svhn")
@@ -21,7 +21,7 @@ RENDERED_COUNTS: dict[Part, int] = {"train": 6000, "test": 2000}
 
 
 class DigitFive(Family):
-    """The digit domains of M3SDA (Peng et al. 2019, "Moment Matching for Multi-Source Domain Adaptation").
+    """Holds the digit domains of M3SDA (Peng et al. 2019, "Moment Matching for Multi-Source Domain Adaptation").
 
     All are brought to 32x32 and three channels: MNIST's 28x28 get a margin of 2, USPS's 16x16 are enlarged to
     28x28 first. `fonts`, rendered from a seed, stands in for SynthDigits, which cannot be had from a lasting
@@ -57,23 +57,17 @@ class DigitFive(Family):
 
     def check(self, domains: Sequence[str], spec: DataSpec) -> None:
         super().check(domains, spec)
-        data_dir = spec.data_dir
         for domain in domains:
-            if domain == "fonts":
-                continue
-            if data_dir is None:
-                raise DataError(f"domain {domain!r} is read from files: give the folder they lie in with --data-dir")
-            if not data_dir.is_dir():
-                raise DataError(f"--data-dir {data_dir} is no folder; domain {domain!r} is read from files there")
-            digit_files.check(domain, data_dir)
+            if domain != "fonts":
+                digit_files.check(domain, _folder(domain, spec.data_dir))
 
     def load(self, domain: str, part: Part, spec: DataSpec) -> Examples:
         self.check([domain], spec)
         key = {"family": self.name, "domain": domain, "part": part, "recipe": RECIPE_VERSION}
         if domain == "fonts":
             rng = self.generator(domain, part, spec.seed)
-            return cached(key | {"seed": spec.seed}, lambda: rendered.fonts(RENDERED_COUNTS[part], part, rng))
-        files = digit_files.located(domain, part, spec.data_dir)
+            return cached(key | {"seed": spec.seed}, lambda: rendered_digits.fonts(RENDERED_COUNTS[part], part, rng))
+        files = digit_files.located(domain, part, _folder(domain, spec.data_dir))
         return cached(key | {"files": fingerprint(files)}, lambda: digit_files.read(domain, part, files))
 
     def fetch(self, domain: str, data_dir: Path) -> None:
@@ -119,3 +113,11 @@ class DigitFive(Family):
                 f"domain {domain!r} could not be downloaded into {data_dir} ({reason}); before that: {found}. "
                 "Remove a damaged file, check the network, or copy the files there by hand"
             ) from error
+
+
+def _folder(domain: str, data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise DataError(f"domain {domain!r} is read from files: give the folder they lie in with --data-dir")
+    if not data_dir.is_dir():
+        raise DataError(f"--data-dir {data_dir} is no folder; domain {domain!r} is read from files there")
+    return data_dir

@@ -1,4 +1,4 @@
-"""Family `digits`: real handwritten digits and four shifted domains, out of what Python packages ship."""
+"""Holds the family `digits`: real handwritten digits and four shifted domains, out of what Python packages ship."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn import functional
 
-from fmtda.domains import rendered
+from fmtda.domains import rendered_digits
+from fmtda.domains.background_patches import patches
 from fmtda.domains.cache import cached
 from fmtda.domains.distortions import blurred, halved, warped
 from fmtda.domains.examples import Examples
 from fmtda.domains.family import DataSpec, Family, Part
-from fmtda.domains.photographs import patches
 
 # Raised whenever a change here or in a file that draws for us changes a picture.
 RECIPE_VERSION = 3
@@ -27,15 +27,15 @@ RENDERED_COUNTS: dict[Part, int] = {"train": 1000, "test": 500}
 
 
 class Digits(Family):
-    """Digits that need no download.
+    """Holds digits that need no download.
 
     =============  ======  =====  ==========================================================================
     domain         train   test   what
     =============  ======  =====  ==========================================================================
     `handwritten`  800     100    scikit-learn's digits, real handwriting in 8x8, enlarged; light on black
     `blend`        1,000   150    300 and 150 others of them on patches of photographs, |patch - digit|
-    `fonts`        1,000   500    printed ones in colour, see `rendered.fonts`
-    `street`       1,000   500    printed ones in house numbers, see `rendered.street`
+    `fonts`        1,000   500    printed ones in colour, see `rendered_digits.fonts`
+    `street`       1,000   500    printed ones in house numbers, see `rendered_digits.street`
     `pen`          1,000   149    298 and 149 others of the handwritten ones by another pen and scanner: hard
                                   edges, thinner or thicker, slanted, bent, less contrast
     =============  ======  =====  ==========================================================================
@@ -88,13 +88,14 @@ class Digits(Family):
             case "pen":
                 return _pen(*handwriting(domain, part, seed), part, rng)
             case "fonts":
-                return rendered.fonts(RENDERED_COUNTS[part], part, rng)
+                return rendered_digits.fonts(RENDERED_COUNTS[part], part, rng)
             case "street":
-                return rendered.street(RENDERED_COUNTS[part], part, rng)
+                return rendered_digits.street(RENDERED_COUNTS[part], part, rng)
+        raise ValueError(f"domain {domain!r} is made nowhere")
 
 
 def handwriting(domain: str, part: Part, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The handwritten digits that are this part of this domain's and nobody else's.
+    """Pick the handwritten digits that are this part of this domain's and nobody else's.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def handwriting(domain: str, part: Part, seed: int) -> tuple[torch.Tensor, torch
 
 
 def enlarged(images: torch.Tensor, side: int = 32) -> torch.Tensor:
-    """8x8 pictures smoothly enlarged to float32 (N, 1, side, side), an eighth of the side margin all round."""
+    """Enlarge 8x8 pictures smoothly to float32 (N, 1, side, side), with an eighth of the side as margin all round."""
     margin = side // 8
     inner = functional.interpolate(images, size=side - 2 * margin, mode="bicubic", align_corners=False)
     return functional.pad(inner.clamp(0, 1), [margin] * 4)

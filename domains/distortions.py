@@ -18,7 +18,7 @@ def warped(
     shift: float = 0.0,
     bend: float = 0.0,
 ) -> torch.Tensor:
-    """Pictures under random affine and elastic maps; what comes in from outside is 0.
+    """Put pictures under random affine and elastic maps; what comes in from outside is 0.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def warped(
 
 
 def blurred(pictures: torch.Tensor, rng: np.random.Generator, widths: tuple[float, float]) -> torch.Tensor:
-    """Pictures under a Gaussian blur, its standard deviation in pixels drawn from the range `widths`."""
+    """Blur pictures, each by a Gaussian whose standard deviation in pixels is drawn from the range `widths`."""
     result = torch.empty_like(pictures)
     for picture, out, width in zip(pictures.numpy(), result.numpy(), rng.uniform(*widths, len(pictures)), strict=True):
         ndimage.gaussian_filter(picture, (0, width, width), output=out, mode="nearest")
@@ -68,7 +68,7 @@ def blurred(pictures: torch.Tensor, rng: np.random.Generator, widths: tuple[floa
 
 
 def halved(pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """The middle of the pictures, 2 `side` pixels square, in half its resolution."""
+    """Cut out the middle of the pictures, 2 `side` pixels square, and halve its resolution."""
     margin = (pictures.shape[-1] - 2 * side) // 2
     middle = pictures[..., margin : margin + 2 * side, margin : margin + 2 * side]
     return functional.avg_pool2d(middle, 2)

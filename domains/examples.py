@@ -1,4 +1,7 @@
-"""What every domain hands out: pictures with their labels, and the error for data a user can mend."""
+"""Defines what every domain hands out, inputs with their labels, and the error for data that a user can mend.
+
+Our choice: from which size on a selection is left on disk.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,19 @@ import torch
 
 
 class DataError(ValueError):
-    """A data problem that the user can mend.
+    """This is raised for a data problem that the user can mend.
 
     The message is one line: what was given, what is allowed, what to do.
     """
 
 
 LARGE = 256 * 2**20
-"""Bytes from which on a selection is not copied into memory (our choice)."""
+"""From how many bytes on a selection is not copied into memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of a memory-mapped tensor, read from disk when they are asked for.
+    """Stands for some rows of a memory-mapped tensor, read from disk when they are asked for.
 
     Attributes
     ----------
@@ -40,7 +43,7 @@ class Rows:
 
     @property
     def shape(self) -> torch.Size:
-        """(N, ...)."""
+        """Return (N, ...), as a tensor of these rows would have it."""
         return torch.Size((len(self.index), *self.base.shape[1:]))
 
     def __getitem__(self, chosen: torch.Tensor | slice) -> torch.Tensor:
@@ -50,7 +53,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and their labels, in the same order.
+    """Holds inputs and their labels, in the same order.
 
     Attributes
     ----------
@@ -81,11 +84,11 @@ class Examples:
 
     @property
     def labelled(self) -> bool:
-        """Whether at least one label is known."""
+        """Say whether at least one label is known."""
         return any(bool((self.labels[start : start + 1000] >= 0).any()) for start in range(0, len(self), 1000))
 
     def with_known_labels(self) -> Examples:
-        """Those examples alone that have a known label, of a map one pixel at least; themselves where all have one."""
+        """Keep the examples with a known label, of a map one pixel at least; return itself where all have one."""
         parts = (self.labels[start : start + 1000] for start in range(0, len(self), 1000))
         known = [(part >= 0).flatten(1).any(dim=1) if part.ndim > 1 else part >= 0 for part in parts]
         if all(bool(part.all()) for part in known):
@@ -93,16 +96,16 @@ class Examples:
         return self.select(torch.nonzero(torch.cat(known)).flatten())
 
     def without_labels(self) -> Examples:
-        """The same inputs, every label unknown."""
+        """Return the same inputs, every label unknown."""
         return Examples(self.inputs, torch.full((len(self),), -1))
 
     def select(self, indices: torch.Tensor | np.ndarray | Sequence[int]) -> Examples:
-        """The examples at `indices` (integers, any order): copied, or left on disk where they are `LARGE`."""
+        """Select the examples at `indices` (integers, any order): copied, or left on disk where they are `LARGE`."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return Examples(_selected(self.inputs, chosen), _selected(self.labels, chosen))
 
     def limited(self, n: int, seed: int) -> Examples:
-        """At most `n` examples, drawn at random by `seed` and kept in their order; `n` = 0 means all."""
+        """Keep at most `n` examples, drawn at random by `seed` and in their order; `n` = 0 means all."""
         if n < 0:
             raise ValueError(f"n={n} must be 0 (all examples) or positive")
         if n == 0 or n >= len(self):

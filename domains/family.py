@@ -1,4 +1,4 @@
-"""What a family is: domains that share their classes and input shape and can be adapted to one another."""
+"""Says what a family is: domains that share their classes and input shape and can be adapted to one another."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ family. The first four come from `Family.defaults`, the others from `Family.trai
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a domain is read with; hashable.
+    """Says what a domain is read with; it is hashable.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class DataSpec:
 
 
 class Family(ABC):
-    """Domains with the same classes and input shape.
+    """Gathers domains that have the same classes and input shape.
 
     A family whose domains, classes or input shape are only known from the user's files overrides `domains_in` and
     `defaults`; the others set the class attributes.
@@ -85,7 +85,7 @@ class Family(ABC):
     name : str
         The family's name in settings and on the command line.
     kind : str
-        How its inputs are prepared and randomised: a key of `adaptation.augmentations.AUGMENTATIONS`.
+        How its inputs are prepared and randomised: a key of `adaptation.registry.AUGMENTATIONS`.
     origin : str
         Where its examples come from, for people.
     segmentation : bool
@@ -119,7 +119,7 @@ class Family(ABC):
     training: ClassVar[Mapping[str, Scalar]]
 
     def domains_in(self, data_dir: Path | None) -> tuple[str, ...]:
-        """Names of the domains there are, in this folder where they are only known from files.
+        """Name the domains there are, in this folder where they are only known from files.
 
         Raises
         ------
@@ -179,7 +179,7 @@ class Family(ABC):
 
     @abstractmethod
     def load(self, domain: str, part: Part, spec: DataSpec) -> Examples:
-        """One part of one domain.
+        """Load one part of one domain.
 
         Parameters
         ----------
@@ -201,7 +201,7 @@ class Family(ABC):
         """
 
     def account(self, spec: DataSpec) -> str:
-        """One line on what was left out of the files, for people; empty where nothing was.
+        """Say in one line, for people, what was left out of the files; empty where nothing was.
 
         Raises
         ------
@@ -211,5 +211,5 @@ class Family(ABC):
         return ""
 
     def generator(self, domain: str, part: Part, seed: int) -> np.random.Generator:
-        """A random generator of its own for each part of each domain."""
+        """Make a random generator of its own for each part of each domain."""
         return np.random.default_rng(seed_for(seed, self.name, domain, part))

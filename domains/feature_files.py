@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat, whosmat
 
-from fmtda.domains.damage import reading
+from fmtda.domains.damaged_files import reading
 from fmtda.domains.examples import DataError
 
 FEATURES = ("features", "fts", "feas")
@@ -43,7 +43,7 @@ Office-31 and Caltech-256 have of these classes."""
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before its content is read.
+    """Holds what a file says of itself before its content is read.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Header:
 
 
 def located(data_dir: Path | None) -> dict[str, Path]:
-    """Each domain's file, in the alphabetical order of the domains.
+    """Find each domain's file, in the alphabetical order of the domains.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def located(data_dir: Path | None) -> dict[str, Path]:
 
 
 def header(file: Path) -> Header:
-    """Names and shapes of the arrays in a file.
+    """Read names and shapes of the arrays in a file.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def header(file: Path) -> Header:
 
 
 def read_features(file: Path) -> np.ndarray:
-    """The vectors, float32 (N, D).
+    """Read the vectors, float32 (N, D).
 
     Raises
     ------
@@ -135,7 +135,7 @@ def read_features(file: Path) -> np.ndarray:
 
 
 def read_labels(file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels and the classes they point to.
+    """Read the labels and the classes they point to.
 
     Returns
     -------

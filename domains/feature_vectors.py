@@ -1,4 +1,4 @@
-"""Family `feature-vectors`: one file of vectors a domain, such as Office-Caltech10's SURF histograms."""
+"""Holds the family `feature-vectors`: one file of vectors a domain, such as Office-Caltech10's SURF histograms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECIPE_VERSION = 1
 
 
 class FeatureVectors(Family):
-    """Feature vectors of the user's, one file a domain, named by the file.
+    """Reads the user's feature vectors, one file a domain, which is named by the file.
 
     Half of a domain's examples are its training part, half its test part: within each class, the vectors whose hash is
     up to the median. So the split depends on neither the seed nor the order of the file, and equal vectors of a class
@@ -62,7 +62,7 @@ class FeatureVectors(Family):
         return tuple(feature_files.located(data_dir))
 
     def defaults(self, data_dir: Path | None = None, given: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
-        """Source: the first labelled domain; targets: all others; classes and input shape: those of its file.
+        """Take the first labelled domain as source, all others as targets, and the classes and shape of its file.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Small molecules put together from fragments, for the family that needs no file."""
+"""Puts small molecules together from fragments, for the family that needs no file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SUBSTITUENTS = ("C", "O", "N", "F", "OC", "C=O", "C#N")
 
 
 def enumerated(most_atoms: int) -> list[str]:
-    """Every molecule of a core with up to two hydrogens replaced, of 2 atoms at least and `most_atoms` at most.
+    """List every molecule of a core with up to two hydrogens replaced, of 2 atoms at least and `most_atoms` at most.
 
     Returns
     -------

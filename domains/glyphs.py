@@ -1,4 +1,4 @@
-"""Digits drawn in the typefaces that ship with matplotlib, which are the same on every machine."""
+"""Draws digits in the typefaces that ship with matplotlib, which are the same on every machine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TYPEFACES: dict[Part, dict[str, tuple[str, ...]]] = {
 
 
 def draw(labels: np.ndarray, part: Part, rng: np.random.Generator, *, neighbours: bool = False) -> torch.Tensor:
-    """One digit for each label, in a typeface drawn at random.
+    """Draw one digit for each label, in a typeface chosen at random.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def draw(labels: np.ndarray, part: Part, rng: np.random.Generator, *, neighbours
             str(digit) if neighbours and there else ""
             for digit, there in zip(rng.integers(10, size=2), rng.random(2) < 0.8, strict=True)
         )
-        mask[:] = _drawn(left, str(label), right, _font(cuts[rng.integers(len(cuts))]))
+        mask[:] = np.asarray(_drawn(left, str(label), right, _font(cuts[rng.integers(len(cuts))])))
     return torch.from_numpy(masks)[:, None].float() / 255
 
 

@@ -1,4 +1,4 @@
-"""Family `image-folders`: DomainNet, Office-31, Office-Home, PACS and the user's own pictures, a folder a domain."""
+"""Holds the family `image-folders`: DomainNet, Office-31, Office-Home, PACS and the user's own, a folder a domain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fmtda.domains.cache import cached_rows
 from fmtda.domains.decoding import decode_picture, decoded
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec, Family, Part
-from fmtda.domains.image_listing import LAYOUT, Picture
+from fmtda.domains.image_listing import LAYOUT, PictureFile
 from fmtda.protocol.settings import AUTO, Scalar
 
 # Raised whenever a change here or in decoding.py changes a picture.
@@ -31,7 +31,7 @@ USUAL_SOURCES = ("photo", "real", "real world", "real_world")
 
 
 class ImageFolders(Family):
-    """Photographs, drawings, paintings: ``ROOT/DOMAIN/CLASS/FILE``, or DomainNet's lists; `--data-dir` is ROOT.
+    """Reads photographs, drawings, paintings: ``ROOT/DOMAIN/CLASS/FILE``, or DomainNet's lists; `--data-dir` is ROOT.
 
     The classes are the source's. A target may lack some of them, and its pictures may lie in its folder without a
     class folder: real clients know no labels. Classes that the source does not have (open-set adaptation) are out
@@ -65,13 +65,11 @@ class ImageFolders(Family):
     }
 
     def domains_in(self, data_dir: Path | None) -> tuple[str, ...]:
-        if data_dir is None:
-            raise DataError(f"{self.name} are read from files: give --data-dir, the folder ROOT of {LAYOUT}")
-        return image_listing.domains_in(data_dir)
+        return image_listing.domains_in(_root(data_dir))
 
     def defaults(self, data_dir: Path | None = None, given: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
-        domains, given = self.domains_in(data_dir), given or {}
-        source = _source(data_dir, domains, given)
+        root, domains, given = _root(data_dir), self.domains_in(data_dir), given or {}
+        source = _source(root, domains, given)
         targets, classes = [domain for domain in domains if domain != source], given.get("classes", AUTO)
         if not targets and given.get("targets", AUTO) == AUTO:
             raise DataError(
@@ -81,7 +79,7 @@ class ImageFolders(Family):
         return {
             "source": source,
             "targets": ",".join(targets),
-            "classes": classes if classes != AUTO else ",".join(image_listing.classes_of(data_dir, source)),
+            "classes": classes if classes != AUTO else ",".join(image_listing.classes_of(root, source)),
             "input-shape": USUAL_SHAPE,
             **self.training,
         }
@@ -101,7 +99,7 @@ class ImageFolders(Family):
                     f"none of the {len(everything)} pictures of domain {domain!r} is for training; add pictures"
                 )
             return Examples(torch.empty(0, *spec.input_shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
-        digest, size = _fingerprint(spec.data_dir, pictures)
+        digest, size = _fingerprint(_root(spec.data_dir), pictures)
         key = {
             "family": self.name,
             "domain": domain,
@@ -114,13 +112,14 @@ class ImageFolders(Family):
         what = f"pictures of {domain}, {part} part"
         return cached_rows(key, len(pictures), lambda: _read(pictures, size, what, spec))
 
-    def _pictures(self, domain: str, spec: DataSpec) -> list[Picture]:
+    def _pictures(self, domain: str, spec: DataSpec) -> list[PictureFile]:
         """A domain's pictures, after a look whether they fit the spec."""
         if len(spec.input_shape) != 3 or spec.input_shape[0] != 3:
             shape = "x".join(map(str, spec.input_shape))
             raise DataError(f"input-shape={shape}: pictures are 3xHEIGHTxWIDTH, such as 3x96x96")
-        pictures = image_listing.pictures_of(spec.data_dir, domain)
-        unknown = sorted({picture.class_name for picture in pictures} - {None, *spec.classes})
+        pictures = image_listing.pictures_of(_root(spec.data_dir), domain)
+        found = {picture.class_name for picture in pictures if picture.class_name is not None}
+        unknown = sorted(found.difference(spec.classes))
         if unknown:
             raise DataError(
                 f"domain {domain!r} has {', '.join(unknown[:5])}{' and more' if len(unknown) > 5 else ''} beside the "
@@ -128,6 +127,12 @@ class ImageFolders(Family):
                 "remove these folders, or give other classes"
             )
         return pictures
+
+
+def _root(data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise DataError(f"image-folders are read from files: give --data-dir, the folder ROOT of {LAYOUT}")
+    return data_dir
 
 
 def _source(data_dir: Path, domains: Sequence[str], given: Mapping[str, Scalar]) -> str:
@@ -142,7 +147,7 @@ def _source(data_dir: Path, domains: Sequence[str], given: Mapping[str, Scalar])
     return str(source)
 
 
-def _fingerprint(root: Path, pictures: Sequence[Picture]) -> tuple[str, int]:
+def _fingerprint(root: Path, pictures: Sequence[PictureFile]) -> tuple[str, int]:
     """A hash of all files' places, sizes and times of change, and their size together in bytes."""
     digest, size = hashlib.sha256(), 0
     for picture in pictures:
@@ -152,11 +157,12 @@ def _fingerprint(root: Path, pictures: Sequence[Picture]) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _read(pictures: Sequence[Picture], size: int, what: str, spec: DataSpec) -> Iterator[Examples]:
+def _read(pictures: Sequence[PictureFile], size: int, what: str, spec: DataSpec) -> Iterator[Examples]:
     _, height, width = spec.input_shape
-    label_of = {None: -1, **{name: label for label, name in enumerate(spec.classes)}}
+    label_of: dict[str | None, int] = {None: -1}
+    label_of |= {name: label for label, name in enumerate(spec.classes)}
     labels = torch.tensor([label_of[picture.class_name] for picture in pictures])
-    files = [os.path.join(spec.data_dir, picture.file) for picture in pictures]
+    files = [os.path.join(_root(spec.data_dir), picture.file) for picture in pictures]
     decode = partial(decode_picture, height=height, width=width)
     start = 0
     for block in decoded(decode, files, size, what):

@@ -1,4 +1,4 @@
-"""Which pictures a folder of domains holds, of which class and part: out of names and lists alone.
+"""Lists the pictures that a folder of domains holds, with class and part, out of names and lists alone.
 
 DomainNet, Office-31, Office-Home and PACS are laid out as ``ROOT/DOMAIN/CLASS/FILE``; Office-31 has a folder
 ``images`` between the first two, DomainNet lists of its parts in ``ROOT/DOMAIN_train.txt`` and
@@ -23,8 +23,8 @@ PARTS: tuple[Part, ...] = ("train", "test")
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture file.
+class PictureFile:
+    """Describes one picture file.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Picture:
 
 
 def domains_in(root: Path) -> tuple[str, ...]:
-    """The folders with at least one picture, in a class folder or straight in them, sorted.
+    """List the folders with at least one picture, in a class folder or straight in them, sorted.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def domains_in(root: Path) -> tuple[str, ...]:
 
 
 def classes_of(root: Path, domain: str) -> tuple[str, ...]:
-    """A domain's classes: its class folders that hold pictures, sorted, or those of its lists by their label.
+    """List a domain's classes: its class folders that hold pictures, sorted, or those of its lists by their label.
 
     Raises
     ------
@@ -83,12 +83,12 @@ def classes_of(root: Path, domain: str) -> tuple[str, ...]:
 
 
 def is_labelled(root: Path, domain: str) -> bool:
-    """Whether a domain's pictures have classes: lists, or two class folders."""
+    """Say whether a domain's pictures have classes: lists, or two class folders."""
     return bool(_lists(root, domain)) or len({name for name, _ in _pictures_below(root, domain) if name}) > 1
 
 
-def pictures_of(root: Path, domain: str) -> list[Picture]:
-    """All pictures of a domain, sorted by file.
+def pictures_of(root: Path, domain: str) -> list[PictureFile]:
+    """List all pictures of a domain, sorted by file.
 
     Lists say which part a picture belongs to. Where there are none, a hash of ``DOMAIN/CLASS/FILE`` puts a fifth of
     them into the test part: the same ones whatever the seed and whichever other pictures there are.
@@ -102,7 +102,7 @@ def pictures_of(root: Path, domain: str) -> list[Picture]:
         pictures = _listed_pictures(root, domain)
     else:
         pictures = [
-            Picture(file, class_name, hashed_part(_identity(domain, class_name, file), TEST_SHARE))
+            PictureFile(file, class_name, hashed_part(_identity(domain, class_name, file), TEST_SHARE))
             for class_name, file in _pictures_below(root, domain)
         ]
     if not pictures:
@@ -146,7 +146,7 @@ def _identity(domain: str, class_name: str | None, file: str) -> str:
 
 
 def hashed_part(identity: str, test_share: float) -> Part:
-    """The part that a file is in, by its name alone: neither a seed nor other files change it."""
+    """Choose the part that a file is in by its name alone: neither a seed nor other files change it."""
     hashed = int.from_bytes(hashlib.sha256(identity.encode(errors="surrogateescape")).digest()[:8], "big")
     return "test" if hashed < test_share * 2**64 else "train"
 
@@ -169,13 +169,13 @@ def _lists(root: Path, domain: str) -> dict[Part, Path]:
     return {} if missing else lists
 
 
-def _listed_pictures(root: Path, domain: str) -> list[Picture]:
-    pictures: dict[str, Picture] = {}
+def _listed_pictures(root: Path, domain: str) -> list[PictureFile]:
+    pictures: dict[str, PictureFile] = {}
     for part, listing in _lists(root, domain).items():
         for file, class_name, _ in _lines(listing, domain):
             if file in pictures:
                 raise DataError(f"{listing} names {file}, which is named before; a picture is in one part, once")
-            pictures[file] = Picture(file, class_name, part)
+            pictures[file] = PictureFile(file, class_name, part)
     there = {
         f"{domain}/{folder}/{name}" for folder in _folders(root / domain) for name in _pictures(root / domain / folder)
     }

@@ -1,4 +1,4 @@
-"""What the pixel values of known label maps stand for, and how they become labels."""
+"""Says what the pixel values of known label maps stand for, and how they become labels."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ CAMVID: Mapping[int, str] = dict(
 
 
 def lookup_table(names: Mapping[int, str], classes: Sequence[str]) -> np.ndarray:
-    """The label of every pixel value.
+    """Make the table of the label of every pixel value.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ AS_JPEG = 20_000
 
 
 def located(name: str, data_dir: Path | None) -> Path:
-    """The file of that name in the data folder.
+    """Find the file of that name in the data folder.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def located(name: str, data_dir: Path | None) -> Path:
 
 
 def read_file(file: Path, form: GraphFormat) -> tuple[list[Reading], Refusals]:
-    """Every molecule of a file that has a graph, in order, and the account of the others.
+    """Read every molecule of a file that has a graph, in order, and account for the others.
 
     In worker processes where that pays; lines on stderr say how far it is.
 
@@ -66,7 +66,7 @@ def read_file(file: Path, form: GraphFormat) -> tuple[list[Reading], Refusals]:
 
 
 def scaffold_labels(readings: list[Reading]) -> np.ndarray:
-    """int64 (N,), the same number for equal Bemis-Murcko scaffolds: 0 for the most frequent one, and so on."""
+    """Number the Bemis-Murcko scaffolds, int64 (N,): 0 for the most frequent one, and so on."""
     scaffolds, labels, counts = np.unique(
         [reading.scaffold for reading in readings], return_inverse=True, return_counts=True
     )
@@ -76,7 +76,7 @@ def scaffold_labels(readings: list[Reading]) -> np.ndarray:
 
 
 def lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers and SMILES: what stands before the first comma or blank; a first line ``smiles`` is a head."""
+    """Yield line numbers and SMILES: what stands before the first comma or blank; a first line ``smiles`` is a head."""
     try:
         with _opened(file) as stream:
             for number, line in enumerate(stream, 1):

@@ -1,4 +1,4 @@
-"""Families of molecules: `qm9` and `zinc250k` out of their files, and `fragments`, which needs none.
+"""Holds the families of molecules: `qm9` and `zinc250k` out of their files, and `fragments`, which needs none.
 
 Inputs are graphs, int8 (N, V, V), as `generative.molecules` defines them. A label is the number of the molecule's
 Bemis-Murcko scaffold, 0 for the most frequent one, so that a split by label is a split by scaffold. RDKit, of the
@@ -34,18 +34,18 @@ TEST_SHARE = 0.1
 
 
 class Molecules(Family):
-    """What the families of molecules share: one domain, called as the family.
+    """This is what the families of molecules share: one domain, called as the family.
 
     A tenth is the test part, by a hash of the canonical SMILES: equal molecules are in one part, and neither the seed
     nor the order of the file changes where one belongs. The classes are those of a graph's nodes, the table of atoms.
     """
 
     kind = "molecules"
-    classes = ("C", "N", "O", "F")
+    classes: ClassVar[tuple[str, ...]] = ("C", "N", "O", "F")
     training: ClassVar = {}
 
     def defaults(self, data_dir: Path | None = None, given: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
-        """As every family's, but nothing is adapted to anything: the clients hold the domain itself."""
+        """Do as every family, but adapt nothing to anything: the clients hold the domain itself."""
         return {**super().defaults(data_dir, given), "targets": self.name}
 
     def check(self, domains: Sequence[str], spec: DataSpec) -> None:
@@ -54,7 +54,7 @@ class Molecules(Family):
             raise DataError(f"{self.name} needs rdkit, not installed here; install it: pip install 'fmtda[generative]'")
 
     def form(self) -> GraphFormat:
-        """Table of atoms and size of the graphs."""
+        """Return the table of atoms and the size of the graphs."""
         from fmtda.generative.molecules import GraphFormat
 
         return GraphFormat(self.classes, self.input_shape[0])
@@ -64,13 +64,13 @@ class Molecules(Family):
         return cached(self._key(spec, part), lambda: self._prepared(spec, part))
 
     def account(self, spec: DataSpec) -> str:
-        """How many molecules were refused or changed, and why; the file that it names lists those refused."""
+        """Say how many molecules were refused or changed, and why; the file that it names lists those refused."""
         self.load(self.name, "train", spec)
         file = self._account_file(spec)
         return file.read_text().partition("\n")[0] if file.exists() else ""
 
     def readings(self, spec: DataSpec) -> tuple[list[Reading], Refusals]:
-        """All molecules, read anew, and the account of those that were refused."""
+        """Read all molecules anew, and account for those that were refused."""
         from fmtda.domains.fragments import enumerated
         from fmtda.generative.molecules import read_many
 
@@ -84,15 +84,14 @@ class Molecules(Family):
         labels = scaffold_labels(readings)
         tested = np.array([hashed_part(reading.smiles, TEST_SHARE) == "test" for reading in readings])
         graphs = np.stack([reading.graph for reading in readings])
-        parts: dict[Part, Examples] = {
-            name: Examples(torch.from_numpy(graphs[chosen]), torch.from_numpy(labels[chosen]))
-            for name, chosen in (("train", ~tested), ("test", tested))
-        }
+        train = Examples(torch.from_numpy(graphs[~tested]), torch.from_numpy(labels[~tested]))
+        test = Examples(torch.from_numpy(graphs[tested]), torch.from_numpy(labels[tested]))
         self._tell(spec, refusals)
-        for name, examples in parts.items():
-            if name != part:
-                cached(self._key(spec, name), lambda examples=examples: examples)
-        return parts[part]
+        if part == "train":
+            cached(self._key(spec, "test"), lambda: test)
+            return train
+        cached(self._key(spec, "train"), lambda: train)
+        return test
 
     def _tell(self, spec: DataSpec, refusals: Refusals) -> None:
         if not refusals.count and not refusals.lost:
@@ -116,7 +115,7 @@ class Molecules(Family):
 
 
 class Fragments(Molecules):
-    """6,858 molecules of up to nine atoms (C, N, O, F), put together from fragments."""
+    """Holds 6,858 molecules of up to nine atoms (C, N, O, F), put together from fragments."""
 
     name = "fragments"
     origin = "embedded: enumerated with RDKit"
@@ -127,7 +126,7 @@ class Fragments(Molecules):
 
 
 class MoleculeFile(Molecules):
-    """Molecules out of a file in the data folder.
+    """Reads molecules out of a file in the data folder.
 
     Attributes
     ----------
@@ -156,7 +155,7 @@ class MoleculeFile(Molecules):
 
 
 class QM9(MoleculeFile):
-    """QM9 (Ramakrishnan et al. 2014): 133,247 molecules of up to nine atoms, C, N, O and F."""
+    """Reads QM9 (Ramakrishnan et al. 2014): 133,247 molecules of up to nine atoms, C, N, O and F."""
 
     name = "qm9"
     origin = "qm9.csv by hand"
@@ -168,7 +167,7 @@ class QM9(MoleculeFile):
 
 
 class Zinc250k(MoleculeFile):
-    """ZINC-250k (Irwin et al. 2012, as Gomez-Bombarelli et al. drew it): drug-like molecules of up to 38 atoms."""
+    """Reads ZINC-250k (Irwin et al. 2012, drawn by Gomez-Bombarelli et al.): drug-like molecules of up to 38 atoms."""
 
     name = "zinc250k"
     origin = "zinc250k.smi.gz by hand"

@@ -24,7 +24,7 @@ def split_between(
     minimum: int,
     domain: str,
 ) -> list[np.ndarray]:
-    """Which examples each share gets.
+    """Choose which examples each share gets.
 
     Parameters
     ----------
@@ -99,13 +99,13 @@ def split_between(
 
 
 def split_labels(examples: Examples) -> np.ndarray:
-    """The labels that a split goes by: int (N,); unknown ones (-1) where an example has a whole map of them."""
+    """Return the labels that a split goes by: int (N,); unknown ones (-1) where an example has a whole map of them."""
     labels = examples.labels
     return labels.numpy() if isinstance(labels, torch.Tensor) and labels.ndim == 1 else np.full(len(examples), -1)
 
 
 def held_out_share(examples: Examples, share: int, shares: int) -> Examples:
-    """A client's part of its domain's test examples: every `shares`-th, from number `share` on."""
+    """Take a client's part of its domain's test examples: every `shares`-th, from number `share` on."""
     return examples.select(np.arange(len(examples))[share::shares])
 
 
@@ -119,7 +119,7 @@ def limited_split(
     minimum: int,
     domain: str,
 ) -> list[np.ndarray]:
-    """`split_between` for a random part of at most `limit` examples (0: all), by the run's root seed.
+    """Do as `split_between` for a random part of at most `limit` examples (0: all), by the run's root seed.
 
     Server and clients ask for a domain's shares here, so that a split which is impossible is refused early.
     """

@@ -1,4 +1,7 @@
-"""Family `scene-folders`: pictures with label maps out of CamVid, GTA5, Cityscapes, CrossCity and the user's own."""
+"""Holds the family `scene-folders`: pictures with label maps of CamVid, GTA5, Cityscapes, CrossCity and the user's own.
+
+Our choice: by how much the aspect ratios of a picture and its label map may differ.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,19 @@ from fmtda.domains.decoding import damage_named, decoded
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec, Family, Part
 from fmtda.domains.label_ids import MOST_CLASSES, VOID, lookup_table
-from fmtda.domains.scene_layouts import EXPECTED, Layout, Scene, layout_of
+from fmtda.domains.scene_layouts import EXPECTED, SceneFiles, SceneLayout, layout_of
 from fmtda.domains.streets import Streets
 from fmtda.protocol.settings import AUTO, Scalar
 
 # Raised whenever a change here, in label_ids.py or in scene_layouts.py changes a picture or a label.
 RECIPE_VERSION = 1
 
-# A label map whose width over height differs by more than this share belongs to another picture (our choice).
+# A label map whose width over height differs by more than this share belongs to another picture.
 SAME_ASPECT = 0.02
 
 
 class SceneFolders(Family):
-    """Scenes with a class a pixel; `--data-dir` is the folder of a layout in `domains.scene_layouts`.
+    """Reads scenes with a class a pixel; `--data-dir` is the folder of a layout in `domains.scene_layouts`.
 
     A class is known by its name: whatever a domain's label maps show beside the run's classes is void.
     """
@@ -93,7 +96,7 @@ class SceneFolders(Family):
         size, what = sum(size for _, size, _ in prints), f"scenes of {domain}, {part} part"
         return cached_rows(key, len(scenes), lambda: map(_stacked, decoded(decode, scenes, size, what)))
 
-    def _scenes(self, domain: str, spec: DataSpec) -> tuple[list[Scene], Mapping[int, str]]:
+    def _scenes(self, domain: str, spec: DataSpec) -> tuple[list[SceneFiles], Mapping[int, str]]:
         """A domain's scenes and the names of its ids, after a look whether they fit the spec."""
         if len(spec.input_shape) != 3 or spec.input_shape[0] != 3:
             shape = "x".join(map(str, spec.input_shape))
@@ -113,12 +116,12 @@ class SceneFolders(Family):
         return scenes, layout.names
 
 
-def decode_scene(scene: Scene, table: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture and its labels in a given size; they are stretched where that is of another aspect ratio.
+def decode_scene(scene: SceneFiles, table: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decode a picture and its labels in a given size; they are stretched where that is of another aspect ratio.
 
     Parameters
     ----------
-    scene : Scene
+    scene : SceneFiles
         The picture in any format that Pillow reads; the label map with one channel of ids, palette or not.
     table : numpy.ndarray
         int8 (256,), the label of each id.
@@ -164,7 +167,7 @@ def _stacked(scenes: Sequence[tuple[np.ndarray, np.ndarray]]) -> Examples:
     return Examples(torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(labels)))
 
 
-def _layout(data_dir: Path | None) -> Layout:
+def _layout(data_dir: Path | None) -> SceneLayout:
     if data_dir is None:
         raise DataError(f"scene-folders are read from files: give --data-dir, the folder of {EXPECTED}")
     return layout_of(data_dir)

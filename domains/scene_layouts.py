@@ -1,6 +1,8 @@
-"""How data sets of scenes lie on disk: their domains, and each domain's pictures with label maps and parts.
+"""Knows how data sets of scenes lie on disk: their domains, and each domain's pictures with label maps and parts.
 
 Known by names alone; no file but ``classes.txt`` is opened.
+
+Our choice: which pictures are the test part where there is no official one, or none that can be kept.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Protocol
 
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import Part
@@ -22,15 +24,16 @@ EXPECTED = (
     "DOMAIN/images with DOMAIN/labels and classes.txt"
 )
 
-# Of a sequence of frames the last ones are the test part (our choice).
 LAST_SHARE = 0.3
-# Of pictures in no order, these are the test part (our choice).
+"""The share of a sequence's frames, the last ones, that are its test part."""
+
 HASHED_SHARE = 0.1
+"""The share of pictures in no order that are the test part."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """One picture with its label map.
+class SceneFiles:
+    """Names one picture and its label map.
 
     Attributes
     ----------
@@ -46,8 +49,8 @@ class Scene:
     part: Part
 
 
-class Layout(ABC):
-    """Where the domains below a folder lie, and what their label maps' pixel values mean.
+class SceneLayout(ABC):
+    """Says where the domains below a folder lie, and what their label maps' pixel values mean.
 
     Attributes
     ----------
@@ -59,18 +62,18 @@ class Layout(ABC):
         The domains found, sorted.
     """
 
-    usual_shape: ClassVar[str]
+    usual_shape: str
     names: Mapping[int, str]
     domains: tuple[str, ...]
 
     @property
     @abstractmethod
     def usual_domains(self) -> tuple[str, ...]:
-        """The domains in the order in which they come as source and, after it, as targets."""
+        """List the domains in the order in which they come as source and, after it, as targets."""
 
     @abstractmethod
-    def scenes_of(self, domain: str) -> list[Scene]:
-        """All scenes of a domain, sorted by file.
+    def scenes_of(self, domain: str) -> list[SceneFiles]:
+        """List all scenes of a domain, sorted by file.
 
         Raises
         ------
@@ -79,8 +82,8 @@ class Layout(ABC):
         """
 
 
-def layout_of(root: Path) -> Layout:
-    """The layout of a folder.
+def layout_of(root: Path) -> SceneLayout:
+    """Find the layout of a folder.
 
     Raises
     ------
@@ -89,7 +92,7 @@ def layout_of(root: Path) -> Layout:
     """
     if not root.is_dir():
         raise DataError(f"--data-dir {root} is no folder; give the folder of {EXPECTED}")
-    layout: Layout = Sequences(root)
+    layout: SceneLayout = Sequences(root)
     if not layout.domains:
         layout = DomainFolders(root)
     if not layout.domains:
@@ -100,8 +103,8 @@ def layout_of(root: Path) -> Layout:
     return layout
 
 
-class Sequences(Layout):
-    """CamVid as SegNet gives it out; a domain is a sequence, the files' names up to the first ``_``.
+class Sequences(SceneLayout):
+    """Knows CamVid as SegNet gives it out; a domain is a sequence, the files' names up to the first ``_``.
 
     The official parts cut through sequences, so ours are others: neighbouring frames are nearly equal, and the last
     `LAST_SHARE` of a sequence's frames are its test part.
@@ -121,7 +124,7 @@ class Sequences(Layout):
         known = tuple(domain for domain in usual if domain in self.domains)
         return known + tuple(domain for domain in self.domains if domain not in usual)
 
-    def scenes_of(self, domain: str) -> list[Scene]:
+    def scenes_of(self, domain: str) -> list[SceneFiles]:
         frames = sorted((frame for frame in self._frames if _sequence(frame) == domain), key=lambda frame: frame.name)
         for first, second in zip(frames, frames[1:], strict=False):
             if first.stem == second.stem:
@@ -132,8 +135,8 @@ class Sequences(Layout):
         return _last_for_testing(frames, found)
 
 
-class DomainFolders(Layout):
-    """A folder a domain: GTA5, Cityscapes and CrossCity with their own names, and the user's own scenes.
+class DomainFolders(SceneLayout):
+    """Knows a folder a domain: GTA5, Cityscapes and CrossCity with their own names, and the user's own scenes.
 
     With a file ``classes.txt`` there, every domain is the user's own: its label maps hold the places of the names.
     """
@@ -141,8 +144,9 @@ class DomainFolders(Layout):
     def __init__(self, root: Path) -> None:
         own_names = _read_names(root / "classes.txt")
         self.names = CITYSCAPES if own_names is None else own_names
+        self.usual_shape = "3x128x256" if own_names is None else "3x180x240"
         folders = {folder.name: folder for folder in _folders(root)}
-        self._readers = {
+        self._readers: dict[str, _Reader] = {
             domain: _OwnScenes(folder, labels_readable=own_names is not None)
             for domain, folder in folders.items()
             if (folder / "images").is_dir()
@@ -153,10 +157,6 @@ class DomainFolders(Layout):
         self.domains = tuple(sorted(self._readers))
 
     @property
-    def usual_shape(self) -> str:
-        return "3x128x256" if self.names is CITYSCAPES else "3x180x240"
-
-    @property
     def usual_domains(self) -> tuple[str, ...]:
         """Rendered scenes are the usual source, then Cityscapes, then the first of the user's own with label maps."""
         usual = ("gta5", "cityscapes")
@@ -164,33 +164,37 @@ class DomainFolders(Layout):
         others = (domain for domain in self.domains if domain not in usual)
         return first + tuple(sorted(others, key=lambda domain: domain not in self._with_labels))
 
-    def scenes_of(self, domain: str) -> list[Scene]:
+    def scenes_of(self, domain: str) -> list[SceneFiles]:
         return self._readers[domain].scenes(domain)
 
 
 # --- readers of one domain's folder ---
 
 
+class _Reader(Protocol):
+    def scenes(self, domain: str) -> list[SceneFiles]: ...
+
+
 @dataclass(frozen=True)
 class _Gta5:
     folder: Path
 
-    def scenes(self, domain: str) -> list[Scene]:
+    def scenes(self, domain: str) -> list[SceneFiles]:
         pictures, maps = list(_pictures(self.folder / "images")), _by_stem(self.folder / "labels")
         found = [maps.get(picture.stem) for picture in pictures]
         _need_maps(domain, pictures, found)
         parts = [hashed_part(f"{domain}/{picture.stem}", HASHED_SHARE) for picture in pictures]
-        return [Scene(*scene) for scene in zip(pictures, found, parts, strict=True)]
+        return [SceneFiles(*scene) for scene in zip(pictures, found, parts, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Cityscapes:
     folder: Path
 
-    def scenes(self, domain: str) -> list[Scene]:
+    def scenes(self, domain: str) -> list[SceneFiles]:
         return self._of(domain, "train", "train") + self._of(domain, "val", "test")
 
-    def _of(self, domain: str, official: str, part: Part) -> list[Scene]:
+    def _of(self, domain: str, official: str, part: Part) -> list[SceneFiles]:
         ending = "_leftImg8bit"
         pictures = [
             picture
@@ -205,7 +209,7 @@ class _Cityscapes:
         }
         found = [maps.get(picture.stem.removesuffix(ending)) for picture in pictures]
         _need_maps(domain, pictures, found)
-        return [Scene(picture, label_map, part) for picture, label_map in zip(pictures, found, strict=True)]
+        return [SceneFiles(picture, label_map, part) for picture, label_map in zip(pictures, found, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -214,13 +218,15 @@ class _CrossCity:
 
     folder: Path
 
-    def scenes(self, domain: str) -> list[Scene]:
-        train = [Scene(picture, None, "train") for picture in _pictures(self.folder / "Images" / "Train")]
+    def scenes(self, domain: str) -> list[SceneFiles]:
+        train = [SceneFiles(picture, None, "train") for picture in _pictures(self.folder / "Images" / "Train")]
         pictures = list(_pictures(self.folder / "Images" / "Test"))
         maps = _by_stem(self.folder / "Labels" / "Test")
         found = [maps.get(f"{picture.stem}_eval", maps.get(picture.stem)) for picture in pictures]
         _need_maps(domain, pictures, found)
-        return train + [Scene(picture, found_map, "test") for picture, found_map in zip(pictures, found, strict=True)]
+        return train + [
+            SceneFiles(picture, found_map, "test") for picture, found_map in zip(pictures, found, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -230,7 +236,7 @@ class _OwnScenes:
     folder: Path
     labels_readable: bool
 
-    def scenes(self, domain: str) -> list[Scene]:
+    def scenes(self, domain: str) -> list[SceneFiles]:
         pictures, maps = list(_pictures(self.folder / "images")), _by_stem(self.folder / "labels")
         if maps and not self.labels_readable:
             raise DataError(
@@ -240,8 +246,8 @@ class _OwnScenes:
         return _last_for_testing(pictures, [maps.get(picture.stem) for picture in pictures])
 
 
-def _official(folders: Mapping[str, Path]) -> dict[str, _Gta5 | _Cityscapes | _CrossCity]:
-    readers: dict[str, _Gta5 | _Cityscapes | _CrossCity] = {}
+def _official(folders: Mapping[str, Path]) -> dict[str, _Reader]:
+    readers: dict[str, _Reader] = {}
     if "gta5" in folders and (folders["gta5"] / "images").is_dir():
         readers["gta5"] = _Gta5(folders["gta5"])
     if "cityscapes" in folders and (folders["cityscapes"] / "leftImg8bit").is_dir():
@@ -255,11 +261,11 @@ def _official(folders: Mapping[str, Path]) -> dict[str, _Gta5 | _Cityscapes | _C
 # --- parts ---
 
 
-def _last_for_testing(pictures: list[Path], maps: list[Path | None]) -> list[Scene]:
+def _last_for_testing(pictures: list[Path], maps: list[Path | None]) -> list[SceneFiles]:
     """Pictures in the order of their names, the last `LAST_SHARE` of them for testing."""
     first_test = len(pictures) - int(LAST_SHARE * len(pictures))
     return [
-        Scene(picture, label_map, "train" if place < first_test else "test")
+        SceneFiles(picture, label_map, "train" if place < first_test else "test")
         for place, (picture, label_map) in enumerate(zip(pictures, maps, strict=True))
     ]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fmtda.adaptation.augment import Augmentation
-from fmtda.adaptation.augmentations import AUGMENTATIONS
+from fmtda.adaptation.registry import AUGMENTATIONS
+from fmtda.domains.background_patches import patches
 from fmtda.domains.examples import DataError, Examples
-from fmtda.domains.photographs import patches
 from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import AdaptationSettings

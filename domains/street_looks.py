@@ -1,4 +1,4 @@
-"""How a street scene looks: its materials' colours, light, haze and camera, from shapes to a picture with labels."""
+"""Renders street scenes from shapes to pictures with labels: materials' colours, light, haze and camera."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, zoom
 
-from fmtda.domains.street_scenes import FARTHEST, HEIGHT, WIDTH, Range, Scene
+from fmtda.domains.street_scenes import FARTHEST, HEIGHT, WIDTH, Range, StreetScene
 from fmtda.domains.street_shapes import CLASS_OF, CLASSES, Shape
 
 # Pictures are drawn this much larger and averaged.
@@ -38,7 +38,7 @@ ROUGHNESS = {
 
 @dataclass(frozen=True)
 class Look:
-    """What makes a domain's pictures of the same scenes different.
+    """Says what makes a domain's pictures of the same scenes different.
 
     Attributes
     ----------
@@ -76,12 +76,12 @@ class Look:
     noise: Range = (0.0, 0.0)
 
 
-def render(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A scene in a look.
+def render(scene: StreetScene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Render a scene in a look.
 
     Parameters
     ----------
-    scene : Scene
+    scene : StreetScene
     look : Look
     rng : numpy.random.Generator
         Draws what differs from picture to picture of a look.
@@ -109,7 +109,7 @@ def render(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarr
     return _photographed(seen, look, rng), _labels(scene, owner)
 
 
-def _owners(scene: Scene) -> np.ndarray:
+def _owners(scene: StreetScene) -> np.ndarray:
     """Which shape is seen in each supersampled pixel: 0 for none, else its place and one."""
     image = Image.new("I", (SUPERSAMPLING * WIDTH, SUPERSAMPLING * HEIGHT), SKY)
     draw = ImageDraw.Draw(image)
@@ -119,7 +119,7 @@ def _owners(scene: Scene) -> np.ndarray:
     return np.asarray(image)
 
 
-def _labels(scene: Scene, owner: np.ndarray) -> np.ndarray:
+def _labels(scene: StreetScene, owner: np.ndarray) -> np.ndarray:
     label_of = np.array([CLASSES.index("sky"), *(CLASS_OF[shape.material] for shape in scene.shapes)], dtype=np.int8)
     return label_of[owner[::SUPERSAMPLING, ::SUPERSAMPLING]]
 
@@ -129,14 +129,14 @@ def _rows() -> np.ndarray:
     return ((np.arange(SUPERSAMPLING * HEIGHT, dtype=np.float32) + 0.5) / SUPERSAMPLING)[:, None]
 
 
-def _distances(scene: Scene, owner: np.ndarray) -> np.ndarray:
+def _distances(scene: StreetScene, owner: np.ndarray) -> np.ndarray:
     """In metres, of what is seen in each supersampled pixel."""
     ground = np.minimum(scene.camera.distance(_rows()), SKY_DISTANCE)
     own = np.array([np.nan, *(np.nan if shape.depth is None else shape.depth for shape in scene.shapes)])[owner]
     return np.where(np.isnan(own), ground, own).astype(np.float32)
 
 
-def _sky(scene: Scene, look: Look) -> np.ndarray:
+def _sky(scene: StreetScene, look: Look) -> np.ndarray:
     """Colour of the sky in each row, and below the horizon that at the horizon: float32 (rows, 1, 3)."""
     share = np.clip(_rows() / scene.camera.horizon, 0, 1)[..., None]
     zenith, horizon = (np.array(colour, dtype=np.float32) for colour in look.sky)
@@ -157,7 +157,7 @@ def _own_light(shape: Shape, look: Look) -> Colour:
     return colour if shape.tone < share else (0, 0, 0)
 
 
-def _texture(scene: Scene, look: Look, owner: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _texture(scene: StreetScene, look: Look, owner: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Factor of each supersampled pixel's brightness, float32 (rows, columns, 1): fine grain on coarse patches."""
     rough = np.array([0.0, *(ROUGHNESS.get(shape.material, 0.0) for shape in scene.shapes)])[owner]
     fine = zoom(rng.standard_normal((HEIGHT, WIDTH)), SUPERSAMPLING, order=1)

@@ -1,4 +1,4 @@
-"""Street scenes: road, houses, trees, cars and people before a camera, placed at random.
+"""Places road, houses, trees, cars and people before a camera, at random.
 
 What they are made of is said here, as `domains.street_shapes`, how that looks in `domains.street_looks`. Lengths are in
 metres.
@@ -24,8 +24,8 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What a domain's cameras and streets are drawn from, each uniformly between two bounds.
+class StreetLayout:
+    """Bounds what a domain's cameras and streets are drawn from, each uniformly between two numbers.
 
     Attributes
     ----------
@@ -46,8 +46,8 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What a camera sees: shapes, each of which hides those before it."""
+class StreetScene:
+    """This is what a camera sees: shapes, each of which hides those before it."""
 
     camera: Camera
     shapes: tuple[Shape, ...]
@@ -61,8 +61,8 @@ class _Street:
     sidewalk: float
 
 
-def draw_scene(layout: Layout, rng: np.random.Generator) -> Scene:
-    """A scene of a domain's layout; the generator draws everything."""
+def draw_scene(layout: StreetLayout, rng: np.random.Generator) -> StreetScene:
+    """Draw a scene of a domain's layout; the generator decides everything."""
     camera = Camera(
         height=rng.uniform(*layout.camera_height),
         focal=WIDTH * rng.uniform(0.55, 0.7),
@@ -84,8 +84,8 @@ def draw_scene(layout: Layout, rng: np.random.Generator) -> Scene:
         shapes += _trees(camera, street, side, rng)
         shapes += _posts(camera, street, side, rng)
     flat = [shape for shape in shapes if shape.depth is None]
-    solid = [shape for shape in shapes if shape.depth is not None]
-    return Scene(camera, (*flat, *sorted(solid, key=lambda shape: -shape.depth)))
+    solid = [(shape.depth, shape) for shape in shapes if shape.depth is not None]
+    return StreetScene(camera, (*flat, *(shape for _, shape in sorted(solid, key=lambda placed: -placed[0]))))
 
 
 def _clouds(camera: Camera, rng: np.random.Generator) -> Iterator[Shape]:
@@ -125,7 +125,9 @@ def _skyline(camera: Camera, rng: np.random.Generator) -> Iterator[Shape]:
             yield from blob(camera, x, rng.uniform(2, 4), z, 6, "leaves", rng.random())
 
 
-def _houses(camera: Camera, street: _Street, layout: Layout, side: int, rng: np.random.Generator) -> Iterator[Shape]:
+def _houses(
+    camera: Camera, street: _Street, layout: StreetLayout, side: int, rng: np.random.Generator
+) -> Iterator[Shape]:
     z = rng.uniform(5, 9)
     while z < 90:
         if rng.random() < 0.35:
@@ -263,14 +265,16 @@ def _person(camera: Camera, x: float, z: float, rng: np.random.Generator) -> Ite
     coat, trousers = rng.random(), rng.random()
     for foot in (-stride, stride):
         leg = ((x + foot - 0.09, 0), (x + foot + 0.09, 0), (x + 0.14, hip), (x - 0.14, hip))
-        yield Shape([camera.project(*corner, z) for corner in leg], "trousers", trousers, z)
+        yield Shape([camera.project(across, y, z) for across, y in leg], "trousers", trousers, z)
     body = ((-0.17, 0.95 * hip), (0.17, 0.95 * hip), (0.27, neck), (-0.27, neck))
     yield Shape([camera.project(x + across, y, z) for across, y in body], "coat", coat, z)
     (column, row), radius = camera.project(x, 0.92 * tall, z), camera.focal * 0.13 / z
     yield ellipse(column, row, radius, 1.2 * radius, "skin", rng.random(), z)
 
 
-def _places(count: int, nearest: float, farthest: float, apart: float, rng: np.random.Generator) -> list[float]:
+def _places(
+    count: int | np.integer, nearest: float, farthest: float, apart: float, rng: np.random.Generator
+) -> list[float]:
     """At most `count` distances, at least `apart` from one another."""
     kept: list[float] = []
     for z in np.exp(rng.uniform(np.log(nearest), np.log(farthest), count)):

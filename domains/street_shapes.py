@@ -1,4 +1,4 @@
-"""Flat shapes of a material before a camera: what street scenes are put together from.
+"""Makes the flat shapes of a material before a camera that street scenes are put together from.
 
 The street runs along z, away from the camera, x is to the right and y up, all in metres; pictures are in pixels, from
 the upper left corner. A tone, 0 to 1, says which of a material's colours a shape has.
@@ -29,7 +29,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole that looks along a street, which may bend.
+    """This is a pinhole that looks along a street, which may bend.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Camera:
     column, horizon : float
         Vanishing point in pixels.
     bend : float
-        As in `domains.street_scenes.Layout`.
+        As in `domains.street_scenes.StreetLayout`.
     """
 
     height: float
@@ -50,21 +50,21 @@ class Camera:
     bend: float
 
     def project(self, x: float, y: float, z: float) -> Point:
-        """Column and row of a point at a distance z > 0."""
+        """Return column and row of a point at a distance z > 0."""
         return (
             self.column + self.focal * (x / z + self.bend * z),
             self.horizon + self.focal * (self.height - y) / z,
         )
 
     def distance(self, row: np.ndarray) -> np.ndarray:
-        """Distance in metres of the ground seen in these rows; infinite at the horizon and above."""
+        """Compute the distance in metres of the ground seen in these rows; infinite at the horizon and above."""
         below = np.maximum(row - self.horizon, 1e-9)
         return np.where(row > self.horizon, self.focal * self.height / below, np.inf)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A flat thing of one material.
+    """This is a flat thing of one material.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Shape:
 
 
 def strip(camera: Camera, left: float, right: float, along: np.ndarray, material: str, tone: float) -> Shape:
-    """On the ground, from `left` to `right`, at the distances `along`."""
+    """Make a strip on the ground, from `left` to `right`, at the distances `along`."""
     there = [camera.project(left, 0, z) for z in along]
     back = [camera.project(right, 0, z) for z in along[::-1]]
     return Shape(there + back, material, tone)
@@ -108,7 +108,7 @@ def alongside(
     depth: float,
     shade: float = 1.0,
 ) -> Shape:
-    """A rectangle that runs along the street."""
+    """Make a rectangle that runs along the street."""
     corners = ((low, near), (high, near), (high, far), (low, far))
     return Shape([camera.project(x, y, z) for y, z in corners], material, tone, depth, shade)
 
@@ -116,20 +116,20 @@ def alongside(
 def upright(
     camera: Camera, x: float, z: float, width: float, low: float, high: float, material: str, tone: float
 ) -> Shape:
-    """A rectangle that faces the camera, with its middle at x."""
+    """Make a rectangle that faces the camera, with its middle at x."""
     corners = ((-width / 2, low), (-width / 2, high), (width / 2, high), (width / 2, low))
     return Shape([camera.project(x + across, y, z) for across, y in corners], material, tone, z)
 
 
 def post(camera: Camera, x: float, z: float, low: float, high: float, tone: float) -> Shape:
-    """A pole, never thinner than a pixel."""
+    """Make a pole, never thinner than a pixel."""
     return upright(camera, x, z, max(0.16, z / camera.focal), low, high, "post", tone)
 
 
 def ellipse(
     column: float, row: float, across: float, down: float, material: str, tone: float, depth: float | None
 ) -> Shape:
-    """By its centre and half axes in pixels."""
+    """Make an ellipse by its centre and half axes in pixels."""
     box = ((column - across, row - down), (column + across, row + down))
     return Shape(box, material, tone, depth, ellipse=True)
 
@@ -144,7 +144,7 @@ def blob(
     tone: float,
     rng: np.random.Generator | None = None,
 ) -> Iterator[Shape]:
-    """Something round; with a generator, of seven smaller ones, darker below."""
+    """Make something round; with a generator, of seven smaller ones, darker below."""
     centres = np.zeros((1, 2)) if rng is None else rng.uniform(-0.7, 0.7, (7, 2))
     for right, up in centres[np.argsort(centres[:, 1])]:
         column, row = camera.project(x + radius * right, y + radius * up, z)

@@ -1,4 +1,4 @@
-"""Family `streets`: small street scenes with a class a pixel, drawn from the seed, in four looks."""
+"""Holds the family `streets`: small street scenes with a class a pixel, drawn from the seed, in four looks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fmtda.domains.cache import cached
 from fmtda.domains.examples import Examples
 from fmtda.domains.family import DataSpec, Family, Part
 from fmtda.domains.street_looks import LOOKS, render
-from fmtda.domains.street_scenes import HEIGHT, WIDTH, Layout, draw_scene
+from fmtda.domains.street_scenes import HEIGHT, WIDTH, StreetLayout, draw_scene
 from fmtda.domains.street_shapes import CLASSES
 
 # Raised whenever a change here, in street_scenes.py, street_shapes.py or street_looks.py changes a picture or a label.
@@ -19,16 +19,16 @@ RECIPE_VERSION = 1
 
 COUNTS: dict[Part, int] = {"train": 200, "test": 100}
 
-LAYOUTS: dict[str, Layout] = {
-    "game": Layout(camera_height=(1.4, 1.9), horizon=(0.42, 0.5), bend=(-0.001, 0.001), storeys=(2, 4)),
-    "palette": Layout(camera_height=(2.0, 2.8), horizon=(0.38, 0.46), bend=(-0.001, 0.003), storeys=(1, 4)),
-    "dusk": Layout(camera_height=(1.2, 1.6), horizon=(0.44, 0.54), bend=(-0.002, 0.002), storeys=(2, 5)),
-    "fog": Layout(camera_height=(1.4, 2.2), horizon=(0.4, 0.5), bend=(-0.003, 0.001), storeys=(1, 4)),
+LAYOUTS: dict[str, StreetLayout] = {
+    "game": StreetLayout(camera_height=(1.4, 1.9), horizon=(0.42, 0.5), bend=(-0.001, 0.001), storeys=(2, 4)),
+    "palette": StreetLayout(camera_height=(2.0, 2.8), horizon=(0.38, 0.46), bend=(-0.001, 0.003), storeys=(1, 4)),
+    "dusk": StreetLayout(camera_height=(1.2, 1.6), horizon=(0.44, 0.54), bend=(-0.002, 0.002), storeys=(2, 5)),
+    "fog": StreetLayout(camera_height=(1.4, 2.2), horizon=(0.4, 0.5), bend=(-0.003, 0.001), storeys=(1, 4)),
 }
 
 
 class Streets(Family):
-    """Street scenes that need no download, 200 to train and 100 to test in each domain.
+    """Draws street scenes that need no download, 200 to train and 100 to test in each domain.
 
     =========  =================================================================  =====================================
     domain     look                                                               camera and street
@@ -78,7 +78,7 @@ class Streets(Family):
 
 
 def drawn(domain: str, count: int, rng: np.random.Generator) -> Examples:
-    """That many scenes of a domain, uint8 (count, 3, HEIGHT, WIDTH) with int8 (count, HEIGHT, WIDTH) labels."""
+    """Draw that many scenes of a domain, uint8 (count, 3, HEIGHT, WIDTH) with int8 (count, HEIGHT, WIDTH) labels."""
     scenes = [render(draw_scene(LAYOUTS[domain], rng), LOOKS[domain], rng) for _ in range(count)]
     pictures, labels = zip(*scenes, strict=True)
     return Examples(torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(labels)))

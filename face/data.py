@@ -135,18 +135,18 @@ def fetch(
 
     - `fmtda data fetch pacs --data-dir ~/data/PACS`  (four domains, 200 MB)
     """
-    from fmtda.domains import hub
+    from fmtda.domains import hugging_face
     from fmtda.domains.digit_five import DOWNLOADABLE, DigitFive
     from fmtda.domains.examples import DataError
 
     folder = data_dir.expanduser().absolute()
     try:
-        if name in hub.SETS:
-            hub.fetch(name, folder)
+        if name in hugging_face.SETS:
+            hugging_face.fetch(name, folder)
         elif name in DOWNLOADABLE:
             DigitFive().fetch(name, folder)
         else:
-            allowed = ", ".join((*DOWNLOADABLE, *hub.SETS))
+            allowed = ", ".join((*DOWNLOADABLE, *hugging_face.SETS))
             refuse(f"{name}: can't be downloaded; allowed are {allowed}. All others: docs/data.md says where they lie")
     except DataError as error:
         refuse(error)

@@ -1,1 +1,1 @@
-"""The generative models, one file each: pure torch, trained and sampled without Flower."""
+"""Holds the generative models, one file each: pure torch, trained and sampled without Flower."""

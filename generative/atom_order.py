@@ -1,4 +1,4 @@
-"""An order of the atoms that a graph gives itself: whatever order they come in, they are put into the same one.
+"""Finds an order of the atoms that a graph gives itself: whatever order they come in, they get the same one.
 
 Each atom gets a colour that says what it is and what surrounds it, by colour refinement (Weisfeiler and Leman 1968):
 its own and its neighbours' colours are hashed again and again. Where atoms share a colour, one of them is set apart,
@@ -21,19 +21,19 @@ MULTIPLIERS = (0x243F6A8885A308D3, 0x2B7E151628AED2A7, 0x1E3779B97F4A7C15)
 
 
 def in_canonical_order(graphs: Tensor) -> Tensor:
-    """The graphs with their atoms in the order of `canonical_order`, places without an atom at the end."""
+    """Put the atoms of graphs in the order of `canonical_order`, places without an atom at the end."""
     return reordered(graphs, canonical_order(graphs))
 
 
 def reordered(graphs: Tensor, order: Tensor) -> Tensor:
-    """The graphs with node `order[b, i]` in place i of graph b; order int64 (B, V)."""
+    """Put node `order[b, i]` in place i of graph b; order int64 (B, V)."""
     rows = graphs.gather(1, order[:, :, None].expand_as(graphs))
     return rows.gather(2, order[:, None, :].expand_as(graphs))
 
 
 @torch.no_grad()
 def canonical_order(graphs: Tensor) -> Tensor:
-    """The nodes in their canonical order: int64 (B, V).
+    """Compute the nodes' canonical order: int64 (B, V).
 
     Parameters
     ----------

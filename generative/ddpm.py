@@ -1,7 +1,10 @@
-"""DDPM: a network learns to predict the noise in a picture, and sampling takes the noise out step by step.
+"""Holds DDPM: a network learns to predict the noise in a picture, and sampling takes the noise out step by step.
 
 Ho, Jain and Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020; chapter 4 of the notes. The noise
 process is in `diffusion_schedule`, the network is any module from (x_t, t) to epsilon.
+
+Our choice: both as in the official code, the mean over the dimensions of a picture in the loss, and the clipped
+estimate of x_0.
 
 Shapes: B examples, pictures (B, C, H, W), T steps; t is an index from 0, as in `diffusion_schedule`.
 """
@@ -27,7 +30,7 @@ SMALLEST_PROBABILITY = 1e-12  # of a pixel value: bounds the decoder's loss, as 
 
 
 class VariationalBound(NamedTuple):
-    """The negative variational bound on log p(x_0), in bits per dimension, as the mean over a batch.
+    """Holds the negative variational bound on log p(x_0), in bits per dimension, as the mean over a batch.
 
     Attributes
     ----------
@@ -45,12 +48,12 @@ class VariationalBound(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """L_T + sum of L_{t-1} + L_0."""
+        """Add up L_T, all L_{t-1} and L_0."""
         return self.prior + self.transitions.sum() + self.decoder
 
 
 class DDPM(GenerativeModel):
-    """A diffusion model of pictures.
+    """This is a diffusion model of pictures.
 
     Parameters
     ----------
@@ -90,9 +93,9 @@ class DDPM(GenerativeModel):
         self.implicit_eta = implicit_eta
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """L_simple (Eq. 14): the squared error of the predicted noise at a random step of every example.
+        """Compute L_simple (Eq. 14): the squared error of the predicted noise at a random step of every example.
 
-        The mean over the dimensions of a picture instead of their sum (our choice, and the official code's).
+        It is the mean over the dimensions of a picture instead of their sum, as in the official code.
         """
         clean = to_signed(batch)
         t = integers(self.schedule.timesteps, len(clean), generator, clean.device)
@@ -113,7 +116,7 @@ class DDPM(GenerativeModel):
     def sample_ancestrally(
         self, count: int, generator: torch.Generator, advance: Callable[[int], None] = unreported
     ) -> Tensor:
-        """Algorithm 2: from standard normal x_T, one draw of p(x_{t-1} | x_t) after another; (count, C, H, W)."""
+        """Follow Algorithm 2: from standard normal x_T, draw p(x_{t-1} | x_t) again and again; (count, C, H, W)."""
         images = self._pure_noise(count, generator)
         for t in reversed(range(self.schedule.timesteps)):
             step = self.reverse(images, self._everywhere(t, count))
@@ -132,7 +135,7 @@ class DDPM(GenerativeModel):
         eta: float = 0.0,
         advance: Callable[[int], None] = unreported,
     ) -> Tensor:
-        """DDIM: `steps` of the T steps, evenly spaced; deterministic given x_T at eta = 0; (count, C, H, W)."""
+        """Follow DDIM through `steps` of the T steps, evenly spaced, without chance at eta = 0; (count, C, H, W)."""
         images = self._pure_noise(count, generator)
         visited = spaced_steps(self.schedule.timesteps, steps)
         for t, earlier in zip(visited, [*visited[1:], -1], strict=True):
@@ -145,16 +148,16 @@ class DDPM(GenerativeModel):
         return images
 
     def predict_clean(self, noisy: Tensor, t: Tensor) -> Tensor:
-        """The network's estimate of x_0, clipped to the range of pictures."""
+        """Compute the network's estimate of x_0, clipped to the range of pictures."""
         return self.schedule.denoised(noisy, t, self.network(noisy, t)).clamp(-1, 1)
 
     def reverse(self, noisy: Tensor, t: Tensor) -> Gaussian:
-        """p(x_{t-1} | x_t): the posterior's mean with the estimate in place of x_0, and the fixed variance.
+        """Compute p(x_{t-1} | x_t): the posterior's mean with the estimate in place of x_0, and the fixed variance.
 
         Notes
         -----
         Where the estimate lies within [-1, 1], the mean is the schedule's `reverse_mean` of the predicted noise.
-        Clipping it is our choice, and the official code's: it keeps errors of the first steps from growing.
+        Clipping it, as the official code does, keeps errors of the first steps from growing.
         """
         mean = self.schedule.posterior(self.predict_clean(noisy, t), noisy, t).mean
         return Gaussian(mean, self.schedule.reverse_log_variance(noisy, t))
@@ -163,7 +166,7 @@ class DDPM(GenerativeModel):
     def bound(
         self, batch: Tensor, generator: torch.Generator, advance: Callable[[int], None] = unreported
     ) -> VariationalBound:
-        """The bound of Eq. 5, every term estimated from one draw of x_t an example.
+        """Estimate the bound of Eq. 5, every term from one draw of x_t an example.
 
         Parameters
         ----------
@@ -242,14 +245,14 @@ REGISTERED = RegisteredModel(DDPMSettings, build, ("diffusers",), Images())
 
 
 def divergence(p: Gaussian, q: Gaussian) -> Tensor:
-    """The Kullback-Leibler divergence KL(p || q) of every dimension in nats."""
+    """Compute the Kullback-Leibler divergence KL(p || q) of every dimension in nats."""
     log_ratio = q.log_variance - p.log_variance
     squared_distance = (p.mean - q.mean).square() * (-q.log_variance).exp()
     return (log_ratio + (-log_ratio).exp() + squared_distance - 1) / 2
 
 
 def pixel_log_likelihood(clean: Tensor, predicted: Gaussian) -> Tensor:
-    """Eq. 13: the probability that a Gaussian gives to every pixel's interval, in nats.
+    """Compute Eq. 13: the log-probability that a Gaussian gives to every pixel's interval, in nats.
 
     Each of the 256 values owns the interval of half a step around it; the outermost two reach to infinity, so that
     the probabilities of all values sum to one.

@@ -1,4 +1,4 @@
-"""The diffusion process of DDPM: how much noise each step adds, and what follows from it in closed form.
+"""Holds the diffusion process of DDPM: how much noise each step adds, and what follows from it in closed form.
 
 It knows no network. Sources: DDPM is Ho, Jain and Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020;
 the cosine schedule is Nichol and Dhariwal, "Improved denoising diffusion probabilistic models", ICML 2021; DDIM is
@@ -23,14 +23,14 @@ LARGEST_BETA = 0.999  # the cosine schedule would end at 1
 
 
 class Gaussian(NamedTuple):
-    """A diagonal Gaussian: its mean and the logarithm of its variance, which broadcast against each other."""
+    """This is a diagonal Gaussian: its mean and the logarithm of its variance, which broadcast against each other."""
 
     mean: Tensor
     log_variance: Tensor
 
 
 def betas(schedule: str, timesteps: int) -> Tensor:
-    """The variance that each step adds.
+    """Compute the variance that each step adds.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def betas(schedule: str, timesteps: int) -> Tensor:
 
 
 class DiffusionSchedule(nn.Module):
-    """The forward process q and what is known of its reversal.
+    """Holds the forward process q and what is known of its reversal.
 
     Parameters
     ----------
@@ -81,6 +81,17 @@ class DiffusionSchedule(nn.Module):
     The tables are computed in float64 and kept in float32, as buffers that move with a model and stay out of its
     state dict.
     """
+
+    abar: Tensor
+    signal: Tensor
+    spread: Tensor
+    log_spread_variance: Tensor
+    clean_share: Tensor
+    noisy_share: Tensor
+    posterior_log_variance: Tensor
+    _reverse_log_variance: Tensor
+    mean_scale: Tensor
+    mean_noise: Tensor
 
     def __init__(self, schedule: str, timesteps: int, variance: str = "posterior"):
         super().__init__()
@@ -109,23 +120,23 @@ class DiffusionSchedule(nn.Module):
             self.register_buffer(name, table.float(), persistent=False)
 
     def marginal(self, clean: Tensor, t: Tensor) -> Gaussian:
-        """q(x_t | x_0) = N(sqrt(abar_t) x_0, 1 - abar_t), DDPM's Eq. 4; `clean` is x_0 (B, ...)."""
+        """Return q(x_t | x_0) = N(sqrt(abar_t) x_0, 1 - abar_t), DDPM's Eq. 4; `clean` is x_0 (B, ...)."""
         return Gaussian(_at(self.signal, t, clean) * clean, _at(self.log_spread_variance, t, clean))
 
     def noised(self, clean: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """A draw of q(x_t | x_0) from standard normal `noise`: t steps at once."""
+        """Make a draw of q(x_t | x_0) of standard normal `noise`: t steps at once."""
         return _at(self.signal, t, clean) * clean + _at(self.spread, t, clean) * noise
 
     def denoised(self, noisy: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The x_0 that `noised` came from, or the estimate of it where `noise` is predicted."""
+        """Return the x_0 that `noised` came from, or the estimate of it where `noise` is predicted."""
         return (noisy - _at(self.spread, t, noisy) * noise) / _at(self.signal, t, noisy)
 
     def noise_between(self, noisy: Tensor, t: Tensor, clean: Tensor) -> Tensor:
-        """The noise that leads from x_0 to x_t."""
+        """Return the noise that leads from x_0 to x_t."""
         return (noisy - _at(self.signal, t, noisy) * clean) / _at(self.spread, t, noisy)
 
     def posterior(self, clean: Tensor, noisy: Tensor, t: Tensor) -> Gaussian:
-        """q(x_{t-1} | x_t, x_0), DDPM's Eq. 6 and 7.
+        """Return q(x_{t-1} | x_t, x_0), DDPM's Eq. 6 and 7.
 
         Its variance is zero at t = 0, where x_0 is known; the logarithm given there is that of t = 1 (as DDPM's
         official code has it), and nothing adds noise by it.
@@ -134,7 +145,7 @@ class DiffusionSchedule(nn.Module):
         return Gaussian(mean, _at(self.posterior_log_variance, t, noisy))
 
     def reverse_mean(self, noisy: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """mu(x_t, t) = (x_t - beta_t / sqrt(1 - abar_t) epsilon) / sqrt(a_t), DDPM's Eq. 11.
+        """Compute mu(x_t, t) = (x_t - beta_t / sqrt(1 - abar_t) epsilon) / sqrt(a_t), DDPM's Eq. 11.
 
         Notes
         -----
@@ -152,13 +163,13 @@ class DiffusionSchedule(nn.Module):
         return _at(self.mean_scale, t, noisy) * (noisy - _at(self.mean_noise, t, noisy) * noise)
 
     def reverse_log_variance(self, noisy: Tensor, t: Tensor) -> Tensor:
-        """log sigma_t^2 of the reverse process, which broadcasts over `noisy`."""
+        """Return log sigma_t^2 of the reverse process, which broadcasts over `noisy`."""
         return _at(self._reverse_log_variance, t, noisy)
 
     def implicit_step(
         self, noisy: Tensor, t: int, earlier: int, noise: Tensor, eta: float = 0.0, fresh: Tensor | None = None
     ) -> Tensor:
-        """From x_t to x_s, any number of steps earlier, DDIM's Eq. 12.
+        """Go from x_t to x_s, any number of steps earlier, by DDIM's Eq. 12.
 
         Parameters
         ----------
@@ -182,7 +193,7 @@ class DiffusionSchedule(nn.Module):
 
 
 def spaced_steps(timesteps: int, steps: int) -> list[int]:
-    """`steps` indices from T - 1 downwards, evenly spaced, for DDIM to visit.
+    """List `steps` indices from T - 1 downwards, evenly spaced, for DDIM to visit.
 
     They start where there is nothing but noise, as the sampler does ("trailing" in Lin et al. 2024, "Common
     diffusion noise schedules and sample steps are flawed").

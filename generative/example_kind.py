@@ -1,4 +1,4 @@
-"""What a model's examples are, apart from the model: how they come out of a domain's inputs, how people see them."""
+"""Says what a model's examples are: how they come out of a domain's inputs, and how people see them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Judge = Callable[[Tensor], dict[str, Any]]
 
 
 class ExampleKind(ABC):
-    """Pictures, or graphs of molecules; every model of `generative.registry` says which.
+    """Says what examples are, pictures or graphs of molecules; every model of `generative.registry` says which.
 
     Settings are any object with the attributes that the kind's methods read.
 
@@ -36,11 +36,11 @@ class ExampleKind(ABC):
 
     @abstractmethod
     def examples(self, inputs: Any, settings: Any) -> Tensor:
-        """A domain's inputs, (N, ...) as `domains` gives them, as the model's examples, (N, ...) on the CPU."""
+        """Turn a domain's inputs, (N, ...) as `domains` gives them, into the model's examples, (N, ...) on the CPU."""
 
     @abstractmethod
     def judge(self, real: Tensor, labels: Tensor, settings: Any, seed: int) -> Judge:
-        """Who says how good samples are, as named figures for summary.json.
+        """Make what says how good samples are, as named figures for summary.json.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class ExampleKind(ABC):
 
     @abstractmethod
     def picture(self, samples: Tensor, settings: Any) -> Tensor:
-        """Samples drawn side by side: uint8 (3, H, W)."""
+        """Draw samples side by side: uint8 (3, H, W)."""
 
     @abstractmethod
     def write(self, samples: Tensor, file: Path, settings: Any) -> None:

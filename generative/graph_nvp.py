@@ -1,4 +1,4 @@
-"""GraphNVP: an invertible flow between molecular graphs and Gaussian noise; bonds are drawn first, then the atoms.
+"""Holds GraphNVP, an invertible flow between molecular graphs and noise; bonds are drawn first, then the atoms.
 
 Madhawa, Ishiguro, Nakago and Abe, "GraphNVP: an invertible flow model for generating molecular graphs", 2019; chapter
 1 of the notes. A graph is its bonds A and its atoms X, both one-hot, made continuous by uniform noise. Couplings change
@@ -14,6 +14,9 @@ The official code models both halves of the symmetric matrix, each with noise of
 samples: what it draws does not have the density that it trains. Here each pair of nodes is modelled once, which makes
 this a density over symmetric graphs, and takes half the dimensions.
 
+Our choice: noise and temperature; affine couplings; layer normalisation; a learned spread for each dimension of the
+prior; graph networks that share their reading of the bonds; and all sizes. `GraphNVP` says what trials made of them.
+
 Shapes: B graphs of V nodes; P = V (V - 1) / 2 pairs; K = 4 kinds of bonds and T kinds of atoms, none being one of each;
 H hidden units. Bonds are flat, (B, P K); atoms are (B, V, T); graphs are int8 (B, V, V), as in `generative.molecules`.
 """
@@ -22,8 +25,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,19 +45,19 @@ FIRST_LOG_SPREAD = -0.7
 
 
 class LogDensity(NamedTuple):
-    """log p in nats, each (B,): of noisy bonds, and of noisy atoms given the bonds."""
+    """Holds log p in nats, each (B,): of noisy bonds, and of noisy atoms given the bonds."""
 
     bonds: Tensor
     atoms: Tensor
 
     @property
     def total(self) -> Tensor:
-        """log p(A, X), (B,)."""
+        """Add up log p(A, X), (B,)."""
         return self.bonds + self.atoms
 
 
 class GraphNVP(GenerativeModel):
-    """The flow.
+    """This is the flow between graphs and Gaussian noise.
 
     Parameters
     ----------
@@ -83,7 +86,7 @@ class GraphNVP(GenerativeModel):
 
     Notes
     -----
-    Our choices, with what trials on QM9 said (benchmarks/results/molecules/trials):
+    What trials on QM9 said of the module's choices (benchmarks/results/molecules/trials):
 
     - noise 0.4 and temperature 1: after 500 steps of 512 molecules, a minute of one core, 84 % of the samples are
       valid and 95 % of these unique. With the paper's 0.9 it is 37 % and 99 %; at temperature 0.7, 74 % and 93 %;
@@ -94,6 +97,8 @@ class GraphNVP(GenerativeModel):
     - graph networks that share their reading of the bonds, `Surroundings`. All in all 3.8 million parameters on QM9,
       the published network has 24.
     """
+
+    pairs: Tensor
 
     def __init__(
         self,
@@ -141,11 +146,11 @@ class GraphNVP(GenerativeModel):
 
     @property
     def dimensions(self) -> int:
-        """P K + V T: how many numbers a graph is made of."""
+        """Count the numbers that a graph is made of: P K + V T."""
         return self.bond_log_spread.numel() + self.atom_log_spread.numel()
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """-log p(A, X) of the graphs with noise, in nats a dimension."""
+        """Compute -log p(A, X) of the graphs with noise, in nats a dimension."""
         reduced = self.precision == "bfloat16"
         with torch.autocast(batch.device.type, torch.bfloat16) if reduced else contextlib.nullcontext():
             return -self.log_density(batch, generator).total.mean() / self.dimensions
@@ -153,12 +158,12 @@ class GraphNVP(GenerativeModel):
     # --- density ---
 
     def log_density(self, graphs: Tensor, generator: torch.Generator) -> LogDensity:
-        """The exact log-density of graphs with noise that is drawn here; int8 (B, V, V)."""
+        """Compute the exact log-density of graphs, int8 (B, V, V), with noise that is drawn here."""
         bonds, atoms = self.one_hot(graphs)
         return self.log_density_of(self.noisy(bonds, generator), self.noisy(atoms, generator), bonds)
 
     def log_density_of(self, noisy_bonds: Tensor, noisy_atoms: Tensor, bonds: Tensor) -> LogDensity:
-        """The same where noise is there already; `bonds` are those without, which the atoms are conditioned on."""
+        """Compute it where noise is there already; `bonds` are those without, which the atoms are conditioned on."""
         bonds_latent, bonds_volume = self.forward_bonds(noisy_bonds)
         atoms_latent, atoms_volume = self.forward_atoms(noisy_atoms, bonds)
         return LogDensity(
@@ -167,7 +172,7 @@ class GraphNVP(GenerativeModel):
         )
 
     def bits_per_dimension(self, log_density: Tensor) -> Tensor:
-        """What a graph costs at most, from its total `log_density`; (B,).
+        """Bound what a graph costs from above, by its total `log_density`; (B,).
 
         A graph owns the cube, `noise` wide, that its noise is drawn from. By Jensen's inequality the mean of
         -log p over the noise, less the cube's volume, is no less than -log of the graph's own probability.
@@ -182,14 +187,14 @@ class GraphNVP(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator, advance: Callable[[int], None] = unreported) -> Tensor:
-        """Graphs, int8 (count, V, V): the prior at this temperature, inverted."""
+        """Draw from the prior at this temperature, and invert the flow: graphs, int8 (count, V, V)."""
         spread = self.temperature * torch.cat([self.bond_log_spread, self.atom_log_spread.flatten()]).exp()
         drawn = normal((count, self.dimensions), generator, spread.device).to(spread.dtype)
         return self.decode(drawn * spread, advance)
 
     @torch.no_grad()
     def encode(self, graphs: Tensor, generator: torch.Generator) -> Tensor:
-        """The latent vectors (B, P K + V T) of graphs int8 (B, V, V), with noise that is drawn here."""
+        """Compute the latent vectors (B, P K + V T) of graphs int8 (B, V, V), with noise that is drawn here."""
         bonds, atoms = self.one_hot(graphs)
         bonds_latent, _ = self.forward_bonds(self.noisy(bonds, generator))
         atoms_latent, _ = self.forward_atoms(self.noisy(atoms, generator), bonds)
@@ -197,7 +202,7 @@ class GraphNVP(GenerativeModel):
 
     @torch.no_grad()
     def decode(self, latent: Tensor, advance: Callable[[int], None] = unreported) -> Tensor:
-        """The graphs int8 (B, V, V) of latent vectors (B, P K + V T): the bonds first, then the atoms given them.
+        """Compute the graphs int8 (B, V, V) of latent vectors (B, P K + V T): first the bonds, given them the atoms.
 
         The kind of the largest value counts. For what `encode` was given, that is flooring: its kind has a value from
         1 to 1.9, all others have less than 1.
@@ -212,7 +217,7 @@ class GraphNVP(GenerativeModel):
         return graphs
 
     def interpolate(self, ends: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-        """Graphs int8 (steps, V, V) on the straight line in latent space between two graphs int8 (2, V, V)."""
+        """Walk straight in latent space between two graphs int8 (2, V, V): graphs int8 (steps, V, V)."""
         first, second = self.encode(ends, generator)
         share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
         return self.decode(torch.lerp(first, second, share))
@@ -220,7 +225,7 @@ class GraphNVP(GenerativeModel):
     # --- graphs as numbers ---
 
     def one_hot(self, graphs: Tensor) -> tuple[Tensor, Tensor]:
-        """Bonds (B, P K) and atoms (B, V, T), 0 or 1, of graphs int8 (B, V, V)."""
+        """Encode graphs int8 (B, V, V) as bonds (B, P K) and atoms (B, V, T), 0 or 1."""
         first, second = self.pairs
         kinds, atoms = graphs[:, first, second].long(), graphs.diagonal(dim1=1, dim2=2).long()
         dtype = self.bond_log_spread.dtype
@@ -228,14 +233,14 @@ class GraphNVP(GenerativeModel):
         return bonds.to(dtype), functional.one_hot(atoms, self.atom_kinds).to(dtype)
 
     def noisy(self, values: Tensor, generator: torch.Generator) -> Tensor:
-        """The values with uniform noise."""
+        """Add uniform noise to the values."""
         noise = torch.rand(values.shape, generator=generator, dtype=values.dtype, device=generator.device)
         return values + self.noise * noise.to(values.device)
 
     # --- the flow, both ways ---
 
     def forward_bonds(self, bonds: Tensor) -> tuple[Tensor, Tensor]:
-        """The latent of noisy bonds, both (B, P K), and the log-determinant of the Jacobian, (B,)."""
+        """Compute the latent of noisy bonds, both (B, P K), and the log-determinant of the Jacobian, (B,)."""
         volume = bonds.new_zeros(len(bonds))
         for coupling in self.adjacency_couplings:
             bonds, log_scales = coupling(bonds)
@@ -243,14 +248,14 @@ class GraphNVP(GenerativeModel):
         return bonds, volume
 
     def inverse_bonds(self, latent: Tensor, advance: Callable[[int], None] = unreported) -> Tensor:
-        """Noisy bonds (B, P K) from their latent."""
-        for coupling in reversed(self.adjacency_couplings):
+        """Compute noisy bonds (B, P K) from their latent."""
+        for coupling in _last_first(self.adjacency_couplings):
             latent = coupling.inverse(latent)
             advance(1)
         return latent
 
     def forward_atoms(self, atoms: Tensor, bonds: Tensor) -> tuple[Tensor, Tensor]:
-        """The latent of noisy atoms, both (B, V, T), given bonds without noise, and the log-determinant, (B,)."""
+        """Compute the latent of noisy atoms, both (B, V, T), given clean bonds, and the log-determinant, (B,)."""
         volume, around = atoms.new_zeros(len(atoms)), self._around(bonds)
         for coupling in self.node_couplings:
             atoms, log_scales = coupling(atoms, *around)
@@ -258,9 +263,9 @@ class GraphNVP(GenerativeModel):
         return atoms, volume
 
     def inverse_atoms(self, latent: Tensor, bonds: Tensor, advance: Callable[[int], None] = unreported) -> Tensor:
-        """Noisy atoms (B, V, T) from their latent, given bonds without noise."""
+        """Compute noisy atoms (B, V, T) from their latent, given bonds without noise."""
         around = self._around(bonds)
-        for coupling in reversed(self.node_couplings):
+        for coupling in _last_first(self.node_couplings):
             latent = coupling.inverse(latent, *around)
             advance(1)
         return latent
@@ -279,7 +284,7 @@ class GraphNVP(GenerativeModel):
 
 
 class Coupling(nn.Module):
-    """What both couplings share: the places they change, and how.
+    """This is what both couplings share: the places they change, and how.
 
     Parameters
     ----------
@@ -296,13 +301,16 @@ class Coupling(nn.Module):
     factor of e at most.
     """
 
+    places: Tensor
+    parameters_of: Callable[..., Tensor]
+
     def __init__(self, places: Tensor, affine: bool):
         super().__init__()
         self.affine = affine
         self.register_buffer("places", places, persistent=False)
 
     def forward(self, values: Tensor, *given: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The changed values, and the sum of the log-scales, (B,) or 0."""
+        """Return the changed values, and the sum of the log-scales, (B,) or 0."""
         log_scale, shift = self._scale_and_shift(values, given)
         if log_scale is None:
             return values.index_add(1, self.places, shift), 0.0
@@ -338,6 +346,8 @@ class AdjacencyCoupling(Coupling):
     affine : bool
     """
 
+    others: Tensor
+
     def __init__(self, node: int, pairs: Tensor, width: int, affine: bool):
         mine = (pairs == node).any(dim=0).repeat_interleave(BOND_KINDS)
         super().__init__(mine.nonzero().flatten(), affine)
@@ -355,7 +365,7 @@ class AdjacencyCoupling(Coupling):
 
 
 class Surroundings(nn.Module):
-    """States of the nodes from the bonds alone, by a relational graph convolutional network; for all node couplings.
+    """Computes states of the nodes from the bonds alone, by a relational graph network; for all node couplings.
 
     Each layer adds to a node's state what comes from itself and, over each kind of bond by a matrix of its own, from
     its neighbours (Schlichtkrull et al. 2018). The first state knows the node's place in the order of atoms and how
@@ -370,7 +380,7 @@ class Surroundings(nn.Module):
         self.messages = nn.ModuleList(nn.Linear(width, BOND_KINDS * width) for _ in range(layers))
 
     def forward(self, relations: Tensor) -> Tensor:
-        """States (B, V, H) from adjacency matrices (B, V, K - 1, V)."""
+        """Compute states (B, V, H) from adjacency matrices (B, V, K - 1, V)."""
         states = functional.silu(self.place + self.degree(relations.sum(-1)))
         senders = relations.flatten(2)
         for norm, linear in zip(self.norms, self.messages, strict=True):
@@ -455,9 +465,13 @@ REGISTERED = RegisteredModel(GraphNVPSettings, build, ("rdkit",), MoleculeGraphs
 
 
 def gaussian_log_density(values: Tensor, log_spread: Tensor) -> Tensor:
-    """log N(0, spread^2) of values (B, D) in nats, summed over D; `log_spread` is (D,)."""
+    """Compute log N(0, spread^2) of values (B, D) in nats, summed over D; `log_spread` is (D,)."""
     scaled = values * (-log_spread).exp()
     return -(scaled.square() / 2 + log_spread + math.log(2 * math.pi) / 2).sum(1)
+
+
+def _last_first(couplings: nn.ModuleList) -> Iterator[Coupling]:
+    return reversed(cast("Sequence[Coupling]", couplings))
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

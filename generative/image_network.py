@@ -1,4 +1,7 @@
-"""The network that both image models use: diffusers' U-Net, small enough for two cores."""
+"""Builds the network that both image models use: diffusers' U-Net, small enough for two cores.
+
+Our choice: all sizes, for two cores.
+"""
 
 from torch import Tensor, nn
 
@@ -6,7 +9,7 @@ from fmtda.protocol.runtime import repair_torchvision
 
 
 class ImageNetwork(nn.Module):
-    """From noisy pictures and how noisy they are to pictures: diffusers' UNet2DModel without its output record.
+    """Maps noisy pictures and how noisy they are to pictures: diffusers' UNet2DModel without its output record.
 
     Parameters
     ----------
@@ -24,9 +27,9 @@ class ImageNetwork(nn.Module):
 
     Notes
     -----
-    All sizes are our choice for two cores: three levels, one residual block each. The usual attention at the bottom is
-    left out, as torch cannot differentiate its gradient, which sliced and exact score matching do. The last convolution
-    starts at zero, as in DDPM's official code. At width 16, 0.62 million parameters.
+    There are three levels, one residual block each. The usual attention at the bottom is left out, as torch cannot
+    differentiate its gradient, which sliced and exact score matching do. The last convolution starts at zero, as in
+    DDPM's official code. At width 16, 0.62 million parameters.
     """
 
     def __init__(self, channels: int, image_size: int, width: int):
@@ -36,7 +39,7 @@ class ImageNetwork(nn.Module):
         if width % 8 or width < 8:
             raise ValueError(f"width={width} must be a positive multiple of 8")
         repair_torchvision()
-        from diffusers import UNet2DModel  # the extra `generative`; it imports torchvision
+        from diffusers.models import UNet2DModel  # the extra `generative`; it imports torchvision
 
         self.unet = UNet2DModel(
             sample_size=image_size,
@@ -53,5 +56,5 @@ class ImageNetwork(nn.Module):
         nn.init.zeros_(self.unet.conv_out.bias)
 
     def forward(self, images: Tensor, level: Tensor) -> Tensor:
-        """Pictures (B, C, H, W) and their noise levels (B,), numbers from 0 to about 1,000, to (B, C, H, W)."""
+        """Map pictures (B, C, H, W) and their noise levels (B,), numbers from 0 to about 1,000, to (B, C, H, W)."""
         return self.unet(images, level, return_dict=False)[0]

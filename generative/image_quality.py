@@ -1,9 +1,12 @@
-"""How good generated pictures are, judged by a small classifier that is trained on the same real pictures.
+"""Judges generated pictures by a small classifier that is trained on the same real pictures.
 
 The Frechet distance here is **no Inception FID**: the features are those of this classifier and not of Inception-v3
 on ImageNet, which needs a download and knows nothing of small digits. Its values compare models judged by the same
 classifier on equally many pictures, and nothing else; published FIDs are of another scale. Like any Frechet distance
 from samples it is biased upwards, the more the fewer there are: what as many held-out real pictures get is the floor.
+
+Our choice: all values. The change of a training picture is mild: more, and the judge would take for digits what a
+person would not.
 """
 
 import math
@@ -16,8 +19,6 @@ from torch.nn import functional
 from fmtda.generative.pixels import to_signed
 from fmtda.protocol.runtime import repair_torchvision
 
-# All values are our choice. The change of a training picture is mild: more, and the judge would take for digits what
-# a person would not.
 CONFIDENT = 0.9
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 64, 4e-3, 1e-3
 LARGEST_ROTATION = math.radians(8)
@@ -27,7 +28,7 @@ AT_ONCE = 500  # pictures in a forward pass
 
 
 class PictureClassifier(nn.Module):
-    """The judge: three blocks of convolution, BatchNorm, ReLU and pooling, and a linear layer on 64 features.
+    """This is the judge: three blocks of convolution, BatchNorm, ReLU and pooling, and a linear layer on 64 features.
 
     Parameters
     ----------
@@ -54,12 +55,12 @@ class PictureClassifier(nn.Module):
         self.head = nn.Linear(self.num_features, classes)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Logits: float pictures in [-1, 1] to (N, classes)."""
+        """Compute logits: float pictures in [-1, 1] to (N, classes)."""
         return self.head(self.features(pictures))
 
 
-class Quality(NamedTuple):
-    """What the judge says of generated pictures.
+class PictureQuality(NamedTuple):
+    """Holds what the judge says of generated pictures.
 
     Attributes
     ----------
@@ -77,7 +78,7 @@ class Quality(NamedTuple):
 
 
 def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, steps: int = 500) -> PictureClassifier:
-    """A judge for pictures like these.
+    """Train a judge for pictures like these.
 
     Parameters
     ----------
@@ -122,7 +123,7 @@ def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, st
 
 
 @torch.no_grad()
-def judge(classifier: PictureClassifier, real: Tensor, generated: Tensor) -> Quality:
+def judge(classifier: PictureClassifier, real: Tensor, generated: Tensor) -> PictureQuality:
     """Compare generated pictures with real ones.
 
     Parameters
@@ -135,7 +136,7 @@ def judge(classifier: PictureClassifier, real: Tensor, generated: Tensor) -> Qua
     """
     probabilities = torch.cat([classifier(part).softmax(dim=1) for part in _prepared(generated)])
     confidence, likeliest = probabilities.max(dim=1)
-    return Quality(
+    return PictureQuality(
         frechet_distance(classifier, real, generated),
         (confidence > CONFIDENT).float().mean().item(),
         torch.bincount(likeliest, minlength=probabilities.shape[1]) / len(likeliest),
@@ -144,7 +145,7 @@ def judge(classifier: PictureClassifier, real: Tensor, generated: Tensor) -> Qua
 
 @torch.no_grad()
 def frechet_distance(classifier: PictureClassifier, real: Tensor, generated: Tensor) -> float:
-    """The Frechet distance of two sets of uint8 pictures in the classifier's features; see the module's warning."""
+    """Compute the Frechet distance of two sets of uint8 pictures in the classifier's features."""
     repair_torchvision()
     from torchmetrics.image.fid import FrechetInceptionDistance  # it imports torchvision
 
@@ -156,7 +157,7 @@ def frechet_distance(classifier: PictureClassifier, real: Tensor, generated: Ten
 
 
 def image_grid(images: Tensor, columns: int = 8) -> Tensor:
-    """Pictures side by side with a grey line between: uint8 (N, C, H, W) to one (3, rows, columns), to be saved."""
+    """Lay pictures side by side with a grey line between: uint8 (N, C, H, W) to one (3, rows, columns)."""
     repair_torchvision()
     from torchvision.utils import make_grid
 

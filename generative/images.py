@@ -1,4 +1,7 @@
-"""Pictures as the examples of a model: brought to its size and colour, and laid out in a grid."""
+"""Makes pictures the examples of a model: brought to its size and colour, and laid out in a grid.
+
+Our choice: how many pictures are brought to size at once, and how large they are shown.
+"""
 
 import math
 import os
@@ -16,13 +19,13 @@ from fmtda.generative.model import ModelSettings
 from fmtda.protocol.tables import setting
 
 GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in ITU-R BT.601's luma."""
+"""The weights of red, green and blue in ITU-R BT.601's luma."""
 
 BLOCK = 1024
-"""Pictures that are brought to size at once (our choice)."""
+"""How many pictures are brought to size at once."""
 
 SHOWN_SIDE = 64
-"""Pixels that a side of a picture has in a grid at least, about (our choice)."""
+"""About how many pixels a side of a picture has in a grid at least."""
 
 
 class PictureModelSettings(ModelSettings):
@@ -39,7 +42,7 @@ class PictureModelSettings(ModelSettings):
 
 
 class Images(ExampleKind):
-    """uint8 pictures (N, C, H, W), values 0 to 255."""
+    """This is the kind of uint8 pictures (N, C, H, W), values 0 to 255."""
 
     suffix = ".png"
 
@@ -58,7 +61,7 @@ class Images(ExampleKind):
         return torch.cat(blocks) if blocks else torch.empty(0, channels, size, size, dtype=torch.uint8)
 
     def judge(self, real: Tensor, labels: Tensor, settings: Any, seed: int) -> Judge:
-        """A small classifier trained on the real pictures; no Inception FID, see `generative.image_quality`."""
+        """Train a small classifier on the real pictures; no Inception FID, see `generative.image_quality`."""
         classifier = train_classifier(real, labels, len(settings.class_names), seed)
 
         def quality(samples: Tensor) -> dict[str, Any]:
@@ -75,7 +78,7 @@ class Images(ExampleKind):
         return quality
 
     def picture(self, samples: Tensor, settings: Any) -> Tensor:
-        """A grid as square as can be, filled line by line; small pictures are enlarged by a whole number."""
+        """Lay a grid as square as can be, filled line by line; small pictures are enlarged by a whole number."""
         enlarged = max(1, SHOWN_SIDE // max(samples.shape[-2:]))
         grid = image_grid(samples, columns=math.ceil(math.sqrt(len(samples))))
         return grid.repeat_interleave(enlarged, dim=1).repeat_interleave(enlarged, dim=2)

@@ -1,4 +1,4 @@
-"""Langevin dynamics: from a score alone to samples, at one noise level or through falling ones.
+"""Samples by Langevin dynamics from a score alone, at one noise level or through falling ones.
 
 Sources: NCSN is Song and Ermon, "Generative modeling by estimating gradients of the data distribution", NeurIPS 2019;
 NCSNv2 is Song and Ermon, "Improved techniques for training score-based generative models", NeurIPS 2020.
@@ -24,7 +24,7 @@ def langevin(
     generator: torch.Generator,
     advance: Callable[[int], None] = unreported,
 ) -> Tensor:
-    """x <- x + alpha / 2 s(x) + sqrt(alpha) z, many times.
+    """Make the step x <- x + alpha / 2 s(x) + sqrt(alpha) z many times.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def annealed_langevin(
     generator: torch.Generator,
     advance: Callable[[int], None] = unreported,
 ) -> Tensor:
-    """NCSN's Algorithm 1: Langevin dynamics at every noise level, from the largest down, each from the last's points.
+    """Follow NCSN's Algorithm 1: Langevin dynamics from the largest noise level down, each from the last's points.
 
     Parameters
     ----------
@@ -90,12 +90,16 @@ def annealed_langevin(
     points = start
     for level, sigma in enumerate(sigmas):
         alpha = step_size * sigma**2 / sigmas[-1] ** 2
-        points = langevin(lambda at, level=level: score(at, level), points, alpha, steps, generator, advance)
+
+        def score_here(at: Tensor, level: int = level) -> Tensor:
+            return score(at, level)
+
+        points = langevin(score_here, points, alpha, steps, generator, advance)
     return points
 
 
 def geometric_levels(largest: float, smallest: float, count: int) -> list[float]:
-    """`count` noise levels with one ratio between neighbours, falling.
+    """List `count` noise levels with one ratio between neighbours, falling.
 
     Raises
     ------
@@ -110,7 +114,7 @@ def geometric_levels(largest: float, smallest: float, count: int) -> list[float]
 
 
 def fitting_step_size(sigmas: list[float], steps: int) -> float:
-    """The epsilon with which `steps` steps a level carry the noise of one level to that of the next.
+    """Find the epsilon with which `steps` steps a level carry the noise of one level to that of the next.
 
     NCSNv2's technique 4 for geometric levels: around a point of data, the variance after T steps at level i, started
     with that of the level before, should be sigma_i^2. With the contraction c = (1 - epsilon / (2 sigma_L^2))^2 of

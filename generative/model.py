@@ -12,11 +12,11 @@ from fmtda.protocol.tables import Scalar, SettingsError, Table
 
 
 def unreported(steps: int) -> None:
-    """Where nobody watches the progress of sampling."""
+    """Do nothing, where nobody watches the progress of sampling."""
 
 
 class GenerativeModel(nn.Module, ABC):
-    """A distribution over data, fitted by descending `loss` and drawn from by `sample`.
+    """This is a distribution over data, fitted by descending `loss` and drawn from by `sample`.
 
     Whoever trains it needs no more than these three members, whichever the model::
 
@@ -30,7 +30,7 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """What training minimises.
+        """Compute what training minimises.
 
         Parameters
         ----------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from rdkit import Chem
 from rdkit.Chem.Draw import MolDraw2DCairo, MolDraw2DSVG, PrepareMolForDrawing
@@ -19,8 +18,8 @@ def draw_grid(smiles: Sequence[str], file: Path, legends: Sequence[str] = ()) ->
     file.write_bytes(grid(smiles, file.suffix, legends))
 
 
-def grid(smiles: Sequence[str], ending: Literal[".svg", ".png"], legends: Sequence[str] = ()) -> bytes:
-    """A picture of molecules, row by row.
+def grid(smiles: Sequence[str], ending: str, legends: Sequence[str] = ()) -> bytes:
+    """Draw molecules in one picture, row by row.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""Graphs of molecules as the examples of a model: what samples are worth, and SMILES and drawings of them."""
+"""Makes graphs of molecules the examples of a model: judges samples, and writes and draws them.
+
+Our choice: how many molecules are compared and drawn.
+"""
 
 import io
 import os
@@ -14,11 +17,11 @@ from fmtda.generative.model import ModelSettings
 from fmtda.protocol.tables import setting
 
 JUDGED_PROPERTIES = 2000
-"""Molecules whose properties are compared, of the real and of the sampled ones at most (our choice): a QED takes a
+"""How many molecules have their properties compared, of the real and of the sampled ones at most: a QED takes a
 millisecond."""
 
 DRAWN = 200
-"""Samples in a drawing at most (our choice)."""
+"""How many samples are in a drawing at most."""
 
 
 class MoleculeModelSettings(ModelSettings):
@@ -29,7 +32,7 @@ class MoleculeModelSettings(ModelSettings):
 
 
 class MoleculeGraphs(ExampleKind):
-    """int8 graphs (N, V, V), see `generative.molecules`; the settings' `class_names` are the table of atoms.
+    """This is the kind of int8 graphs (N, V, V) of `generative.molecules`; `class_names` are the table of atoms.
 
     RDKit is imported when something is judged or drawn: clients train without it.
     """
@@ -45,11 +48,11 @@ class MoleculeGraphs(ExampleKind):
             )
 
     def examples(self, inputs: Any, settings: Any) -> Tensor:
-        """The graphs as they are, in memory."""
+        """Return the graphs as they are, in memory."""
         return inputs[:]
 
     def judge(self, real: Tensor, labels: Tensor, settings: Any, seed: int) -> Judge:
-        """Valid, unique and novel, without and with valency correction; distances and histograms of properties.
+        """Make a judge of validity, uniqueness and novelty, without and with valency correction, and of properties.
 
         The Wasserstein distances stand beside those between two halves of the real molecules.
         """
@@ -57,11 +60,11 @@ class MoleculeGraphs(ExampleKind):
         from fmtda.generative.molecules import all_smiles
 
         form = _format(settings)
-        known = list(all_smiles(real.numpy(), form))
-        chosen = np.random.default_rng(seed).permutation(len(known))[:JUDGED_PROPERTIES]
-        real_values = properties([known[place] for place in chosen], form)
+        real_smiles = [text for text in all_smiles(real.numpy(), form) if text]
+        chosen = np.random.default_rng(seed).permutation(len(real_smiles))[:JUDGED_PROPERTIES]
+        real_values = properties([real_smiles[place] for place in chosen], form)
         half_to_half = half_against_half(real_values, seed)
-        known = set(known)
+        known = set(real_smiles)
 
         def quality(samples: Tensor) -> dict[str, Any]:
             plain, mended = (assess(samples.numpy(), form, known, correct) for correct in (False, True))
@@ -78,7 +81,7 @@ class MoleculeGraphs(ExampleKind):
         return quality
 
     def picture(self, samples: Tensor, settings: Any) -> Tensor:
-        """The molecules side by side; a sample that is no valid one has a place that says so."""
+        """Draw the molecules side by side; a sample that is no valid one has a place that says so."""
         from PIL import Image
 
         from fmtda.generative.molecule_drawing import grid
@@ -88,7 +91,7 @@ class MoleculeGraphs(ExampleKind):
             return torch.from_numpy(np.array(drawing.convert("RGB"))).permute(2, 0, 1)
 
     def write(self, samples: Tensor, file: Path, settings: Any) -> None:
-        """A line a valid sample, its SMILES and its number, from 0; beside the file a drawing of the first ones."""
+        """Write a line a valid sample, its SMILES and its number from 0, and beside it a drawing of the first ones."""
         from fmtda.generative.molecule_drawing import grid
 
         smiles, legends = _shown(samples, settings)

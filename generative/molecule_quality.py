@@ -1,4 +1,4 @@
-"""How good sampled molecules are: validity, uniqueness, novelty, and properties beside those of the training data."""
+"""Judges sampled molecules: validity, uniqueness, novelty, and properties beside those of the training data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rdkit.Chem import QED, Crippen, Descriptors
 from scipy.stats import wasserstein_distance
 
 from fmtda.generative.model import unreported
-from fmtda.generative.molecules import GraphFormat, skeleton, to_molecule
+from fmtda.generative.molecules import BONDS, GraphFormat, skeleton, to_molecule
 
 
 @dataclass(frozen=True)
-class Quality:
-    """What became of sampled graphs; percentages by `valid`, `unique`, `novel`.
+class MoleculeQuality:
+    """Counts what became of sampled graphs; `valid`, `unique` and `novel` are percentages.
 
     A graph is valid if it has an atom, RDKit sanitises it, and all its atoms hang together.
 
@@ -51,27 +51,27 @@ class Quality:
 
     @property
     def valid(self) -> float:
-        """Percent of the sampled graphs."""
+        """Return the valid ones in percent of the sampled graphs."""
         return _percent(len(self.smiles), self.count)
 
     @property
     def unique(self) -> float:
-        """Distinct molecules in percent of the valid ones."""
+        """Return the distinct molecules in percent of the valid ones."""
         return _percent(len(set(self.smiles)), len(self.smiles))
 
     @property
     def novel(self) -> float:
-        """Distinct molecules that are no training molecules, in percent of the distinct ones."""
+        """Return the distinct molecules that are no training molecules, in percent of the distinct ones."""
         distinct = len(set(self.smiles))
         return _percent(distinct - self.known, distinct)
 
     @property
     def product(self) -> float:
-        """valid x unique x novel: distinct new molecules in percent of the sampled graphs."""
+        """Return valid x unique x novel: distinct new molecules in percent of the sampled graphs."""
         return self.valid * self.unique * self.novel / 1e4
 
     def figures(self) -> dict[str, float | int | bool]:
-        """All figures for a JSON file, the SMILES left out."""
+        """Return all figures for a JSON file, the SMILES left out."""
         figures = {name: value for name, value in asdict(self).items() if name != "smiles"}
         return figures | {name: getattr(self, name) for name in ("valid", "unique", "novel", "product")}
 
@@ -82,7 +82,7 @@ def assess(
     training: Collection[str],
     correct: bool = False,
     advance: Callable[[int], None] = unreported,
-) -> Quality:
+) -> MoleculeQuality:
     """Count what sampled graphs are worth.
 
     Parameters
@@ -116,11 +116,11 @@ def assess(
                 counts["dangling"] += bool(graph[graph.diagonal() == 0].any())
                 counts["charged"] += charged and to_molecule(graph, form, charged=False) is None
     known = sum(text in training for text in set(smiles))
-    return Quality(correct, len(graphs), **counts, smiles=tuple(smiles), known=known)
+    return MoleculeQuality(correct, len(graphs), **counts, smiles=tuple(smiles), known=known)
 
 
 def corrected(graph: np.ndarray, form: GraphFormat) -> Chem.Mol | None:
-    """The molecule after valency correction, as MoFlow has it (Zang and Wang 2020, section 3.5), of its largest part.
+    """Correct valencies as MoFlow does (Zang and Wang 2020, section 3.5), and return the molecule of the largest part.
 
     While an atom has bonds beyond its valency, its highest bond is lowered by one.
     """
@@ -136,7 +136,7 @@ def corrected(graph: np.ndarray, form: GraphFormat) -> Chem.Mol | None:
         ends, order = (highest.GetBeginAtomIdx(), highest.GetEndAtomIdx()), int(highest.GetBondTypeAsDouble())
         molecule.RemoveBond(*ends)
         if order > 1:
-            molecule.AddBond(*ends, (None, Chem.BondType.SINGLE, Chem.BondType.DOUBLE)[order - 1])
+            molecule.AddBond(*ends, BONDS[order - 1])
     if molecule is None or Chem.SanitizeMol(molecule, catchErrors=True):
         return None
     return max(Chem.GetMolFrags(molecule, asMols=True), key=lambda part: part.GetNumAtoms())
@@ -145,7 +145,7 @@ def corrected(graph: np.ndarray, form: GraphFormat) -> Chem.Mol | None:
 def properties(
     smiles: Sequence[str], form: GraphFormat, advance: Callable[[int], None] = unreported
 ) -> dict[str, np.ndarray]:
-    """What is compared between samples and training data.
+    """Compute what is compared between samples and training data.
 
     Parameters
     ----------
@@ -166,7 +166,9 @@ def properties(
         molecule = Chem.MolFromSmiles(text)
         symbols = [atom.GetSymbol() for atom in molecule.GetAtoms()]
         kinds = [symbols.count(symbol) for symbol in form.atoms]
-        rows.append([QED.qed(molecule), Crippen.MolLogP(molecule), Descriptors.MolWt(molecule), *kinds])
+        log_p = Crippen.MolLogP(molecule)  # type: ignore[attr-defined]  # RDKit's stubs lack what is bound at import
+        weight = Descriptors.MolWt(molecule)  # type: ignore[attr-defined]  # likewise
+        rows.append([QED.qed(molecule), log_p, weight, *kinds])
         sizes += [len(ring) for ring in molecule.GetRingInfo().AtomRings()]
         advance(1)
     names = ["QED", "logP", "molecular weight", *(f"{symbol} atoms" for symbol in form.atoms)]
@@ -175,7 +177,7 @@ def properties(
 
 
 def distances(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    """The Wasserstein distance of every property between two sets of molecules, in the property's unit.
+    """Compute the Wasserstein distance of every property between two sets of molecules, in the property's unit.
 
     None where one of them has no value, as of ring sizes without a ring.
     """
@@ -186,7 +188,7 @@ def distances(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) ->
 
 
 def half_against_half(values: Mapping[str, np.ndarray], seed: int) -> dict[str, float | None]:
-    """`distances` of two random halves of one set: what no difference looks like."""
+    """Compute the `distances` of two random halves of one set: what no difference looks like."""
     rng = np.random.default_rng(seed)
     shuffled = {name: rng.permutation(column) for name, column in values.items()}
     halves = [{name: column[start::2] for name, column in shuffled.items()} for start in (0, 1)]
@@ -194,7 +196,7 @@ def half_against_half(values: Mapping[str, np.ndarray], seed: int) -> dict[str, 
 
 
 def histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, list[float]]]:
-    """How every property is spread in each of several sets of molecules.
+    """Count how every property is spread in each of several sets of molecules.
 
     Parameters
     ----------
@@ -218,7 +220,7 @@ def histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[s
 
 
 def draw_properties(sets: Mapping[str, Mapping[str, np.ndarray]], file: Path) -> None:
-    """Histograms of all properties, a panel each and a line for each set of molecules.
+    """Draw histograms of all properties, a panel each and a line for each set of molecules.
 
     Parameters
     ----------

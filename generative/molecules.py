@@ -1,10 +1,12 @@
-"""Molecules as graphs: SMILES to kekulised graphs without hydrogens, and back, through RDKit.
+"""Turns molecules into graphs and back: SMILES to kekulised graphs without hydrogens, through RDKit.
 
 A graph is an int8 matrix (V, V), symmetric. On its diagonal stands the type of each atom: 0 for none, else its place
 in the format's table, from 1. Beside it stands the type of each bond: 0 none, 1 single, 2 double, 3 triple. Hydrogens
 follow from the valencies, so what a graph cannot hold is lost: stereochemistry, isotopes, radicals and most charges.
 A charge that hydrogens can make up for is neutralised that way ([NH3+] and [O-] become NH2 and OH); one that the bonds
 give away comes back: `charges` says which.
+
+Our choice: the rule of `charges`, where it goes beyond MoFlow's.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ REASONS = (MALFORMED, OUTSIDE, TOO_LARGE, SEVERAL_PARTS, NO_GRAPH)
 
 @dataclass(frozen=True)
 class GraphFormat:
-    """Which molecules have a graph.
+    """Says which molecules have a graph.
 
     Attributes
     ----------
@@ -49,7 +51,7 @@ QM9 = GraphFormat(("C", "N", "O", "F"), 9)
 
 
 class MoleculeRefusedError(ValueError):
-    """A SMILES that has no graph.
+    """This is raised for a SMILES that has no graph.
 
     Attributes
     ----------
@@ -63,7 +65,7 @@ class MoleculeRefusedError(ValueError):
 
 
 class Reading(NamedTuple):
-    """A molecule that has a graph.
+    """Holds a molecule that has a graph.
 
     Attributes
     ----------
@@ -84,7 +86,7 @@ class Reading(NamedTuple):
 
 
 def read(smiles: str, form: GraphFormat) -> Reading:
-    """The graph of a SMILES.
+    """Make the graph of a SMILES.
 
     Raises
     ------
@@ -103,15 +105,16 @@ def read(smiles: str, form: GraphFormat) -> Reading:
     held = molecule
     if any(atom.GetFormalCharge() or atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms()):
         with rdBase.BlockLogs():
-            held = to_molecule(graph, form)
-        if held is None:
+            shown_by_graph = to_molecule(graph, form)
+        if shown_by_graph is None:
             raise MoleculeRefusedError(NO_GRAPH, f"{smiles} has a charge that its bonds do not tell")
+        held = shown_by_graph
     text, scaffold = (Chem.MolToSmiles(shown, isomericSmiles=False) for shown in (held, Chem.MurckoDecompose(held)))
     return Reading(graph, text, scaffold, lost=held is not molecule and _electrons(held) != _electrons(molecule))
 
 
 def to_molecule(graph: np.ndarray, form: GraphFormat, charged: bool = True) -> Chem.Mol | None:
-    """The molecule that a graph shows, sanitised and as it is: no bond or atom is changed to make it valid.
+    """Make the molecule that a graph shows, sanitised and as it is: no bond or atom is changed to make it valid.
 
     Parameters
     ----------
@@ -133,20 +136,20 @@ def to_molecule(graph: np.ndarray, form: GraphFormat, charged: bool = True) -> C
 
 
 def to_smiles(graph: np.ndarray, form: GraphFormat) -> str | None:
-    """Canonical SMILES of the molecule that a graph shows, None where `to_molecule` is."""
+    """Write the canonical SMILES of the molecule that a graph shows, None where `to_molecule` is."""
     molecule = to_molecule(graph, form)
     return None if molecule is None else Chem.MolToSmiles(molecule)
 
 
 def all_smiles(graphs: np.ndarray, form: GraphFormat) -> Iterator[str | None]:
-    """`to_smiles` of every graph, in order, RDKit's complaints unheard; graphs int8 (N, V, V)."""
+    """Yield `to_smiles` of every graph, in order, RDKit's complaints unheard; graphs int8 (N, V, V)."""
     for graph in graphs:
         with rdBase.BlockLogs():
             yield to_smiles(graph, form)
 
 
 def skeleton(graph: np.ndarray, form: GraphFormat, charged: bool = True) -> Chem.RWMol | None:
-    """Atoms, bonds and charges of a graph, not sanitised; None without any atom."""
+    """Make atoms, bonds and charges of a graph, not sanitised; None without any atom."""
     kinds = graph.diagonal()
     places = kinds.nonzero()[0]
     if len(places) == 0:
@@ -166,7 +169,7 @@ def skeleton(graph: np.ndarray, form: GraphFormat, charged: bool = True) -> Chem
 
 
 def charges(symbols: list[str], bonds: np.ndarray) -> list[int]:
-    """The charges that bonds give away, a rule of ours that extends MoFlow's.
+    """Compute the charges that bonds give away, by a rule that extends MoFlow's.
 
     A nitrogen whose bonds add up to four carries +1. One of its neighbours with no other bond carries the -1 to it,
     if there is such a neighbour: an O by a single bond (nitro, N-oxide), an N by a double one (diazo, azide), a C by a
@@ -219,7 +222,7 @@ class Refusals:
 
     @property
     def count(self) -> int:
-        """How many were refused."""
+        """Count the refused ones."""
         return sum(map(len, self.by_reason.values()))
 
     def add(self, later: Refusals) -> None:
@@ -239,7 +242,7 @@ class Refusals:
 
 
 def read_many(lines: Iterable[tuple[int, str]], form: GraphFormat) -> tuple[list[Reading], Refusals]:
-    """`read` for many SMILES: those that have a graph, and the account of those that do not.
+    """Do as `read` for many SMILES: return those that have a graph, and the account of those that do not.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""MPGVAE: a variational autoencoder of molecular graphs, encoder and decoder of which pass messages.
+"""Holds MPGVAE, a variational autoencoder of molecular graphs whose encoder and decoder pass messages.
 
 Flam-Shepherd, Wu and Aspuru-Guzik, "MPGVAE: improved generation of small organic molecules using message passing
 neural nets", 2021; chapter 2 of the notes. The encoder reads a graph by message passing over nodes and edges and by
@@ -9,6 +9,9 @@ The reconstruction log p(G | z) is a sum over nodes and pairs of nodes and needs
 order, the canonical one of `generative.atom_order`: the recurrent network gives the v-th node a state of its own, and
 learns what stands there. So this is the likelihood of one order of the graph, a lower bound on that of the graph in any
 order. `order_dependence` measures what follows.
+
+Our choice: all sizes; the constant weight of the divergence; the canonical order as the decoder's; and in a round of
+messages the factor n_v and the normalisation of states.
 
 Shapes: B graphs of V nodes; P = V (V - 1) / 2 pairs; K = 4 kinds of bonds and T kinds of atoms, none being one of each;
 H and M, widths of node states and of messages; Z latent dimensions. Graphs are int8 (B, V, V), as in
@@ -34,11 +37,11 @@ BOND_KINDS = 4
 """K: none, single, double, triple."""
 
 SET2SET_STEPS = 3
-"""How often Set2Set reads the nodes (our choice)."""
+"""How often Set2Set reads the nodes."""
 
 
 class EvidenceBound(NamedTuple):
-    """The parts of the evidence lower bound of graphs in their given order, in nats, each (B,).
+    """Holds the parts of the evidence lower bound of graphs in their given order, in nats, each (B,).
 
     Attributes
     ----------
@@ -54,12 +57,12 @@ class EvidenceBound(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """ELBO = log p(x | z) + log p(e | z) - KL, an estimate of a lower bound on log p(G); (B,)."""
+        """Compute ELBO = log p(x | z) + log p(e | z) - KL, an estimate of a lower bound on log p(G); (B,)."""
         return self.atoms + self.bonds - self.divergence
 
 
 class MPGVAE(GenerativeModel):
-    """The autoencoder.
+    """This is the autoencoder of molecular graphs.
 
     Parameters
     ----------
@@ -90,9 +93,11 @@ class MPGVAE(GenerativeModel):
 
     Notes
     -----
-    All sizes are our choice, and so is the constant weight of the divergence: at 1 the latent is ignored for the
-    thousand steps that we looked at (a divergence of 0.0 nats, one molecule for every z).
+    The weight of the divergence is constant: at 1 the latent is ignored for the thousand steps that we looked at (a
+    divergence of 0.0 nats, one molecule for every z).
     """
+
+    pairs: Tensor
 
     def __init__(
         self,
@@ -131,14 +136,14 @@ class MPGVAE(GenerativeModel):
         self.decoder = Decoder(nodes, atom_kinds, node_width, message_width, latent, message_rounds)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """-log p(G | z) + divergence_weight KL(q(z | G) || p(z)) in nats a graph."""
+        """Compute -log p(G | z) + divergence_weight KL(q(z | G) || p(z)) in nats a graph."""
         bound = self.bound(batch, generator)
         return (self.divergence_weight * bound.divergence - bound.atoms - bound.bonds).mean()
 
     # --- evidence ---
 
     def bound(self, graphs: Tensor, generator: torch.Generator, targets: Tensor | None = None) -> EvidenceBound:
-        """The evidence lower bound of graphs, int8 (B, V, V).
+        """Estimate the evidence lower bound of graphs, int8 (B, V, V).
 
         Parameters
         ----------
@@ -160,18 +165,18 @@ class MPGVAE(GenerativeModel):
         return EvidenceBound(atoms, bonds, divergence_from_prior(mean, log_variance))
 
     def ordered(self, graphs: Tensor) -> Tensor:
-        """The graphs, int8 (B, V, V), in the order that encoder and decoder deal with."""
+        """Put the graphs, int8 (B, V, V), in the order that encoder and decoder deal with."""
         if graphs.shape[1:] != (self.nodes, self.nodes):
             shape = ", ".join(map(str, graphs.shape))
             raise ValueError(f"graphs ({shape}) must be (B, {self.nodes}, {self.nodes}); build the model for that size")
         return in_canonical_order(graphs) if self.numbering == "canonical" else graphs
 
     def encode(self, graphs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | G), each (B, Z), of graphs int8 (B, V, V) in any order of nodes."""
+        """Compute mean and log-variance of q(z | G), each (B, Z), of graphs int8 (B, V, V) in any order of nodes."""
         return self.encoder(self.ordered(graphs))
 
     def log_likelihood(self, graphs: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x | z) and log p(e | z), each (B,): independent categories for all nodes, and for each pair once."""
+        """Compute log p(x | z) and log p(e | z), each (B,): independent categories of nodes, and of each pair once."""
         atom_logits, bond_logits = self.decoder(z)
         first, second = self.pairs
         atoms = _log_probability(atom_logits, graphs.diagonal(dim1=1, dim2=2))
@@ -185,7 +190,7 @@ class MPGVAE(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator, advance: Callable[[int], None] = unreported) -> Tensor:
-        """Graphs, int8 (count, V, V), decoded from the prior at this temperature."""
+        """Draw from the prior at this temperature, and decode: graphs, int8 (count, V, V)."""
         z = self.temperature * normal((count, self.latent), generator, self.pairs.device)
         graphs = self.decode(z, generator)
         advance(1)
@@ -193,7 +198,7 @@ class MPGVAE(GenerativeModel):
 
     @torch.no_grad()
     def decode(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """Graphs, int8 (B, V, V), of latent vectors (B, Z). A node that is no atom has no bonds, whatever was decoded.
+        """Decode latent vectors (B, Z) to graphs, int8 (B, V, V); a node that is no atom has no bonds.
 
         The generator is not used where the likeliest categories are taken.
         """
@@ -207,7 +212,7 @@ class MPGVAE(GenerativeModel):
 
     @torch.no_grad()
     def interpolate(self, ends: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-        """Graphs int8 (steps, V, V) on the straight line between the posterior means of two graphs int8 (2, V, V)."""
+        """Walk straight between the posterior means of two graphs int8 (2, V, V): graphs int8 (steps, V, V)."""
         (first, second), _ = self.encode(ends)
         share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
         return self.decode(torch.lerp(first, second, share), generator)
@@ -221,7 +226,7 @@ class MPGVAE(GenerativeModel):
 
 
 class Encoder(nn.Module):
-    """From graphs to the mean and the log-variance of q(z | G).
+    """Maps graphs to the mean and the log-variance of q(z | G).
 
     Messages pass between all atoms, bound or not: whether they are is what the states of the edges begin with. Places
     without an atom take no part. Set2Set (Vinyals et al. 2016) reads the last states of the atoms. None of this depends
@@ -248,7 +253,7 @@ class Encoder(nn.Module):
         self.posterior = nn.Sequential(nn.LayerNorm(2 * node_width), nn.Linear(2 * node_width, 2 * latent))
 
     def forward(self, graphs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, each (B, Z), of graphs int8 (B, V, V)."""
+        """Compute mean and log-variance, each (B, Z), of graphs int8 (B, V, V)."""
         kinds = graphs.diagonal(dim1=1, dim2=2).long()
         there = kinds > 0
         nodes = self.atoms(kinds)
@@ -265,7 +270,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From z to the logits of all atoms and bonds.
+    """Maps z to the logits of all atoms and bonds.
 
     A linear layer gives every node an input, a recurrent network (GRU) reads these in the order of the nodes, and what
     it puts out are the first states. Without it all nodes would begin alike and, message passing being the same for
@@ -286,7 +291,7 @@ class Decoder(nn.Module):
         self.bonds = nn.Linear(message_width, BOND_KINDS)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of atoms (B, V, T) and of bonds (B, V, V, K), these symmetric, of latent vectors (B, Z)."""
+        """Compute logits of atoms (B, V, T) and of bonds (B, V, V, K), these symmetric, of latent vectors (B, Z)."""
         nodes, _ = self.sequence(self.expand(z).unflatten(1, (self.nodes, -1)))
         edges = None
         for passing in self.rounds:
@@ -296,7 +301,7 @@ class Decoder(nn.Module):
 
 
 class MessageRound(nn.Module):
-    """One round of message passing between all nodes, with edge updates, attention and a gated recurrent unit::
+    """Makes one round of message passing between all nodes, with edge updates, attention and a gated recurrent unit::
 
         m_vu = tanh(W_v h_v + W_u h_u + W_e e_vu + b)      the message from u to v, and the edge's new state
         a_vu = softmax over u of w . m_vu
@@ -304,8 +309,8 @@ class MessageRound(nn.Module):
 
     The notes wonder at the paper's eq. 11, which updates a node by a message with two indices: here the message for a
     node is the attention's mean of what all others send it, times their number n_v. With equal attention that is their
-    sum, which can tell how many they are. This factor and the normalisation of h_v and h_u before the linear map are
-    our choice; both make it learn in fewer steps.
+    sum, which can tell how many they are. This factor and the normalisation of h_v and h_u before the linear map both
+    make it learn in fewer steps.
 
     Parameters
     ----------
@@ -325,7 +330,7 @@ class MessageRound(nn.Module):
         self.update = nn.GRUCell(message_width, node_width)
 
     def forward(self, nodes: Tensor, edges: Tensor | None, incoming: Tensor) -> tuple[Tensor, Tensor]:
-        """The next states of nodes (B, V, H) and edges (B, V, V, M).
+        """Compute the next states of nodes (B, V, H) and edges (B, V, V, M).
 
         Parameters
         ----------
@@ -346,7 +351,7 @@ class MessageRound(nn.Module):
         return states.view_as(nodes), messages
 
     def attention(self, messages: Tensor, incoming: Tensor) -> Tensor:
-        """a_vu as (B, V, V, 1): each node's sum to one over its incoming messages, or are zero where it has none."""
+        """Compute a_vu as (B, V, V, 1): each node's sum to one over its incoming messages, or are zero without any."""
         scores = self.score(messages).masked_fill(~incoming[..., None], -torch.inf)
         scores = scores.masked_fill(~incoming.any(dim=-1)[..., None, None], 0)
         return scores.softmax(dim=2) * incoming[..., None]
@@ -391,12 +396,12 @@ REGISTERED = RegisteredModel(MPGVAESettings, build, ("rdkit", "torch_geometric")
 
 
 def divergence_from_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, 1)) in nats, summed over the last axis."""
+    """Compute KL(N(mean, variance) || N(0, 1)) in nats, summed over the last axis."""
     return (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1) / 2
 
 
 class OrderDependence(NamedTuple):
-    """Negative ELBO in nats a graph, by which of its two roles a graph is renumbered in at random.
+    """Holds the negative ELBO in nats a graph, by which of its two roles a graph is renumbered in at random.
 
     Attributes
     ----------
@@ -415,7 +420,7 @@ class OrderDependence(NamedTuple):
 
 @torch.no_grad()
 def order_dependence(model: MPGVAE, graphs: Tensor, generator: torch.Generator) -> OrderDependence:
-    """How much the loss depends on the order of nodes; graphs int8 (B, V, V), all with the same draw of z."""
+    """Measure how much the loss depends on the order of nodes; graphs int8 (B, V, V), all with the same draw of z."""
     ordered, renumbered = model.ordered(graphs), permuted(graphs, generator)
     state = generator.get_state()
     bounds = []
@@ -426,7 +431,7 @@ def order_dependence(model: MPGVAE, graphs: Tensor, generator: torch.Generator) 
 
 
 def permuted(graphs: Tensor, generator: torch.Generator) -> Tensor:
-    """Graphs int8 (B, V, V), the atoms of each in a random order; places without an atom come last."""
+    """Put the atoms of graphs int8 (B, V, V) in a random order each; places without an atom come last."""
     atoms = graphs.diagonal(dim1=1, dim2=2)
     keys = torch.rand(atoms.shape, generator=generator, device=generator.device).to(atoms.device)
     return reordered(graphs, (keys + (atoms == 0)).argsort(dim=1))

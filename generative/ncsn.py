@@ -1,8 +1,11 @@
-"""NCSN: a network learns the score of the data at several noise levels, and Langevin dynamics samples by it.
+"""Holds NCSN: a network learns the score of the data at several noise levels, and Langevin dynamics samples by it.
 
 Song and Ermon, "Generative modeling by estimating gradients of the data distribution", NeurIPS 2019; chapter 5 of the
 notes. Improvements of NCSNv2 (Song and Ermon, "Improved techniques for training score-based generative models",
 NeurIPS 2020) that are here: a score divided by sigma, the fitting step size, the denoising last step.
+
+Our choice: the scaling of the network's input, after Karras et al. 2022; the loss a dimension; and that sampling starts
+from the noise of the first level around the middle of the range.
 
 Shapes: B examples, pictures (B, C, H, W), L noise levels, T Langevin steps a level.
 """
@@ -28,7 +31,7 @@ MIDDLE, LARGEST_DEVIATION = 0.5, 0.5  # of values in [0, 1]
 
 
 class NCSN(GenerativeModel):
-    """A score-based model of pictures.
+    """This is a score-based model of pictures.
 
     Parameters
     ----------
@@ -59,9 +62,11 @@ class NCSN(GenerativeModel):
     Notes
     -----
     The score is the network's output divided by sigma, and the network sees (x - 1/2) / sqrt(sigma^2 + 1/4): both
-    input and output are then of the same size at all levels. The first is NCSNv2's technique 3, the second is our
-    choice, after Karras et al., "Elucidating the design space of diffusion-based generative models", 2022.
+    input and output are then of the same size at all levels. The first is NCSNv2's technique 3, the second follows
+    Karras et al., "Elucidating the design space of diffusion-based generative models", 2022.
     """
+
+    sigmas: Tensor
 
     def __init__(
         self,
@@ -89,14 +94,14 @@ class NCSN(GenerativeModel):
         self.denoise = denoise
 
     def score(self, images: Tensor, level: Tensor) -> Tensor:
-        """s(x, sigma_i): noisy pictures (B, C, H, W) and indices of levels (B,) to (B, C, H, W)."""
+        """Compute s(x, sigma_i): noisy pictures (B, C, H, W) and indices of levels (B,) to (B, C, H, W)."""
         sigma = self.sigmas[level].view(-1, 1, 1, 1)
         scaled = (images - MIDDLE) / (sigma.square() + LARGEST_DEVIATION**2).sqrt()
         place = level * (1000 / max(1, len(self.sigmas) - 1))
         return self.network(scaled, place) / sigma
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """The objective, divided by the number of dimensions so that it does not grow with the picture (our choice)."""
+        """Compute the objective, divided by the number of dimensions so that it does not grow with the picture."""
         points = dequantised(batch, generator)
         match self.objective:
             case "noise-conditional":
@@ -110,12 +115,12 @@ class NCSN(GenerativeModel):
         return losses.mean() / batch[0].numel()
 
     def last_score(self, images: Tensor) -> Tensor:
-        """The score at the smallest noise level."""
+        """Compute the score at the smallest noise level."""
         return self.score(images, self._everywhere(len(self.sigmas) - 1, len(images)))
 
     @property
     def annealed(self) -> bool:
-        """Whether all levels are learned, and sampling goes through them."""
+        """Say whether all levels are learned, and sampling goes through them."""
         return self.objective == "noise-conditional"
 
     @property
@@ -124,7 +129,7 @@ class NCSN(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator, advance: Callable[[int], None] = unreported) -> Tensor:
-        """Algorithm 1, started from the noise of the first level around the middle of the range (our choice)."""
+        """Follow Algorithm 1, started from the noise of the first level around the middle of the range."""
         levels = range(len(self.sigmas)) if self.annealed else [len(self.sigmas) - 1]
         sigmas = [self.sigmas[level].item() for level in levels]
         noise = normal((count, *self.image_shape), generator, self.sigmas.device)
@@ -188,7 +193,7 @@ REGISTERED = RegisteredModel(NCSNSettings, build, ("diffusers",), Images())
 
 
 def dequantised(images: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 to float32 in [0, 1), each value anywhere in its interval: a density, as score matching needs it.
+    """Spread uint8 over float32 in [0, 1), each value anywhere in its interval: score matching needs a density.
 
     (value + u) / 256 with uniform u, as NCSN's official code has it.
     """

@@ -1,4 +1,7 @@
-"""Any number of samples from any model, a batch at a time, with progress."""
+"""Draws any number of samples from any model, a batch at a time, with progress.
+
+Our choice: how many examples are drawn at once.
+"""
 
 from collections.abc import Callable
 
@@ -8,7 +11,7 @@ from torch import Tensor
 from fmtda.generative.model import GenerativeModel, unreported
 
 SAMPLE_BATCH = 256
-"""Examples that are drawn at once (our choice)."""
+"""How many examples are drawn at once."""
 
 
 def draw(
@@ -32,5 +35,5 @@ def draw(
 
 
 def steps_to_draw(model: GenerativeModel, count: int) -> int:
-    """How many steps `draw` makes."""
+    """Count the steps that `draw` makes."""
     return -(-count // SAMPLE_BATCH) * model.sampling_steps

@@ -1,10 +1,12 @@
-"""Four ways to learn a score, the gradient of a log-density, from examples alone.
+"""Learns a score, the gradient of a log-density, from examples alone, in four ways.
 
 None needs the density: `exact` and `sliced` are Hyvarinen's identity, `denoising` and `noise_conditional` learn the
 scores of noisy data, whose target is known. Sources: Hyvarinen, "Estimation of non-normalized statistical models by
 score matching", JMLR 2005; Vincent, "A connection between score matching and denoising autoencoders", Neural
 Computation 2011; Song, Garg, Shi and Ermon, "Sliced score matching", UAI 2019; NCSN is Song and Ermon, "Generative
 modeling by estimating gradients of the data distribution", NeurIPS 2019, chapter 5 of the notes.
+
+Our choice: the directions of `sliced`, signs, out of those that the paper allows.
 
 Shapes: B examples, then any shape of an example, D numbers in all; L noise levels. Every objective gives one number
 an example, (B,), summed over the D dimensions as in the papers, and is differentiable in the parameters of the score.
@@ -22,7 +24,7 @@ Score = Callable[[Tensor], Tensor]
 
 
 def exact(score: Score, points: Tensor) -> Tensor:
-    """tr(grad s(x)) + |s(x)|^2 / 2, with the trace of the whole Jacobian: D backward passes.
+    """Compute tr(grad s(x)) + |s(x)|^2 / 2, with the trace of the whole Jacobian: D backward passes.
 
     Notes
     -----
@@ -44,7 +46,7 @@ def exact(score: Score, points: Tensor) -> Tensor:
 
 
 def sliced(score: Score, points: Tensor, generator: torch.Generator, projections: int = 1) -> Tensor:
-    """v . grad(v . s(x)) + |s(x)|^2 / 2 for random directions v: one backward pass each, and no Jacobian.
+    """Compute v . grad(v . s(x)) + |s(x)|^2 / 2 for random directions v: one backward pass each, and no Jacobian.
 
     Parameters
     ----------
@@ -62,7 +64,7 @@ def sliced(score: Score, points: Tensor, generator: torch.Generator, projections
     product), whatever D is. With E v v^T = 1, its mean over v is tr(J), so the expectation equals that of `exact`.
 
     The sign before |s|^2 is a plus, as in `exact`, where the notes have a minus: with it the objective falls
-    without limit as s grows. The directions are signs, +1 or -1 (our choice, as in the paper's experiments): of
+    without limit as s grows. The directions are signs, +1 or -1, as in the paper's experiments: of
     all with E v v^T = 1 they have the least variance, as v_i^2 is 1 and not only on average.
     """
     points = points.detach().requires_grad_()
@@ -76,7 +78,7 @@ def sliced(score: Score, points: Tensor, generator: torch.Generator, projections
 
 
 def denoising(score: Score, points: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """|s(x~) + (x~ - x) / sigma^2|^2 / 2 at x~ = x + sigma z: learns the score of the data with that much noise.
+    """Compute |s(x~) + (x~ - x) / sigma^2|^2 / 2 at x~ = x + sigma z, which learns the score of data with that noise.
 
     Notes
     -----
@@ -90,7 +92,7 @@ def denoising(score: Score, points: Tensor, sigma: float, generator: torch.Gener
 def noise_conditional(
     score: Callable[[Tensor, Tensor], Tensor], points: Tensor, sigmas: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """sigma^2 times `denoising`, each example at a random one of L levels: all levels' scores in one network.
+    """Compute sigma^2 times `denoising`, each example at a random one of L levels: all scores are in one network.
 
     The mean over levels of NCSN's Eq. 6 with lambda(sigma) = sigma^2, which makes all levels count alike, estimated
     from one level an example as in the official code.
@@ -112,5 +114,5 @@ def noise_conditional(
 
 
 def half_squared_norm(vectors: Tensor) -> Tensor:
-    """|v|^2 / 2 of every example, (B, ...) to (B,)."""
+    """Compute |v|^2 / 2 of every example, (B, ...) to (B,)."""
     return vectors.flatten(1).square().sum(dim=1) / 2

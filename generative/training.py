@@ -1,6 +1,8 @@
-"""Gradient steps on any model, and its loss on examples that it did not see.
+"""Makes gradient steps on any model, and measures its loss on examples that it did not see.
 
 One loop serves a client's round, the reference on pooled data, and whoever trains a model alone.
+
+Our choice: of how many draws a held-out loss is the mean.
 """
 
 import math
@@ -13,15 +15,15 @@ from fmtda.generative.model import GenerativeModel
 from fmtda.protocol.settings import GenerativeSettings
 
 HELD_OUT_DRAWS = 256
-"""Examples at least that a held-out loss is the mean of; a smaller set counts several times, each time with other noise
-(our choice)."""
+"""How many examples a held-out loss is the mean of at least; a smaller set counts several times, each time with other
+noise."""
 
 HELD_OUT_BATCH = 128
-"""Examples in a forward pass of it (our choice)."""
+"""How many examples are in a forward pass of a held-out loss."""
 
 
 class LossNotFinite(ArithmeticError):
-    """Training that has gone astray; the message says at which step and what helps."""
+    """This is raised where training has gone astray; the message says at which step and what helps."""
 
 
 def descend(
@@ -94,7 +96,7 @@ def descend(
 
 
 def step_size(step: int, *, peak: float, schedule: str, warm_up: int, steps: int) -> float:
-    """The learning rate of a step of the whole run, wherever it is made.
+    """Compute the learning rate of a step of the whole run, wherever it is made.
 
     Parameters
     ----------
@@ -133,7 +135,7 @@ def step_sizes(settings: GenerativeSettings, server_round: int) -> list[float]:
 
 @torch.no_grad()
 def held_out_loss(model: GenerativeModel, examples: Tensor, generator: torch.Generator) -> float:
-    """The loss on other examples: with equal generators it differs by the model alone.
+    """Compute the loss on other examples: with equal generators it differs by the model alone.
 
     Parameters
     ----------
@@ -145,7 +147,7 @@ def held_out_loss(model: GenerativeModel, examples: Tensor, generator: torch.Gen
     """
     model.eval()
     device = next(model.parameters()).device
-    total = count = 0
+    total, count = 0.0, 0
     for _ in range(-(-HELD_OUT_DRAWS // len(examples))):
         for batch in examples.split(HELD_OUT_BATCH):
             total += model.loss(batch.to(device), generator).item() * len(batch)

@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fmtda.adaptation.augmentations import AUGMENTATIONS
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.network import Network
 from fmtda.adaptation.predictor import MIXTURE_FIELDS, Predictor
+from fmtda.adaptation.registry import AUGMENTATIONS
 from fmtda.domains.registry import family
 from fmtda.inference.run_clients import (
     adaptation_settings,

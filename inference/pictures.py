@@ -18,7 +18,7 @@ from fmtda.domains.examples import DataError
 from fmtda.domains.image_listing import ENDINGS
 from fmtda.domains.registry import family
 from fmtda.domains.scene_folders import decode_scene
-from fmtda.domains.scene_layouts import Scene
+from fmtda.domains.scene_layouts import SceneFiles
 from fmtda.protocol.settings import AdaptationSettings
 
 AHEAD = 3
@@ -141,7 +141,7 @@ def read_all(files: Sequence[Path], settings: AdaptationSettings) -> tuple[Tenso
 
 
 def _decode_scene(file: Path, height: int, width: int) -> np.ndarray:
-    return decode_scene(Scene(file, None, "test"), table=None, height=height, width=width)[0]
+    return decode_scene(SceneFiles(file, None, "test"), table=None, height=height, width=width)[0]
 
 
 def _decoded(decode: Decode, files: Sequence[Path]) -> list[tuple[Path, np.ndarray | str]]:

@@ -9,7 +9,8 @@ from flwr.app import ArrayRecord, RecordDict
 from torch import Tensor
 
 from fmtda.adaptation.heads import HEADS, decisive
-from fmtda.adaptation.networks import NETWORKS, Network, build
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import NETWORKS, build
 from fmtda.adaptation.scores import (
     LABEL_FREE,
     EvaluationCounts,

@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from fmtda.adaptation.feature_map import labelled_rows
 from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.labelled_features import labelled_rows
+from fmtda.adaptation.network import Network
 from fmtda.domains.registry import family
 from fmtda.domains.source import Source
 from fmtda.protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration

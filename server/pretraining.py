@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from fmtda.adaptation.accuracy import accuracy
 from fmtda.adaptation.batches import shuffled_batches
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.domains.source import Source
 from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings

@@ -6,7 +6,7 @@ Li et al., "Revisiting batch normalization for practical domain adaptation", 201
 from flwr.app import Message
 
 from fmtda.adaptation.batch_norm import batch_norm_state, load_batch_norm_statistics, reestimate
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.predictor import Predictor
 from fmtda.domains.client import Client
 from fmtda.protocol.settings import AdaptationSettings

@@ -17,8 +17,9 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fmtda.adaptation.batches import forward_slices
-from fmtda.adaptation.networks import Network, empty_network, filled
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.predictor import Predictor
+from fmtda.adaptation.registry import empty_network, filled
 from fmtda.adaptation.scores import Tally
 from fmtda.domains.client import Client
 from fmtda.protocol.records import SERVER_ROUND, from_record, reply_to

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmtda.adaptation.batches import shuffled_batches
-from fmtda.adaptation.domain_adversarial import DANN, Discriminated, Discriminator, reversal_weight
-from fmtda.adaptation.networks import Network, empty_network, filled
+from fmtda.adaptation.dann import DANN, Discriminated, Discriminator, reversal_weight
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import empty_network, filled
 from fmtda.domains.client import Client
 from fmtda.protocol.records import from_record, reply_to, to_record
 from fmtda.protocol.seeds import seed_for

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.adaptation.mcd import MCD, TwoHeads, train_second_classifier
-from fmtda.adaptation.networks import Network, build
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import build
 from fmtda.domains.client import Client
 from fmtda.protocol.records import from_record, reply_to, to_record
 from fmtda.protocol.seeds import seed_for

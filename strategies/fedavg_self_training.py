@@ -9,7 +9,7 @@ import time
 from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
 
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.self_training import adapt_network, predicted_shares
 from fmtda.domains.client import Client
 from fmtda.protocol.records import reply_to, to_record

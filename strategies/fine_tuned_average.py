@@ -14,8 +14,8 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
+from fmtda.adaptation.gradient_step import descend
 from fmtda.adaptation.network import Network
-from fmtda.adaptation.optimisation import descend
 from fmtda.protocol.records import from_record, to_record
 from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings, Parameters

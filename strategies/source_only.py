@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, FederatedStrategy, LabelledSource
 

@@ -9,7 +9,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fmtda.adaptation.augment import prepare
 from fmtda.adaptation.mixture import fit
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
 from fmtda.domains.source import WATCHED

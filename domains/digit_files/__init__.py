@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fmtda.domains.digit_files import mnist, mnist_m, svhn, usps
-from fmtda.domains.digit_files.layout import Layout
+from fmtda.domains.digit_files.layout import FileLayout
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import Part
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, FileLayout] = {
     "mnist": mnist.LAYOUT,
     "usps": usps.LAYOUT,
     "svhn": svhn.LAYOUT,
@@ -34,7 +34,7 @@ def check(domain: str, data_dir: Path) -> None:
 
 
 def read(domain: str, part: Part, files: Sequence[Path]) -> Examples:
-    """What the files that `located` has found hold, as uint8 (N, 3, 32, 32).
+    """Read the files that `located` has found, as uint8 (N, 3, 32, 32).
 
     Raises
     ------
@@ -46,7 +46,7 @@ def read(domain: str, part: Part, files: Sequence[Path]) -> Examples:
 
 
 def located(domain: str, part: Part, data_dir: Path) -> list[Path]:
-    """The files of one part of a domain.
+    """Find the files of one part of a domain.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is told of each data set: where its files may lie, and how they are looked at and read."""
+"""Says what is to be known of each data set: where its files may lie, and how they are looked at and read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from fmtda.domains.family import Part
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a data set is distributed.
+class FileLayout:
+    """Says how a data set is distributed.
 
     Attributes
     ----------
@@ -33,8 +33,8 @@ class Layout:
 
 
 def digits(pictures: torch.Tensor, labels: np.ndarray, file: Path) -> Examples:
-    """Digits as `read` returns them: pictures uint8 (N, 3, 32, 32) and labels (N,), which are refused if no digits."""
-    labels = torch.from_numpy(np.asarray(labels).astype(np.int64))
-    if len(labels) == 0 or labels.min() < 0 or labels.max() > 9:
+    """Join pictures, uint8 (N, 3, 32, 32), and labels (N,) as `read` returns them; refuse labels that are no digits."""
+    classes = torch.from_numpy(np.asarray(labels).astype(np.int64))
+    if len(classes) == 0 or classes.min() < 0 or classes.max() > 9:
         raise DataError(f"{file} holds labels other than the ten digits, or none at all; get it anew")
-    return Examples(pictures.contiguous(), labels)
+    return Examples(pictures.contiguous(), classes)

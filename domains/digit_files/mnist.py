@@ -1,18 +1,18 @@
-"""MNIST: idx, packed by gzip or not."""
+"""Reads MNIST, idx files packed by gzip or not."""
 
 import gzip
 import struct
 from collections.abc import Sequence
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from fmtda.domains.damage import reading
-from fmtda.domains.digit_files.ends import tail
-from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.damaged_files import reading
+from fmtda.domains.digit_files.file_ends import tail
+from fmtda.domains.digit_files.layout import FileLayout, digits
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import Part
 
@@ -51,7 +51,7 @@ def _idx(file: Path) -> np.ndarray:
         return np.frombuffer(bytearray(stream.read()), dtype=np.uint8).reshape(shape)
 
 
-def _idx_header(stream: BinaryIO) -> tuple[tuple[int, ...], int]:
+def _idx_header(stream: BufferedIOBase) -> tuple[tuple[int, ...], int]:
     """Shape of the array and length of the header in bytes."""
     zeros, kind, axes = struct.unpack(">HBB", stream.read(4))
     if (zeros, kind) != (0, 8):
@@ -59,7 +59,7 @@ def _idx_header(stream: BinaryIO) -> tuple[tuple[int, ...], int]:
     return struct.unpack(f">{axes}I", stream.read(4 * axes)), 4 + 4 * axes
 
 
-def _unpacked(file: Path) -> BinaryIO:
+def _unpacked(file: Path) -> BufferedIOBase:
     return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
 
 
@@ -67,7 +67,7 @@ def _idx_names(part: str) -> tuple[tuple[str, ...], ...]:
     return tuple((name, f"{name}.gz") for name in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"))
 
 
-LAYOUT = Layout(
+LAYOUT = FileLayout(
     folders=("MNIST/raw", "MNIST", "."),
     names={"train": _idx_names("train"), "test": _idx_names("t10k")},
     check=_check,

@@ -1,4 +1,4 @@
-"""MNIST-M: Ganin's archive of pictures, or what it unpacks to."""
+"""Reads MNIST-M, Ganin's archive of pictures, or what it unpacks to."""
 
 import io
 import tarfile
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fmtda.domains.damage import reading
-from fmtda.domains.digit_files.ends import head, tail
-from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.damaged_files import reading
+from fmtda.domains.digit_files.file_ends import head, tail
+from fmtda.domains.digit_files.layout import FileLayout, digits
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import Part
 
@@ -49,15 +49,23 @@ def _read(files: Sequence[Path], part: Part) -> Examples:
 
 
 def _read_archive(file: Path, part: Part) -> Examples:
-    listed, pictures = {}, {}
+    listed: dict[str, int] = {}
+    pictures: dict[str, np.ndarray] = {}
     with reading(file), tarfile.open(file, "r|gz") as archive:
         for member in archive:
             path = Path(member.name)
             if path.name == f"mnist_m_{part}_labels.txt":
-                listed = _parsed(archive.extractfile(member).read().decode())
+                listed = _parsed(_content(archive, member).decode())
             elif path.parent.name == f"mnist_m_{part}" and path.suffix == ".png":
-                pictures[path.name] = _picture(path, archive.extractfile(member).read())
+                pictures[path.name] = _picture(path, _content(archive, member))
     return _gathered(listed, pictures, file)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    if stream is None:
+        raise ValueError(f"{member.name} in it is no file")
+    return stream.read()
 
 
 def _gathered(listed: dict[str, int], pictures: dict[str, np.ndarray], file: Path) -> Examples:
@@ -94,7 +102,7 @@ def _picture_folder(label_file: Path) -> Path:
     return label_file.with_name(label_file.name.removesuffix("_labels.txt"))
 
 
-LAYOUT = Layout(
+LAYOUT = FileLayout(
     folders=("mnist_m", "MNIST-M/mnist_m", "MNIST-M", "."),
     names={
         "train": (("mnist_m_train_labels.txt", "mnist_m.tar.gz"),),

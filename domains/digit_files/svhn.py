@@ -1,4 +1,4 @@
-"""SVHN: the cropped digits, MATLAB."""
+"""Reads SVHN's cropped digits, MATLAB files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from scipy.io import loadmat, whosmat
 
-from fmtda.domains.damage import reading
-from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.damaged_files import reading
+from fmtda.domains.digit_files.layout import FileLayout, digits
 from fmtda.domains.examples import Examples
 from fmtda.domains.family import Part
 
@@ -31,7 +31,7 @@ def _read(files: Sequence[Path], part: Part) -> Examples:
     return digits(pictures, content["y"].ravel() % 10, file)
 
 
-LAYOUT = Layout(
+LAYOUT = FileLayout(
     folders=("SVHN", "."),
     names={"train": (("train_32x32.mat",),), "test": (("test_32x32.mat",),)},
     check=_check,

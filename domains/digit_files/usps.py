@@ -1,4 +1,4 @@
-"""USPS: LIBSVM, packed by bzip2."""
+"""Reads USPS, LIBSVM files packed by bzip2."""
 
 import bz2
 import io
@@ -9,9 +9,9 @@ import torch
 from sklearn.datasets import load_svmlight_file
 from torch.nn import functional
 
-from fmtda.domains.damage import reading
-from fmtda.domains.digit_files.ends import head, tail
-from fmtda.domains.digit_files.layout import Layout, digits
+from fmtda.domains.damaged_files import reading
+from fmtda.domains.digit_files.file_ends import head, tail
+from fmtda.domains.digit_files.layout import FileLayout, digits
 from fmtda.domains.examples import Examples
 from fmtda.domains.family import Part
 
@@ -41,7 +41,7 @@ def _read(files: Sequence[Path], part: Part) -> Examples:
     return digits(pictures.expand(-1, 3, -1, -1), labels - 1, file)
 
 
-LAYOUT = Layout(
+LAYOUT = FileLayout(
     folders=("USPS", "."),
     names={"train": (("usps.bz2",),), "test": (("usps.t.bz2",),)},
     check=_check,

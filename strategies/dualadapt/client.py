@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from fmtda.adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics
 from fmtda.adaptation.batches import shuffled_batches
-from fmtda.adaptation.class_balanced import adapt_head_and_scales_by_class
-from fmtda.adaptation.feature_map import feature_rows
+from fmtda.adaptation.class_balanced_self_training import adapt_head_and_scales_by_class
 from fmtda.adaptation.inputs import Inputs
+from fmtda.adaptation.labelled_features import feature_rows
 from fmtda.adaptation.losses import local_classifier_loss
 from fmtda.adaptation.mixture import Mixture, StepwiseEM
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.predictor import Predictor
 from fmtda.adaptation.privacy_account import EXTRA, is_installed
 from fmtda.adaptation.self_training import (

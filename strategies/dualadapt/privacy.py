@@ -15,11 +15,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fmtda.adaptation.feature_map import feature_rows
+from fmtda.adaptation.labelled_features import feature_rows
 from fmtda.adaptation.mixture import HELD_OUT_FROM, Mixture, hold_out
-from fmtda.adaptation.networks import Network
-from fmtda.adaptation.noise import Uniforms, seeded_uniforms, system_uniforms
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.privacy_account import Release, epsilon
+from fmtda.adaptation.privacy_noise import Uniforms, seeded_uniforms, system_uniforms
 from fmtda.adaptation.private_classifier import sampling_rate, train_privately
 from fmtda.adaptation.private_mixture import fit_privately
 from fmtda.domains.client import Client

@@ -28,7 +28,7 @@ from fmtda.adaptation.augment import mixup
 from fmtda.adaptation.batches import forward_slices
 from fmtda.adaptation.losses import alignment_loss
 from fmtda.adaptation.mixture import QUANTILES, Mixture, StackedMixtures, fit
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.newcomers import Newcomers, told
 from fmtda.protocol.records import (
     check_arrays,

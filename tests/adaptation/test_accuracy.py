@@ -4,7 +4,7 @@ from sklearn.metrics import accuracy_score
 
 from fmtda.adaptation.accuracy import accuracy
 from fmtda.adaptation.batches import FORWARD_EXAMPLES
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 
 
 @pytest.mark.parametrize("examples", [3, FORWARD_EXAMPLES + 1])

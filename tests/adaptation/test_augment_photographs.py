@@ -3,7 +3,7 @@
 import torch
 
 from fmtda.adaptation.augment_photographs import random_crop
-from fmtda.adaptation.augmentations import AUGMENTATIONS
+from fmtda.adaptation.registry import AUGMENTATIONS
 
 PHOTOGRAPHS = AUGMENTATIONS["photographs"]
 LABELS = torch.arange(8) % 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fmtda.adaptation.augment_scenes import LARGEST_ZOOM, SMALLEST_ZOOM, random_zoom
-from fmtda.adaptation.augmentations import AUGMENTATIONS
+from fmtda.adaptation.registry import AUGMENTATIONS
 
 SCENES = AUGMENTATIONS["scenes"]
 CLASSES = 5

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmtda.adaptation.batch_norm import batch_norm_state, load_batch_norm_state, load_batch_norm_statistics, reestimate
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 
 
 def example_inputs(count=64):

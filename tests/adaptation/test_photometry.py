@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from fmtda.adaptation import photometry
-from fmtda.adaptation.draws import Draws
 from fmtda.adaptation.photometry import Photometry, change_photometry
+from fmtda.adaptation.random_draws import Draws
 from fmtda.protocol.runtime import repair_torchvision
 
 EVERYTHING = Photometry(0.5, 0.5, 0.5, 0.2, 0.2, 0.5, 0.2, 0.05, 0.5, 1.5, 0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmtda.adaptation.mixture import Mixture, StepwiseEM, fit
-from fmtda.adaptation.noise import seeded_uniforms
+from fmtda.adaptation.privacy_noise import seeded_uniforms
 from fmtda.adaptation.private_mixture import (
     QUANTILES_SENSITIVITY,
     STATISTICS_SENSITIVITY,

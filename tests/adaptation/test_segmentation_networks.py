@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fmtda.adaptation.layers import BatchNorm2d
-from fmtda.adaptation.networks import NETWORKS, build
+from fmtda.adaptation.registry import NETWORKS, build
 from fmtda.protocol.runtime import repair_torchvision
 
 SHAPE = (3, 64, 96)

@@ -10,7 +10,7 @@ import torch
 from benchmarks import privacy, privacy_attacks
 from benchmarks.privacy_attacks import Round, membership, reconstruction
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.clients.network import feature_rows, inputs_of
 from tests.conftest import BLINK
 

@@ -7,7 +7,7 @@ import torch
 
 from fmtda.adaptation.batch_norm import reestimate
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.adaptation.self_training import SHARES
 from fmtda.clients import adaptation, evaluation, local_part, self_training
 from fmtda.clients.network import inputs_of, received_network, use_own_statistics

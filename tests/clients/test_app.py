@@ -5,7 +5,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from fmtda.adaptation.mixture import fit
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.clients.app import TRAINERS, app
 from fmtda.protocol.records import check_records, config_record, sender, to_record
 from fmtda.strategies.registry import STRATEGIES

@@ -7,9 +7,9 @@ import torch
 from flwr.app import Message, RecordDict
 
 from fmtda.adaptation.batch_norm import reestimate
-from fmtda.adaptation.domain_adversarial import Discriminated, Discriminator
+from fmtda.adaptation.dann import Discriminated, Discriminator
 from fmtda.adaptation.mcd import TwoHeads
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.clients import adabn, domain_adversarial, mcd
 from fmtda.clients.network import inputs_of
 from fmtda.domains.examples import Examples

@@ -12,13 +12,14 @@ import torch
 from flwr.app import Message, RecordDict
 from torch import nn
 
-from fmtda.adaptation import networks
+from fmtda.adaptation import registry
 from fmtda.adaptation.augment import mixup
 from fmtda.adaptation.augment_scenes import SceneAugmentation
 from fmtda.adaptation.batch_norm import reestimate
 from fmtda.adaptation.layers import BatchNorm2d
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.networks import Network, build
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import build
 from fmtda.clients import adaptation, local_part
 from fmtda.clients.app import EVALUATORS, TRAINERS
 from fmtda.clients.evaluation import evaluate
@@ -64,7 +65,7 @@ def tiny_dense(classes, input_shape):
 
 @pytest.fixture(autouse=True)
 def tiny_network(monkeypatch):
-    monkeypatch.setitem(networks.NETWORKS, "tiny-dense", tiny_dense)
+    monkeypatch.setitem(registry.NETWORKS, "tiny-dense", tiny_dense)
 
 
 @pytest.fixture

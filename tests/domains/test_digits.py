@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fmtda.domains import glyphs, photographs
+from fmtda.domains import background_patches, glyphs
 from fmtda.domains.digits import Digits, handwriting
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec
@@ -88,26 +88,26 @@ def test_photograph_regions_share_no_stripe(monkeypatch):
     # Photographs whose red channel is the column and whose green one is the picture's number.
     columns = np.broadcast_to(np.linspace(0, 255, 640).astype(np.uint8)[None, :, None], (427, 640, 1))
     marked = [np.concatenate([columns, np.full_like(columns, n), columns], axis=2) for n in (0, 1)]
-    monkeypatch.setattr(photographs, "load_sample_images", lambda: type("Images", (), {"images": marked}))
-    photographs._stripes.cache_clear()
+    monkeypatch.setattr(background_patches, "load_sample_images", lambda: type("Images", (), {"images": marked}))
+    background_patches._stripes.cache_clear()
     seen = {}
-    for region in photographs.REGIONS:
-        patches = photographs.patches(400, 32, 0, region)
+    for region in background_patches.REGIONS:
+        patches = background_patches.patches(400, 32, 0, region)
         assert patches.shape == (400, 3, 32, 32) and patches.dtype == torch.uint8
         for number in (0, 1):
             mine = patches[patches[:, 1, 0, 0] == number][:, 0]
             seen[region, number] = (int(mine.min()), int(mine.max()))
-    photographs._stripes.cache_clear()
+    background_patches._stripes.cache_clear()
     for number in (0, 1):
-        spans = sorted(seen[region, number] for region in photographs.REGIONS)
+        spans = sorted(seen[region, number] for region in background_patches.REGIONS)
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans)), spans
 
 
 def test_patches_refuse_what_the_photographs_do_not_have():
     with pytest.raises(ValueError, match="size=400 must be at most 21"):
-        photographs.patches(1, 400, 0, "train")
+        background_patches.patches(1, 400, 0, "train")
     with pytest.raises(ValueError, match="must be one of source, train, test"):
-        photographs.patches(1, 32, 0, "valid")
+        background_patches.patches(1, 32, 0, "valid")
 
 
 def test_unknown_names_are_refused_with_those_allowed(digits):

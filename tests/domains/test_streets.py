@@ -10,7 +10,7 @@ from fmtda.domains import streets
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import DataSpec
 from fmtda.domains.street_looks import LOOKS, Look, render
-from fmtda.domains.street_scenes import HEIGHT, WIDTH, Scene, draw_scene
+from fmtda.domains.street_scenes import HEIGHT, WIDTH, StreetScene, draw_scene
 from fmtda.domains.street_shapes import CLASS_OF, CLASSES, Camera, Shape
 from fmtda.domains.streets import COUNTS, LAYOUTS, Streets
 
@@ -74,7 +74,7 @@ def rectangle(left, top, right, bottom, material, depth=5.0, tone=0.5, shade=1.0
 
 
 def drawn(look, *shapes):
-    return render(Scene(CAMERA, shapes), look, np.random.default_rng(0))
+    return render(StreetScene(CAMERA, shapes), look, np.random.default_rng(0))
 
 
 def colour(look, *shapes, row=12, column=12):

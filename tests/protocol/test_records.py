@@ -9,7 +9,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fmtda.adaptation.mixture import QUANTILES, fit
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.protocol.records import (
     LARGEST_VALUE,
     BadReply,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from flwr.app import Array, Error, Message
 
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.protocol.records import LARGEST_VALUE, from_record, sender, to_record
 from fmtda.server import checkpoints
 from fmtda.server.app import run

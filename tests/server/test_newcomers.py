@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.neighbours import blend, nearest
+from fmtda.adaptation.nearest_domains import blend, nearest
 from fmtda.protocol.records import from_record, sender
 from fmtda.server import checkpoints
 from fmtda.server.app import run

@@ -7,7 +7,7 @@ import torch
 
 from fmtda.adaptation.augment import prepare
 from fmtda.adaptation.augment_digits import DigitAugmentation
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.domains.examples import Examples
 from fmtda.server.pretraining import one_cycle, pretrain, pretrained
 from fmtda.server.progress import Lines

@@ -5,7 +5,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.protocol.records import config_record, from_record, to_record
 from fmtda.protocol.settings import SettingsError
 from fmtda.server.roster import Cohort

@@ -10,7 +10,8 @@ from torch import nn
 from fmtda.adaptation.augment import prepare
 from fmtda.adaptation.augment_digits import DigitAugmentation
 from fmtda.adaptation.mixture import Mixture, fit
-from fmtda.adaptation.networks import Network, build
+from fmtda.adaptation.network import Network
+from fmtda.adaptation.registry import build
 from fmtda.clients import adaptation
 from fmtda.domains.examples import Examples
 from fmtda.protocol.records import BadReply, config_record, from_record, to_record

@@ -8,7 +8,7 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from torch.nn import functional
 
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.protocol.records import config_record, from_record, to_record
 from fmtda.protocol.seeds import generator_for
 from fmtda.server.roster import Cohort

@@ -1,4 +1,4 @@
-"""Reading a file that may be damaged: one error, which names the file, for whatever its reader raises."""
+"""Turns whatever the reader of a damaged file raises into one error, which names the file."""
 
 import struct
 import tarfile
@@ -15,7 +15,7 @@ from fmtda.domains.examples import DataError
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Whatever a damaged file makes its reader raise becomes one line with the file's name."""
+    """Turn whatever a damaged file makes its reader raise into one line with the file's name."""
     try:
         yield
     except DataError:

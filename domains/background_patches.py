@@ -1,4 +1,4 @@
-"""Background patches out of the two photographs that ship with scikit-learn."""
+"""Cuts background patches out of the two photographs that ship with scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHRINKINGS = (1.0, 1.5, 2.0, 3.0)
 
 
 def patches(count: int, size: int, seed: int, region: Region) -> torch.Tensor:
-    """Random square patches at several scales.
+    """Cut random square patches at several scales.
 
     Each photograph is cut into three vertical stripes and no pixel is in two regions, so that a source
     randomised with patches of "source" has not seen the backgrounds of the targets' parts "train" and "test",

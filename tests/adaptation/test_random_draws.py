@@ -2,7 +2,7 @@
 
 import torch
 
-from fmtda.adaptation.draws import Draws
+from fmtda.adaptation.random_draws import Draws
 
 
 def draws(seed=0, count=2000):

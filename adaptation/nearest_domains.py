@@ -1,7 +1,9 @@
-"""Which known domains are nearest to a new one, and what their classifiers give it to start from.
+"""Finds the known domains nearest to a new one, and blends what their classifiers give it to start from.
 
 A client that joins a federation under way uploads its mixture; the rest is the server's: the nearest mixtures
-(`nearest`), and the mean of their classifiers (`blend`). All of it is our choice: FMTDA knows no such clients.
+(`nearest`), and the mean of their classifiers (`blend`).
+
+Our choice: all of it, as FMTDA knows no such clients.
 """
 
 from collections.abc import Mapping
@@ -14,18 +16,18 @@ from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.mixture_divergence import divergence
 
 NEIGHBOURS = 3
-"""Clients at most whose classifiers are blended."""
+"""How many clients' classifiers are blended at most."""
 
 
 class Neighbour(NamedTuple):
-    """One of the nearest: its divergence in nats, and its weight in the blend; the weights add up to one."""
+    """Holds one of the nearest domains' divergence in nats and its weight in the blend; the weights add up to one."""
 
     divergence: float
     weight: float
 
 
 def nearest(mixture: Mixture, known: Mapping[str, Mixture], count: int = NEIGHBOURS) -> dict[str, Neighbour]:
-    """The known mixtures with the smallest divergence by name, the nearest first; names decide between equal ones.
+    """Find the known mixtures of smallest divergence, the nearest first; names decide between equal ones.
 
     Notes
     -----
@@ -43,7 +45,7 @@ def nearest(mixture: Mixture, known: Mapping[str, Mixture], count: int = NEIGHBO
 
 
 def blend(classifiers: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """The weighted mean of classifiers of one architecture, parameter by parameter.
+    """Average classifiers of one architecture with weights, parameter by parameter.
 
     Parameters
     ----------
@@ -59,5 +61,8 @@ def blend(classifiers: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str,
     known to serve (Wortsman et al., "Model soups", ICML 2022).
     """
     first = classifiers[next(iter(weights))]
-    mean = {name: sum(weight * classifiers[c][name].double() for c, weight in weights.items()) for name in first}
+    mean = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in first.items()}
+    for client, weight in weights.items():
+        for name, total in mean.items():
+            total += weight * classifiers[client][name].double()
     return {name: value.to(first[name].dtype) for name, value in mean.items()}

@@ -1,8 +1,9 @@
-"""Self-training where some classes are far rarer than others, as in the pixels of scenes: labels class by class.
+"""Trains without labels where some classes are far rarer than others, as in the pixels of scenes: class by class.
 
 One threshold for all classes learns sky and road alone, and asking for all classes equally often invents people. So, as
-in class-balanced self-training (Zou et al., ECCV 2018), the surest predictions of each class are its labels. That the
-teacher stays as it was, that a class counts by the root of its rarity, and the numbers are our choice.
+in class-balanced self-training (Zou et al., ECCV 2018), the surest predictions of each class are its labels.
+
+Our choice: that the teacher stays as it was, that a class counts by the root of its rarity, and all numbers.
 """
 
 import copy
@@ -16,22 +17,22 @@ from fmtda.adaptation.network import Network
 from fmtda.adaptation.self_training import SelfTraining, head_and_scales, logits
 
 SURE = 0.5
-"""Part of the places predicted as a class that is learned, the surest (our choice)."""
+"""The part of the places predicted as a class that is learned, the surest ones."""
 
 RARITY = 0.5
-"""Power of a class's share by which its places count less (our choice); 0 counts all places alike, 1 all classes."""
+"""The power of a class's share by which its places count less; 0 counts all places alike, 1 all classes."""
 
 SMALLEST_SHARE = 1e-4
-"""Of a class among the predictions; rarer ones count no more than this one (our choice)."""
+"""The smallest share of a class among the predictions; rarer ones count no more than one of this share."""
 
 BINS = 1000
-"""Of the histogram over confidences in [0, 1] that thresholds are read from."""
+"""How many bins the histogram over confidences in [0, 1] has, which thresholds are read from."""
 
 
 def adapt_head_and_scales_by_class(
     network: Network, inputs: Inputs, *, steps: int, batch_size: int, learning_rate: float, generator: torch.Generator
 ) -> dict[str, float]:
-    """`self_training.adapt_head_and_scales` with labels class by class, in place.
+    """Do as `self_training.adapt_head_and_scales` with labels chosen class by class, in place.
 
     The labels are those of the network as it came: the mean of its predictions on an input and on a view of it. They
     are learned on another view, and BatchNorm keeps its running statistics.
@@ -59,7 +60,7 @@ def adapt_head_and_scales_by_class(
 
 
 def balanced_thresholds(counts: torch.Tensor, sure: float = SURE) -> tuple[torch.Tensor, torch.Tensor]:
-    """From which confidence on a prediction of a class is a label, and how much it counts.
+    """Choose from which confidence on a prediction of a class is a label, and how much it counts.
 
     Parameters
     ----------

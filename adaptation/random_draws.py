@@ -1,4 +1,4 @@
-"""Random numbers for every example of a batch, from a generator on any device."""
+"""Draws random numbers for every example of a batch, from a generator on any device."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Draws:
-    """One draw per example, shaped to broadcast over pictures (N, channels, H, W).
+    """Draws once per example, shaped to broadcast over pictures (N, channels, H, W).
 
     Attributes
     ----------
@@ -25,21 +25,21 @@ class Draws:
     device: torch.device
 
     def uniform(self, low: float, high: float, channels: int = 1) -> Tensor:
-        """Between the bounds, (N, channels, 1, 1)."""
+        """Draw uniformly between the bounds, (N, channels, 1, 1)."""
         shape = (self.count, channels, 1, 1)
         values = torch.rand(shape, generator=self.generator, device=self.generator.device)
         return low + (high - low) * values.to(self.device)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, (N, *shape)."""
+        """Draw standard normal numbers, (N, *shape)."""
         values = torch.randn((self.count, *shape), generator=self.generator, device=self.generator.device)
         return values.to(self.device)
 
     def chance(self, probability: float) -> Tensor:
-        """True with this probability, (N, 1, 1, 1)."""
+        """Draw booleans that are true with this probability, (N, 1, 1, 1)."""
         return self.uniform(0, 1) < probability
 
     def indices(self, below: int) -> Tensor:
-        """Integers from 0 to `below` - 1, (N,)."""
+        """Draw integers from 0 to `below` - 1, (N,)."""
         values = torch.randint(below, (self.count,), generator=self.generator, device=self.generator.device)
         return values.to(self.device)

@@ -1,4 +1,4 @@
-"""Digits out of typefaces in colour: single ones, and ones in a house number on a photograph."""
+"""Renders digits out of typefaces in colour: single ones, and ones in a house number on a photograph."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import torch
 from torch.nn import functional
 
 from fmtda.domains import glyphs
+from fmtda.domains.background_patches import patches
 from fmtda.domains.distortions import blurred, halved, warped
 from fmtda.domains.examples import Examples
 from fmtda.domains.family import Part
-from fmtda.domains.photographs import patches
 
 SIDE = 32
 
 
 def fonts(count: int, part: Part, rng: np.random.Generator) -> Examples:
-    """Single digits in random colour, slant, size and place, on plain, shaded or photographed ground.
+    """Render single digits in random colour, slant, size and place, on plain, shaded or photographed ground.
 
     After the recipe of SynthDigits (Ganin and Lempitsky 2015, "Unsupervised Domain Adaptation by
     Backpropagation").
@@ -49,7 +49,7 @@ def fonts(count: int, part: Part, rng: np.random.Generator) -> Examples:
 
 
 def street(count: int, part: Part, rng: np.random.Generator) -> Examples:
-    """Digits with their neighbours, cut off left and right, blurred and in low contrast, on a photograph.
+    """Render digits with neighbours cut off left and right, blurred and in low contrast, on a photograph.
 
     That is what makes SVHN hard (Netzer et al. 2011, "Reading Digits in Natural Images"). Parameters and
     result as for `fonts`.
@@ -77,7 +77,7 @@ def street(count: int, part: Part, rng: np.random.Generator) -> Examples:
 
 
 def balanced(count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` digits in random order, int64, none more than once oftener than another."""
+    """Draw `count` digits in random order, int64, none more than once oftener than another."""
     return rng.permutation(np.resize(np.arange(10), count))
 
 

@@ -8,13 +8,13 @@ import torch
 from scipy.stats import entropy
 from sklearn.metrics import mutual_info_score
 
-from fmtda.adaptation.criteria import (
+from fmtda.adaptation.losses import information_maximisation
+from fmtda.adaptation.validation_criteria import (
     mean_entropy,
     prediction_information,
     soft_neighbourhood_density,
     view_information,
 )
-from fmtda.adaptation.losses import information_maximisation
 
 COLLAPSED = torch.eye(4)[torch.zeros(40, dtype=torch.int64)]
 CLUSTERED = torch.eye(4)[torch.arange(40) % 4]

@@ -1,4 +1,4 @@
-"""One gradient step on chosen parameters: steps that take turns on parts of a network can't touch the other parts."""
+"""Makes one gradient step on chosen parameters, so that steps which take turns can't touch the other parts."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Features with their classes, drawn from one network for a map of them."""
+"""Takes features with their classes from one network, for a map of them."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,14 @@ from torch.nn import functional
 
 from fmtda.adaptation.batches import forward_slices
 from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 
 
 @torch.no_grad()
 def labelled_rows(
     network: Network, inputs: Inputs, labels: Tensor, count: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Features and classes of examples, or of random places of pictures.
+    """Compute features and classes of examples, or of random places of pictures.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Random numbers that noise and secret samples are made of: from the operating system, or seeded.
+"""Draws the numbers that noise and secret samples are made of: from the operating system, or seeded.
 
 Whoever can compute the noise can take it away again, and then nothing is private. So on a real client there is no
 seed: every number comes from the operating system's generator. In a simulation, where all data lies on the machine of
@@ -21,18 +21,18 @@ Uniforms = Callable[[int], Tensor]
 
 
 def system_uniforms(count: int) -> Tensor:
-    """Numbers that nobody can compute, the owner of the seed of a run least of all."""
+    """Draw numbers that nobody can compute, the owner of the seed of a run least of all."""
     drawn = np.frombuffer(secrets.token_bytes(8 * count), dtype=np.uint64) >> np.uint64(64 - BITS)
     return _between_zero_and_one(torch.from_numpy(drawn.astype(np.int64)))
 
 
 def seeded_uniforms(generator: torch.Generator) -> Uniforms:
-    """Numbers that an equal generator gives again; they keep nothing secret from who knows its seed."""
+    """Draw numbers that an equal generator gives again; they keep nothing secret from who knows its seed."""
     return lambda count: _between_zero_and_one(torch.randint(2**BITS, (count,), generator=generator))
 
 
 def normal(shape: torch.Size | tuple[int, ...], uniforms: Uniforms) -> Tensor:
-    """Independent standard normal numbers: float64, on the CPU."""
+    """Draw independent standard normal numbers: float64, on the CPU."""
     return torch.special.ndtri(uniforms(torch.Size(shape).numel())).reshape(shape)
 
 

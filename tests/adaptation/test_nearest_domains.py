@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fmtda.adaptation.mixture import QUANTILES, Mixture
-from fmtda.adaptation.neighbours import NEIGHBOURS, blend, nearest
+from fmtda.adaptation.nearest_domains import NEIGHBOURS, blend, nearest
 
 
 def at(place: float, dimensions: int = 2) -> Mixture:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fmtda.adaptation.optimisation import descend
+from fmtda.adaptation.gradient_step import descend
 
 
 def test_a_step_of_plain_descent_is_the_one_computed_by_hand():

@@ -1,7 +1,9 @@
-"""Domain-adversarial training (DANN): a discriminator tells source from target features, and G learns to mislead it.
+"""Trains domain-adversarially (DANN): a discriminator tells source from target features, and G learns to mislead it.
 
 Source: Ganin et al., "Domain-adversarial training of neural networks", JMLR 2016. G's gradient passes a *gradient
 reversal layer*: the discriminator goes down the loss that G goes up, in one and the same step.
+
+Our choice: the discriminator's hidden width, and Adam, where the paper has SGD with a schedule of its own.
 """
 
 import math
@@ -10,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmtda.adaptation.gradient_step import descend
 from fmtda.adaptation.network import Network
-from fmtda.adaptation.optimisation import descend
 
 HIDDEN = 128
-"""Width of the discriminator's hidden layer (our choice)."""
+"""The width of the discriminator's hidden layer."""
 
 
 def reverse_gradient(values: Tensor, weight: float) -> Tensor:
-    """The values as they are; on the way back, the gradient times ``-weight``."""
+    """Return the values as they are; on the way back, the gradient is multiplied by ``-weight``."""
     return _ReverseGradient.apply(values, weight)
 
 
@@ -34,7 +36,7 @@ class _ReverseGradient(torch.autograd.Function):
 
 
 def reversal_weight(progress: float) -> float:
-    """The paper's schedule ``2 / (1 + exp(-10 p)) - 1``: 0 at the start, so that a fresh discriminator does no harm.
+    """Follow the paper's schedule ``2 / (1 + exp(-10 p)) - 1``: 0 at first, while a fresh discriminator would do harm.
 
     Parameters
     ----------
@@ -45,21 +47,21 @@ def reversal_weight(progress: float) -> float:
 
 
 class Discriminator(nn.Sequential):
-    """Features (R, D) to logits (R, 1), positive for the source."""
+    """Tells domains apart: features (R, D) to logits (R, 1), positive for the source."""
 
     def __init__(self, feature_size: int) -> None:
         super().__init__(nn.Linear(feature_size, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
 
     @classmethod
     def seeded(cls, feature_size: int, seed: int) -> "Discriminator":
-        """With weights by the seed; torch's global generator is left as it was."""
+        """Build a discriminator with weights by the seed; torch's global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(feature_size)
 
 
 class Discriminated(Network):
-    """A network with a domain discriminator beside its classifier; predicts as it would without.
+    """Holds a network and a domain discriminator beside its classifier; it predicts as it would without.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ class Discriminated(Network):
 
 
 def domain_loss(discriminator: nn.Module, source: Tensor, target: Tensor, weight: float) -> Tensor:
-    """Binary cross-entropy of telling source from target features, the gradient to the features reversed.
+    """Compute the cross-entropy of telling source from target features, the gradient to the features reversed.
 
     Parameters
     ----------
@@ -93,11 +95,11 @@ def domain_loss(discriminator: nn.Module, source: Tensor, target: Tensor, weight
     told = [discriminator(reverse_gradient(rows, weight)) for rows in (source, target)]
     truth = (torch.ones_like(told[0]), torch.zeros_like(told[1]))
     losses = [functional.binary_cross_entropy_with_logits(*pair) for pair in zip(told, truth, strict=True)]
-    return sum(losses) / 2
+    return (losses[0] + losses[1]) / 2
 
 
 class DANN:
-    """The steps of DANN, with Adam (our choice; the paper has SGD with a schedule of its own).
+    """Makes the steps of DANN, with Adam.
 
     Parameters
     ----------
@@ -109,13 +111,14 @@ class DANN:
 
     def __init__(self, network: Discriminated, learning_rate: float, weight_decay: float) -> None:
         self.network = network
-        settings = {"lr": learning_rate, "weight_decay": weight_decay}
-        self.on_classifier = torch.optim.Adam(network.classifier.parameters(), **settings)
+        self.on_classifier = torch.optim.Adam(
+            network.classifier.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
         adversaries = [*network.feature_extractor.parameters(), *network.discriminator.parameters()]
-        self.on_adversaries = torch.optim.Adam(adversaries, **settings)
+        self.on_adversaries = torch.optim.Adam(adversaries, lr=learning_rate, weight_decay=weight_decay)
 
     def step(self, source: tuple[Tensor, Tensor], target: Tensor, weight: float) -> dict[str, float]:
-        """One step of G, F and the discriminator on a labelled source batch and an unlabelled target batch.
+        """Make one step of G, F and the discriminator on a labelled source batch and an unlabelled target batch.
 
         Parameters
         ----------
@@ -140,7 +143,7 @@ class DANN:
         return {"cross-entropy": cross_entropy.item(), "domain-loss": told.item()}
 
     def mislead(self, source_features: Tensor, target_features: Tensor, weight: float) -> float:
-        """One step of G and the discriminator where of the source there are features alone; returns the domain loss.
+        """Make one step of G and the discriminator where there are only features of the source; return the domain loss.
 
         Parameters
         ----------

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from fmtda.adaptation.augment_scenes import SceneAugmentation
-from fmtda.adaptation.class_balanced import (
+from fmtda.adaptation.class_balanced_self_training import (
     BINS,
     _ClassBalanced,
     adapt_head_and_scales_by_class,
     balanced_thresholds,
 )
 from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.networks import build
+from fmtda.adaptation.registry import build
 from fmtda.adaptation.self_training import adapt_head_and_scales, head_and_scales, logits
 from fmtda.domains.examples import Examples
 from fmtda.server.pretraining import pretrain

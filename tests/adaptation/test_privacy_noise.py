@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fmtda.adaptation.noise import BITS, normal, seeded_uniforms, system_uniforms
+from fmtda.adaptation.privacy_noise import BITS, normal, seeded_uniforms, system_uniforms
 
 
 def seeded(seed=0):

@@ -1,4 +1,4 @@
-"""How good a classifier is on a domain without labels: the criteria that settings are chosen by, and guards look at.
+"""Measures how good a classifier is on a domain without labels; settings are chosen and guards decide by it.
 
 Shapes: N examples, C classes. Each takes class probabilities and gives one number; a collapsed classifier, one
 that puts every example into one class with certainty, is the test that a criterion has to pass to be used alone.
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 def mean_entropy(probabilities: Tensor) -> float:
-    """Mean entropy of the predictions: low where the classifier is certain.
+    """Compute the mean entropy of the predictions: low where the classifier is certain.
 
     Alone it can't choose: a collapsed classifier has the best value, 0. Morerio et al., "Minimal-entropy
     correlation alignment", ICLR 2018, choose by it.
@@ -31,7 +31,7 @@ def mean_entropy(probabilities: Tensor) -> float:
 
 
 def prediction_information(probabilities: Tensor) -> float:
-    """Mutual information of an example and its predicted class: high where each is certain and all classes occur.
+    """Compute the information between an example and its class: high where each is certain and all classes occur.
 
     It is the negative of `losses.information_maximisation`, over all examples at once (Bridle et al.,
     "Unsupervised classifiers, mutual information and phantom targets", NeurIPS 1991; Liang et al., ICML 2020).
@@ -50,7 +50,7 @@ def prediction_information(probabilities: Tensor) -> float:
 
 
 def soft_neighbourhood_density(probabilities: Tensor, temperature: float = 0.05, block: int = 1024) -> float:
-    """How many examples share an example's prediction, softly counted: high where predictions lie in dense clusters.
+    """Count softly how many examples share an example's prediction: many where predictions lie in dense clusters.
 
     Saito et al., "Tune it the right way: unsupervised validation of domain adaptation via soft neighborhood
     density", ICCV 2021: cosine similarities of the predictions, without those to themselves, become a softmax
@@ -86,7 +86,7 @@ def soft_neighbourhood_density(probabilities: Tensor, temperature: float = 0.05,
 
 
 def view_information(probabilities: Tensor, view_probabilities: Tensor) -> float:
-    """Mutual information of the classes that two views of an example get.
+    """Compute the mutual information of the classes that two views of an example get.
 
     Ji et al., "Invariant information clustering", ICCV 2019: P is the mean over examples of the outer product of
     the two predictions, made symmetric; the score is the mutual information of P's two margins. It is high where

@@ -18,7 +18,8 @@ SMALL = 128 * 2**20
 class Stored(Protocol):
     """This is what inputs are stored in: a tensor, or anything with its shape that gives a tensor for an index."""
 
-    shape: Sequence[int]
+    @property
+    def shape(self) -> Sequence[int]: ...
 
     def __len__(self) -> int: ...
 

@@ -6,7 +6,7 @@ segmentation the mean intersection over union (mIoU), in percent, and what can b
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from fmtda.adaptation.heads import HEADS
 from fmtda.protocol.runtime import repair_torchvision
 from fmtda.protocol.seeds import domain_of
 
-EvaluationCounts = Mapping[str, int | float | list[int]]
-"""What a client reports of its test examples, see `Tally.counts`."""
+EvaluationCounts = Mapping[str, Any]
+"""What a client reports of its test examples, see `Tally.counts`: numbers, and lists of whole numbers."""
 
 LABEL_FREE = {"entropy": "entropy in nats", "agreement": "agreement of F_g and F_l", "log-likelihood": "log-likelihood"}
 """What a client reports without a label, and as people are told."""

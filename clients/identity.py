@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from flwr.app import Context, Message
@@ -107,13 +107,23 @@ def load_share(settings: RunSettings, name: str, shares: int, data_dir: str = ""
         If the domain can't be loaded or the share is smaller than `data.min-examples`.
     """
     domain, share = domain_of(name), int(name.rsplit("/", 1)[1])
-    data = settings.data
-    key = (data.target_limit, shares, data.partition, data.alpha, settings.seed, data.min_examples)
-    spec = spec_of(settings, data_dir)
+    data, spec = settings.data, spec_of(settings, data_dir)
+    how = Split(data.target_limit, shares, data.partition, data.alpha, settings.seed, data.min_examples)
     train = _load_domain(data.name, domain, "train", spec)
-    mine = train.select(_split(data.name, domain, spec, *key)[share])
+    mine = train.select(_split(data.name, domain, spec, how)[share])
     test = _load_domain(data.name, domain, "test", spec)
     return mine.without_labels(), held_out_share(test, share, shares)
+
+
+class Split(NamedTuple):
+    """How a domain's training examples are divided between its clients, see `domains.partition.limited_split`."""
+
+    limit: int
+    shares: int
+    partition: Literal["iid", "dirichlet", "scaffold"]
+    alpha: float
+    seed: int
+    minimum: int
 
 
 @functools.lru_cache(maxsize=32)
@@ -122,7 +132,6 @@ def _load_domain(data: str, domain: str, part: Part, spec: DataSpec) -> Examples
 
 
 @functools.lru_cache(maxsize=32)
-def _split(data: str, domain: str, spec: DataSpec, *how: int | float | str) -> list[np.ndarray]:
-    limit, shares, partition, alpha, seed, minimum = how
+def _split(data: str, domain: str, spec: DataSpec, how: Split) -> list[np.ndarray]:
     labels = split_labels(_load_domain(data, domain, "train", spec))
-    return limited_split(labels, limit, shares, partition, alpha, seed, minimum, domain)
+    return limited_split(labels, how.limit, how.shares, how.partition, how.alpha, how.seed, how.minimum, domain)

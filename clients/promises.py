@@ -33,7 +33,7 @@ def check(client: Client, algorithm: FederatedAlgorithm) -> None:
 def withheld(reply: Message, client: Client) -> Message:
     """Take away the metrics that say more of the client's examples than docs/privacy.md declares."""
     if client.settings.private:
-        metrics = reply.content["metrics"]
+        metrics = reply.content.metric_records["metrics"]
         reply.content["metrics"] = MetricRecord({key: metrics[key] for key in DECLARED if key in metrics})
     return reply
 

@@ -4,7 +4,7 @@ import json
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -15,7 +15,7 @@ from fmtda.face.refusals import INTERRUPTED, refuse, stop
 from fmtda.face.report.command import end_with_report
 from fmtda.face.setting_options import ConfigFile, SettingPairs, settings_given
 from fmtda.generative.registry import MODELS
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.settings import GenerativeSettings, SettingsError
 from fmtda.strategies.registry import GENERATING, POOLED, algorithm
 
 NAMES = ", ".join(MODELS)
@@ -113,7 +113,7 @@ def generate(
                 simulate(settings, progress, client_cpus, client_gpus, go_on)
             else:
                 with interruptible():
-                    run_pooled(settings, progress)
+                    run_pooled(cast(GenerativeSettings, settings), progress)
     except (SettingsError, DataError) as error:
         refuse(error)
     except (WriteError, RunStopped) as error:

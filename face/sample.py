@@ -47,7 +47,7 @@ def sample(
 
     try:
         settings = read_settings(stored_run_config(path))
-        if settings.kind != GenerativeSettings.kind:
+        if not isinstance(settings, GenerativeSettings):
             refuse(f"{run}: workload={settings.workload} draws nothing; name a run of fmtda generate")
         changes = settings.model.sampled_by(sampler, steps)
         settings = settings.changed({f"{settings.workload}.{key}": value for key, value in changes.items()})

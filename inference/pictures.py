@@ -27,6 +27,9 @@ AHEAD = 3
 MOST_THREADS = 8
 """That decode (our choice); Pillow lets go of Python's lock while it decodes and resizes."""
 
+NO_TABLE = np.zeros(0, dtype=np.int64)
+"""Of label ids, where a scene has no label map."""
+
 CHUNK = 16
 """Files that a thread takes at once (our choice)."""
 
@@ -141,11 +144,11 @@ def read_all(files: Sequence[Path], settings: AdaptationSettings) -> tuple[Tenso
 
 
 def _decode_scene(file: Path, height: int, width: int) -> np.ndarray:
-    return decode_scene(SceneFiles(file, None, "test"), table=None, height=height, width=width)[0]
+    return decode_scene(SceneFiles(file, None, "test"), table=NO_TABLE, height=height, width=width)[0]
 
 
 def _decoded(decode: Decode, files: Sequence[Path]) -> list[tuple[Path, np.ndarray | str]]:
-    results = []
+    results: list[tuple[Path, np.ndarray | str]] = []
     for file in files:
         try:
             results.append((file, decode(file)))

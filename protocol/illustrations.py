@@ -18,7 +18,7 @@ confidence-after    as before                   and its probability
 import numpy as np
 from flwr.app import ArrayRecord
 
-from fmtda.protocol.records import BadReply, check_arrays, layout_of
+from fmtda.protocol.records import BadReply, Layout, check_arrays, layout_of
 
 POINTS = 150
 """Examples of a domain, or places of its pictures, in a map of features (our choice)."""
@@ -85,7 +85,7 @@ def check_illustration(
             raise BadReply(f"{name} is no probability: {np.min(values)} to {np.max(values)}")
 
 
-def _rows(declared: dict, name: str, most: int) -> int:
+def _rows(declared: Layout, name: str, most: int) -> int:
     """How many rows an array claims to have."""
     if name not in declared or not declared[name][0]:
         raise BadReply(f"{name} is missing")

@@ -132,11 +132,11 @@ def check_records(content: RecordDict, *array_records: str) -> None:
     for name, kind in {"metrics": MetricRecord, **dict.fromkeys(array_records, ArrayRecord)}.items():
         if not isinstance(content[name], kind):
             raise BadReply(f"{name} is of the type {type(content[name]).__name__}, expected {kind.__name__}")
-    for key, value in content["metrics"].items():
-        if not np.isfinite(value).all():
+    for key, value in content.metric_records["metrics"].items():
+        if not np.isfinite(np.asarray(value)).all():
             raise BadReply(f"metric {key} is not finite")
     for key in ("seconds", "epsilon"):
-        if isinstance(value := content["metrics"].get(key, 0.0), list):
+        if isinstance(value := content.metric_records["metrics"].get(key, 0.0), list):
             raise BadReply(f"metric {key} holds {len(value)} numbers, expected one")
 
 

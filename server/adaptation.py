@@ -77,7 +77,8 @@ class AdaptationRun(Workload):
         steps = settings.pretraining
         began = time.perf_counter()
         plain_settings = settings.changed(EXTRAS_OFF)
-        plain_source_only, failures = None, []
+        plain_source_only: dict[str, float] | None = None
+        failures: list[str] = []
         if plain_settings != settings:
             plain = new_network(settings, self.source.device)
             pretrained(plain, self.source.plain(), settings, steps.plain_steps, "plain reference", progress)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -74,7 +75,7 @@ def write(
         for left in (*folder.glob(".writing-*"), *folder.glob(".removing-*")):  # by a killed run
             shutil.rmtree(left, ignore_errors=True)
         aside.mkdir(parents=True)
-        manifest = {"round": server_round, "workload": workload, "order": {}}
+        manifest: dict[str, Any] = {"round": server_round, "workload": workload, "order": {}}
         for part, tensors in {"model": model, **({"state": state} if state else {})}.items():
             data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
             _write_through(aside / f"{part}.safetensors", data)

@@ -318,9 +318,9 @@ def account(evaluation: Phase, training: Phase | None = None) -> dict[str, Any]:
     return {"clients": clients, "failures": training.failures + evaluation.failures}
 
 
-def last_line(text: str) -> str:
+def last_line(text: str | None) -> str:
     """Return the last line of an error's text: what it says, without the traceback."""
-    lines = [line.strip() for line in str(text).replace("\\n", "\n").splitlines() if line.strip()]
+    lines = [line.strip() for line in (text or "").replace("\\n", "\n").splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
 
 

@@ -106,7 +106,7 @@ def illustrate(
         return
     shown: dict[str, dict[str, list[np.ndarray]]] = {settings.data.source: {}}
     for name in phase.replies:
-        record = phase.replies[name].content["illustration"]
+        record = phase.replies[name].content.array_records["illustration"]
         of_domain = shown.setdefault(domain_of(name), {})
         for key, array in record.items():
             of_domain.setdefault(key, []).append(array.numpy())
@@ -156,7 +156,9 @@ def who_shows(conversation: Conversation) -> list[int]:
 def _check(settings: AdaptationSettings, features: int, content: RecordDict) -> None:
     check_records(content, "illustration")
     segmentation = family(settings.data.name).segmentation
-    check_illustration(content["illustration"], len(settings.class_names), features, settings.shape, segmentation)
+    check_illustration(
+        content.array_records["illustration"], len(settings.class_names), features, settings.shape, segmentation
+    )
 
 
 def _of_source(

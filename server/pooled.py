@@ -9,6 +9,7 @@ run directory is the same.
 import copy
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
         seconds = time.perf_counter() - began_round
         weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         results.take_in(server_round, weights)
-        line = {
+        line: dict[str, Any] = {
             "round": server_round,
             "phase": "round",
             "loss": _evaluated(results, held_out),
@@ -99,7 +100,7 @@ def _evaluated(results: Results, held_out: Mapping[str, Tensor]) -> dict[str, fl
     """The average's loss by domain, measured as the clients of a federation measure it."""
     settings, model = results.settings, results.model
     model.load_state_dict(results.average)
-    counts = {}
+    counts: dict[str, dict[str, Any]] = {}
     for name, examples in held_out.items():
         counts[name] = {"num-examples": len(examples)}
         if len(examples):

@@ -20,8 +20,8 @@ def pooled_examples(settings: GenerativeSettings) -> tuple[Tensor, Tensor]:
     for domain in settings.target_domains:
         examples = data.load(domain, "train", spec_of(settings))
         known = split_labels(examples)
-        how = ("iid", settings.data.alpha, settings.seed, 1)
-        (kept,) = limited_split(known, settings.data.target_limit, 1, *how, domain)
+        given = settings.data
+        (kept,) = limited_split(known, given.target_limit, 1, "iid", given.alpha, settings.seed, 1, domain)
         pooled.append(kind.examples(examples.select(kept).inputs, settings))
         labels.append(torch.from_numpy(known[kept]))
     return torch.cat(pooled), torch.cat(labels)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,9 +107,10 @@ class MLflow:
 
         own = None if os.environ.get("MLFLOW_TRACKING_URI") else f"sqlite:///{folder}/mlflow.db"
         self._client = MlflowClient(tracking_uri=own)
-        self._run = _known_id(folder, "mlflow")
-        if self._run is not None:
-            self._client.update_run(self._run, status=RunStatus.to_string(RunStatus.RUNNING))
+        known = _known_id(folder, "mlflow")
+        if known is not None:
+            self._run = known
+            self._client.update_run(known, status=RunStatus.to_string(RunStatus.RUNNING))
             return
         experiment = self._client.get_experiment_by_name(PROJECT)
         place = (folder / "mlflow").as_uri() if own else None
@@ -139,7 +140,7 @@ class WeightsAndBiases:
         self._wandb = wandb
         name = _known_id(folder, "wandb") or secrets.token_hex(4)
         _keep_id(folder, "wandb", name)
-        asked = os.environ.get("WANDB_MODE")
+        asked: Any = os.environ.get("WANDB_MODE")
         self._run = wandb.init(
             project=PROJECT,
             name=folder.name,
@@ -161,7 +162,11 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-TRACKERS = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
+TRACKERS: dict[str, Callable[[RunSettings, Path, int], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+    "wandb": WeightsAndBiases,
+}
 """By their names in the run config."""
 
 

@@ -11,7 +11,7 @@ otherwise the discriminator would tell the mode and not the domain.
 import time
 from collections.abc import Iterable
 from statistics import fmean
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -65,7 +65,8 @@ class FedDANN(Algorithm):
         built = empty_network(settings)
         with torch.device("meta"):
             extended = Discriminated(built, Discriminator(built.feature_size))
-        network = filled(extended, received(message), settings.device).eval().requires_grad_(True)
+        network = cast(Discriminated, filled(extended, received(message), settings.device))
+        network.eval().requires_grad_(True)
         inputs = client.inputs(client.train)
         source_features = received(message, SOURCE_FEATURES)["features"].to(inputs.device)
         game = DANN(network, own.local_learning_rate, own.weight_decay)

@@ -10,6 +10,7 @@ Our choice: how long the fresh second classifier is trained.
 import copy
 import time
 from statistics import fmean
+from typing import cast
 
 from flwr.app import ArrayRecord, Message
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class FedMCD(Algorithm):
         """Make `local-steps` steps; BatchNorm in training mode, as in MCD's official code."""
         began = time.perf_counter()
         own = client.settings.own(FineTunedParameters)
-        network = self.received(message, client).requires_grad_(True)
+        network = cast(TwoHeads, self.received(message, client)).requires_grad_(True)
         inputs = client.inputs(client.train)
         game = MCD(network, own.local_learning_rate, own.weight_decay)
         maximised, minimised = [], []
@@ -73,6 +74,8 @@ class FedMCDServer(FineTunedAverage):
     The pre-trained classifier becomes F_1. F_2 starts from weights of its own, by the seed, and learns the source with
     G frozen before the first round.
     """
+
+    network: TwoHeads
 
     def __init__(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> None:
         fresh = build(settings.network.name, len(settings.class_names), settings.shape, seed_for(settings.seed, "F_2"))

@@ -58,10 +58,10 @@ class FlowerStrategy(FederatedStrategy):
         for name in filter(is_second_moment, self._layout):
             if (content.array_records[MODEL][name].numpy() < 0).any():
                 raise BadReply(f"{name} has negative values: the second moment of an Adam has none")
-        examples = content["metrics"].get("num-examples")
+        examples = content.metric_records["metrics"].get("num-examples")
         if not isinstance(examples, int) or examples < 1:
             raise BadReply(f"num-examples is {examples}, expected a whole number from 1: the average's weight")
-        for name, value in content["metrics"].items():
+        for name, value in content.metric_records["metrics"].items():
             if isinstance(value, list):
                 raise BadReply(f"metric {name} holds {len(value)} numbers, expected one")
 
@@ -145,10 +145,12 @@ def _same(value: Any, other: Any) -> bool:
 
 def _with_common_metrics(replies: list[Message]) -> list[Message]:
     """The replies without metrics that not all have: Flower's average of them would end the run."""
-    common = set.intersection(*(set(reply.content["metrics"]) for reply in replies)) if replies else set()
+    common = (
+        set.intersection(*(set(reply.content.metric_records["metrics"]) for reply in replies)) if replies else set()
+    )
     cut = []
     for reply in replies:
-        metrics = {name: value for name, value in reply.content["metrics"].items() if name in common}
+        metrics = {name: value for name, value in reply.content.metric_records["metrics"].items() if name in common}
         cut.append(copy.copy(reply))  # the line of metrics.jsonl keeps what the client said
         cut[-1].content = RecordDict({**reply.content, "metrics": MetricRecord(metrics)})
     return cut

@@ -7,6 +7,7 @@ client. What the extras add happens before the client predicts, in `localised`, 
 import copy
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from flwr.app import Message
@@ -104,7 +105,8 @@ class DualAdapt(Algorithm):
         compares like with like; where it starts comes with its later messages.
         """
         began = time.perf_counter()
-        network, told = self.received(message, client), {}
+        network = self.received(message, client)
+        told: dict[str, float] = {}
         if client.settings.private:
             mixture, told = privacy.fit_mixture(network, sent_mixture(message), client)
         else:
@@ -297,17 +299,17 @@ def localised(network: Network, client: Client, start: Weights | None = None) ->
         classifier.load_state_dict(uploaded["classifier"])
     local = Network(network.feature_extractor, classifier, network.feature_size)
     if own.on:
-        inputs = client.inputs(client.train)
-        how = {
-            "steps": own.steps,
-            "batch_size": own.batch,
-            "learning_rate": own.learning_rate,
-            "generator": client.generator("self-training"),
-        }
-        if client.segmentation:
-            adapt_head_and_scales_by_class(local, inputs, **how)
-        else:
-            adapt_head_and_scales(local, inputs, threshold=own.confidence, **how)
+        inputs, generator = client.inputs(client.train), client.generator("self-training")
+        by_class = client.segmentation
+        adapt = adapt_head_and_scales_by_class if by_class else partial(adapt_head_and_scales, threshold=own.confidence)
+        adapt(
+            local,
+            inputs,
+            steps=own.steps,
+            batch_size=own.batch,
+            learning_rate=own.learning_rate,
+            generator=generator,
+        )
     batch_norm = batch_norm_state(network.feature_extractor)
     client.keep(LOCALISED, classifier=classifier.state_dict(), **{"batch-norm": batch_norm})
     client.forget(PERSONAL)

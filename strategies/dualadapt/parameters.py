@@ -6,7 +6,7 @@ Our choice: all values but the existence of R_s, R_c and lambda, which the paper
 from typing import Literal
 
 from fmtda.protocol.settings import ON_BY_DEFAULT, Parameters
-from fmtda.protocol.tables import Affects, Switchable, Table, setting
+from fmtda.protocol.tables import Affects, Scalar, Switchable, Table, setting
 from fmtda.strategies.algorithm import BenchmarkRow
 
 
@@ -124,7 +124,7 @@ def _alone(extra: str) -> BenchmarkRow:
     scenery = extra == "scenery"
     switches = [EXTRAS["randomise"], EXTRAS[extra]] if scenery else [EXTRAS[extra]]
     with_what = "randomise and scenery" if scenery else extra
-    changes = {"preset": "paper", **dict.fromkeys(switches, True)}
+    changes: dict[str, Scalar] = {"preset": "paper", **dict.fromkeys(switches, True)}
     needs = (EXTRAS[extra],) if scenery else ()
     return BenchmarkRow(f"paper+{extra}", f"preset paper with {with_what} alone", "ablation", changes, needs)
 
@@ -133,11 +133,12 @@ def _left_out(extra: str) -> BenchmarkRow:
     randomise = extra == "randomise"
     switches = [EXTRAS[extra], EXTRAS["scenery"]] if randomise else [EXTRAS[extra]]
     without = "randomise and the scenery in it" if randomise else extra
-    changes = dict.fromkeys(switches, False)
+    changes: dict[str, Scalar] = dict.fromkeys(switches, False)
     return BenchmarkRow(f"default-{extra}", f"preset default without {without}", "ablation", changes, (EXTRAS[extra],))
 
 
-NO_CLIENT_STEPS, NO_SERVER_STEPS = {"dualadapt.client-steps": 0}, {"dualadapt.server-steps": 0}
+NO_CLIENT_STEPS: dict[str, Scalar] = {"dualadapt.client-steps": 0}
+NO_SERVER_STEPS: dict[str, Scalar] = {"dualadapt.server-steps": 0}
 
 ROWS = (
     BenchmarkRow(

@@ -171,7 +171,7 @@ class DualAdaptServer(FederatedStrategy):
             late = self.newcomers.weights(server_round)
             weights = [late.get(name, 1.0) for name in uploads]
             clients = _Clients.stack(self.network, list(uploads.values()), self.parameters.robust_share, weights)
-            metrics = MetricRecord(self._optimise(clients, server_round))
+            metrics = MetricRecord({**self._optimise(clients, server_round)})
             arrays = to_record(self.network.state_dict())
         mixtures = {name: _mixture(content) for name, content in by_name.items()}
         classifiers = {name: from_record(content.array_records["classifier"]) for name, content in uploads.items()}
@@ -357,17 +357,21 @@ class _Guard:
     @torch.no_grad()
     def _measure(self) -> tuple[float, float]:
         """Accuracy on the hold-out in [0, 1], and Eq. 6 on mixed hold-out examples."""
-        discrepancy = sum(
-            len(self.mixed[part]) / len(self.mixed) * self.clients.alignment(self.network, self.mixed[part])
-            for part in forward_slices(self.mixed)
-        )
+        discrepancy = torch.zeros((), device=self.inputs.device)
+        for part in forward_slices(self.mixed):
+            share = len(self.mixed[part]) / len(self.mixed)
+            discrepancy = discrepancy + share * self.clients.alignment(self.network, self.mixed[part])
         return accuracy(self.network, self.inputs, self.labels), discrepancy.item()
 
     def _keep(self) -> None:
-        self._good = copy.deepcopy([part.state_dict() for part in (self.network, self.align, self.finetune)])
+        self._good = [copy.deepcopy(part.state_dict()) for part in self._parts]
+
+    @property
+    def _parts(self) -> tuple[Any, ...]:
+        return self.network, self.align, self.finetune
 
     def _go_back(self) -> None:
         rate = self.align.param_groups[0]["lr"] / 2
-        for part, state in zip((self.network, self.align, self.finetune), copy.deepcopy(self._good), strict=True):
+        for part, state in zip(self._parts, copy.deepcopy(self._good), strict=True):
             part.load_state_dict(state)
         self.align.param_groups[0]["lr"] = rate

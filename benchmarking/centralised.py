@@ -46,7 +46,7 @@ from fmtda.server.pretraining import pretrain, pretrained
 from fmtda.server.progress import Lines, Progress
 from fmtda.server.run_directory import RunDirectory, refuse_unusable_output
 from fmtda.server.startup import check_simulation, check_source
-from fmtda.server.workloads import metric_of
+from fmtda.server.workload_kinds import metric_of
 from fmtda.strategies.algorithm import count
 from fmtda.strategies.fed_dann import FedDANNServer
 from fmtda.strategies.fed_mcd import FedMCDServer

@@ -41,7 +41,7 @@ COLOURS = {
 }
 MEANINGS = {
     "federated": "federated",
-    "variant": "dualadapt and its variants",
+    "variant": f"{USUAL_STRATEGY['adaptation']} and its variants",
     "reference": f"centralised {DAGGER} breaks privacy",
     "ablation": "one extra alone or left out",
     "plain": "without any extra",

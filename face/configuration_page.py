@@ -11,14 +11,16 @@ from fmtda.protocol.tables import Entry, Scalar, Table
 from fmtda.strategies.composition import settings_of
 from fmtda.strategies.registry import USUAL_STRATEGY, algorithms
 
-HEAD = """# Configuration
+USUAL = USUAL_STRATEGY["adaptation"]
 
-A run is decided by settings, and these stand in tables. A setting has a dotted key, `dualadapt.components`. All these
+HEAD = f"""# Configuration
+
+A run is decided by settings, and these stand in tables. A setting has a dotted key, `{USUAL}.components`. All these
 are the same:
 
-- `fmtda simulate -c dualadapt.components=5`
-- `fmtda simulate --config run.toml`, where the file has a line `components = 5` below `[dualadapt]`
-- `flwr run . --run-config 'dualadapt.components=5'`, whose defaults are `[tool.flwr.app.config]` of pyproject.toml
+- `fmtda simulate -c {USUAL}.components=5`
+- `fmtda simulate --config run.toml`, where the file has a line `components = 5` below `[{USUAL}]`
+- `flwr run . --run-config '{USUAL}.components=5'`, whose defaults are `[tool.flwr.app.config]` of pyproject.toml
 
 The common settings are also options of the commands. `-c` wins over a file, and an option over both. To resume, give
 `--resume RUN_DIR`. A wrong key, type or range is refused before anything starts, and the nearest right key is named.

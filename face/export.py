@@ -41,7 +41,7 @@ def export(
     """
     from fmtda.face.model_card import model_card
     from fmtda.inference.adapted_model import AdaptedModel
-    from fmtda.inference.export_formats import FORMATS, MissingExtraError
+    from fmtda.inference.export_formats import FORMATS, MissingExportExtra
 
     if form not in FORMATS:
         refuse(f"--format {form}: allowed are {', '.join(FORMATS)}")
@@ -51,7 +51,7 @@ def export(
         model = AdaptedModel.load(path, domain, local, device="cpu")
         file = _file(output, path, model.client.replace("/", "-") or "model", ending)
         write(model, file)
-    except (SettingsError, MissingExtraError) as error:
+    except (SettingsError, MissingExportExtra) as error:
         refuse(error)
     except OSError as error:
         refuse(f"--output {output or path}: {error}")

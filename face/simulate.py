@@ -87,7 +87,7 @@ def carry_out_simulation(settings: RunSettings, console: Console, client_cpus: f
     from fmtda.server.progress import Lines
     from fmtda.server.run_directory import WriteError
     from fmtda.server.workload import RunStopped
-    from fmtda.server.workloads import metric_of
+    from fmtda.server.workload_kinds import metric_of
     from fmtda.simulation import flower_engine
 
     metric = metric_of(settings)

@@ -17,7 +17,7 @@ from fmtda.inference.adapted_model import AdaptedModel
 INPUT = "inputs"
 
 
-class MissingExtraError(ImportError):
+class MissingExportExtra(ImportError):
     """A format whose packages are not installed; the message says what to install."""
 
 
@@ -44,11 +44,11 @@ def to_onnx(model: AdaptedModel, file: Path) -> None:
 
     Raises
     ------
-    MissingExtraError
+    MissingExportExtra
         Without onnx and onnxscript.
     """
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
-        raise MissingExtraError(
+        raise MissingExportExtra(
             f"--format onnx needs {' and '.join(missing)}; install them with: pip install -e '.[export]'"
         )
     with warnings.catch_warnings():

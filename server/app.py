@@ -18,7 +18,7 @@ from fmtda.server.loop import Loop
 from fmtda.server.progress import Lines, Progress
 from fmtda.server.run_directory import RunDirectory
 from fmtda.server.startup import check_source, effective_settings
-from fmtda.server.workloads import metric_of, workload_of
+from fmtda.server.workload_kinds import metric_of, workload_of
 from fmtda.strategies.registry import algorithm
 
 app = ServerApp()

@@ -14,7 +14,7 @@ from fmtda.protocol.seeds import domain_of
 from fmtda.protocol.settings import AdaptationSettings, RunSettings
 from fmtda.protocol.tables import Scalar, SettingsError
 from fmtda.server.trackers import check_installed as check_trackers
-from fmtda.server.workloads import WORKLOADS
+from fmtda.server.workload_kinds import WORKLOADS
 from fmtda.strategies.composition import resolve
 
 

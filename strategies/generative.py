@@ -179,7 +179,7 @@ class GenerativeFedAdam(GenerativeAlgorithm):
 class Pooled(GenerativeFedAvg):
     """No federation: the clients' data in one process, the reference for the federated ones (`server.pooled`)."""
 
-    name = "pooled"
+    name = "pooled-data"
     title = "no federation: the clients' data in one process"
     federated = False
 

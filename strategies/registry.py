@@ -25,7 +25,7 @@ GENERATING = {
     "fedprox": "fmtda.strategies.generative:GenerativeFedProx",
     "fedavgm": "fmtda.strategies.generative:GenerativeFedAvgM",
     "fedadam": "fmtda.strategies.generative:GenerativeFedAdam",
-    "pooled": "fmtda.strategies.generative:Pooled",
+    "pooled-data": "fmtda.strategies.generative:Pooled",
 }
 """Those of the generative workloads."""
 
@@ -34,7 +34,7 @@ ALGORITHMS: Registry[Any] = Registry("fmtda.strategies", {**ADAPTING, **GENERATI
 USUAL_STRATEGY = {"adaptation": "dualadapt", "generative": "fedavg"}
 """What `strategy` is by kind of workload where nobody says."""
 
-POOLED = "pooled"
+POOLED = "pooled-data"
 """The reference that is no federation."""
 
 

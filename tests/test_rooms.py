@@ -3,24 +3,25 @@
 import ast
 import re
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from fmtda.strategies.registry import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "protocol": set(),
     "adaptation": {"protocol"},
     "generative": {"protocol"},
-    "domains": {"generative", "protocol"},
-    "strategies": {"adaptation", "protocol"},
-    "clients": {"adaptation", "domains", "generative", "protocol"},
+    "domains": {"adaptation", "generative", "protocol"},
+    "strategies": {"adaptation", "domains", "generative", "protocol"},
+    "clients": {"strategies", "adaptation", "domains", "protocol"},
     "server": {"strategies", "adaptation", "domains", "generative", "protocol"},
-    "inference": {"server", "clients", "strategies", "adaptation", "domains", "protocol"},
-    "simulation": {"server", "clients", "protocol"},
-    "benchmarking": {
-        *("inference", "simulation", "server", "clients", "strategies", "adaptation", "domains", "protocol"),
-    },
+    "inference": {"server", "strategies", "adaptation", "domains", "protocol"},
+    "simulation": {"server", "clients", "strategies", "protocol"},
+    "benchmarking": {"simulation", "inference", "server", "strategies", "adaptation", "domains", "protocol"},
 }
 """The rooms that each room's code may import, beside itself."""
 
@@ -95,3 +96,52 @@ def test_the_packages_of_the_wheel_are_the_folders():
     assert sorted(setuptools["packages"]) == sorted(folders)
     assert setuptools["package-dir"] == {m: p.relative_to(ROOT).as_posix() for m, p in sorted(folders.items())}
     assert {path.parent for path in MODULES.values()} == {*folders.values(), ROOT / "benchmarks"}
+
+
+def test_no_circle_of_files():
+    """Imports of every kind count, those within functions and behind TYPE_CHECKING too."""
+    edges = {module: imports(path) & MODULES.keys() - {module} for module, path in MODULES.items()}
+    order = TopologicalSorter(edges)
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+PEOPLES_WORD = "source-only"
+"""An algorithm whose name is also that of a column in tables: what a run starts from."""
+
+
+def test_no_file_outside_strategies_names_an_algorithm():
+    """Whoever has to know something of an algorithm reads an attribute of it; its name is nobody else's business."""
+    names = "|".join(re.escape(name) for name in ALGORITHMS if name != PEOPLES_WORD)
+    named = re.compile(rf"(?<![\w-])(?:{names})(?![\w-])")
+    found = []
+    for module, path in MODULES.items():
+        if room_of(module) in ("strategies", "benchmarks"):
+            continue
+        tree = ast.parse(path.read_text())
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+            if is_text and named.search(node.value):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.value[:80]!r}")
+    assert not found
+
+
+def test_no_two_public_types_have_one_name():
+    """A newcomer who reads a type's name finds one thing that it can be."""
+    places: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, set()).add(module)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_no_two_files_of_a_room_differ_by_an_ending():
+    """`network` and `networks`, `export` and `exporting`: which of the two it is in, nobody can tell."""
+    endings = ("s", "es", "ing", "ed", "er", "or")
+    for module in MODULES:
+        for ending in endings:
+            assert module + ending not in MODULES, (module, module + ending)

@@ -9,8 +9,8 @@ from fmtda.face.report.blocks import (
     GREY,
     Figure,
     Figures,
+    ReportTable,
     Section,
-    Table,
     enumerated,
     percent,
     plural,
@@ -19,7 +19,7 @@ from fmtda.face.report.blocks import (
 from fmtda.face.report.runs import Run
 from fmtda.protocol.seeds import domain_of
 from fmtda.server.metrics import METRIC_NAMES, mean
-from fmtda.server.workloads import metric_of
+from fmtda.server.workload_kinds import metric_of
 
 HEADS = {
     "global": ("F_g", "#0072B2"),
@@ -120,7 +120,7 @@ def _by_domain(run: Run) -> Section | None:
     )
     figures = Figures([Figure(traces, layout, height=360)], "whole")
     return Section(
-        f"{metric[0].upper()}{metric[1:]} per domain", text, [figures, Table(["domain", *columns, "gain"], rows)]
+        f"{metric[0].upper()}{metric[1:]} per domain", text, [figures, ReportTable(["domain", *columns, "gain"], rows)]
     )
 
 

@@ -23,8 +23,8 @@ from fmtda.face.report.blocks import (
     GREY,
     Figure,
     Figures,
+    ReportTable,
     Section,
-    Table,
     Text,
     percent,
     plural,
@@ -103,7 +103,7 @@ def sections(results: BenchmarkResults) -> list[Section]:
     return made
 
 
-def _table(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> Table:
+def _table(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> ReportTable:
     rows: list[list[str | int]] = []
     for method in methods:
         runs = reached(results, method["name"])
@@ -118,7 +118,7 @@ def _table(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> Table:
                 *(shown_seconds(cost and cost[0]) for cost in costs[2:]),
             ]
         )
-    return Table(["method", "seeds", *results["domains"], "average", "up", "down", "client", "server"], rows)
+    return ReportTable(["method", "seeds", *results["domains"], "average", "up", "down", "client", "server"], rows)
 
 
 def _bars(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> Figures:
@@ -214,7 +214,7 @@ def _by_round(results: BenchmarkResults, methods: Sequence[ShownMethod]) -> Figu
 
 
 def _provenance(results: BenchmarkResults) -> Section:
-    meanings = Table(["method", "what it is"], [[_label(m), m["description"]] for m in results["methods"]])
+    meanings = ReportTable(["method", "what it is"], [[_label(m), m["description"]] for m in results["methods"]])
     cells = [
         [
             cell["method"],
@@ -233,12 +233,12 @@ def _provenance(results: BenchmarkResults) -> Section:
     machine = results["machine"]
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB"
     text = f"{where}; commit {results['commit']}."
-    blocks: list[Table | Text] = [
+    blocks: list[ReportTable | Text] = [
         Text(results["command"], code=True),
         meanings,
-        Table(["method", "seed", "average", "command"], cells, f"every cell ({len(cells)})"),
-        Table(["setting", "value"], common, f"settings that all cells share ({len(common)})"),
-        Table(["package", "version"], list(results["versions"].items()), "versions"),
+        ReportTable(["method", "seed", "average", "command"], cells, f"every cell ({len(cells)})"),
+        ReportTable(["setting", "value"], common, f"settings that all cells share ({len(common)})"),
+        ReportTable(["package", "version"], list(results["versions"].items()), "versions"),
     ]
     return Section("Configuration", text, blocks)
 

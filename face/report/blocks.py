@@ -55,7 +55,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Lists rows of cells; columns of numbers, units included, stand at the right."""
 
     kind: ClassVar[str] = "table"
@@ -95,7 +95,7 @@ class Text:
     code: bool = False
 
 
-Block = Figures | Table | Gallery | Text
+Block = Figures | ReportTable | Gallery | Text
 
 
 @dataclass(frozen=True)

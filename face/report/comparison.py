@@ -6,8 +6,8 @@ from fmtda.face.report.blocks import (
     Figures,
     Gallery,
     GalleryPicture,
+    ReportTable,
     Section,
-    Table,
     percent,
     plural,
     rounds_axis,
@@ -71,7 +71,7 @@ def _table(runs: list[Run]) -> Section:
         )
     head = ["run", "method", "seed", "rounds", "clients", *domains, "average", "up", "client", "in all"]
     text = "Up and client: bytes and seconds of a client a round. In all: of the run, all its sittings."
-    return Section("Side by side", text, [Table(head, rows)])
+    return Section("Side by side", text, [ReportTable(head, rows)])
 
 
 def _courses(runs: list[Run]) -> Section | None:
@@ -148,9 +148,9 @@ def _settings(runs: list[Run]) -> Section:
         if len({str(config.get(key)) for config in configs}) > 1
     ]
     names = names_of(runs)
-    commands = Table(
+    commands = ReportTable(
         ["run", "command"], [[name, run.command] for name, run in zip(names, runs, strict=True)], "commands"
     )
     if not rows:
         return Section("Settings", "All settings are equal.", [commands])
-    return Section("Settings", "Those in which the runs differ.", [Table(["setting", *names], rows), commands])
+    return Section("Settings", "Those in which the runs differ.", [ReportTable(["setting", *names], rows), commands])

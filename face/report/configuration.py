@@ -1,6 +1,6 @@
 """Reports how a run came about: its command, every setting, the versions."""
 
-from fmtda.face.report.blocks import Block, Section, Table, Text
+from fmtda.face.report.blocks import Block, ReportTable, Section, Text
 from fmtda.face.report.runs import Run
 
 
@@ -16,13 +16,13 @@ def section(run: Run) -> Section:
         ]
         for key, value in config.items()
     ]
-    versions = Table(["package", "version"], list(run.versions.items()), f"versions ({len(run.versions)})")
-    settings = Table(["setting", "value", ""], rows, f"every setting ({len(rows)})")
+    versions = ReportTable(["package", "version"], list(run.versions.items()), f"versions ({len(run.versions)})")
+    settings = ReportTable(["setting", "value", ""], rows, f"every setting ({len(rows)})")
     text = f"Seed {run.settings.seed}. This line starts the same run:"
     blocks: list[Block] = [Text(run.command, code=True), settings, versions]
     if run.failures:
         failures = [[failure] for failure in run.failures]
-        blocks.append(Table(["what could not be used"], failures, f"failures ({len(failures)})"))
+        blocks.append(ReportTable(["what could not be used"], failures, f"failures ({len(failures)})"))
     return Section("Configuration", text, blocks)
 
 

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from fmtda.face.report.blocks import COLOURS, Figure, Figures, Section, Table, TableCell, shown_bytes, shown_seconds
+from fmtda.face.report.blocks import (
+    COLOURS,
+    Figure,
+    Figures,
+    ReportTable,
+    Section,
+    TableCell,
+    shown_bytes,
+    shown_seconds,
+)
 from fmtda.face.report.runs import Run
 from fmtda.protocol.seeds import domain_of
 from fmtda.server.metrics import mean
@@ -39,7 +48,7 @@ def section(run: Run) -> Section | None:
         ]
         for name, c in by_client.items()
     ]
-    table = Table(["client", "domain", "rounds", "up", "down", "seconds"], rows, f"every client ({len(rows)})")
+    table = ReportTable(["client", "domain", "rounds", "up", "down", "seconds"], rows, f"every client ({len(rows)})")
     text = (
         "By client, the mean over its rounds that have an evaluation. On average a client uploads "
         f"{shown_bytes(run.cost('up'))} and downloads {shown_bytes(run.cost('down'))} a round and works "

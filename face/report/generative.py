@@ -14,8 +14,8 @@ from fmtda.face.report.blocks import (
     Figures,
     Gallery,
     GalleryPicture,
+    ReportTable,
     Section,
-    Table,
     data_uri,
     enumerated,
     percent,
@@ -142,9 +142,9 @@ def _quality(run: Run) -> Section | None:
             for name, value in quality.items()
             if isinstance(value, int | float) and not isinstance(value, bool) and name in mended
         ]
-        blocks.append(Table(["at the end", "as drawn", "valencies corrected"], rows))
+        blocks.append(ReportTable(["at the end", "as drawn", "valencies corrected"], rows))
     elif rows:
-        blocks.append(Table(["at the end", "value"], rows))
+        blocks.append(ReportTable(["at the end", "value"], rows))
     if not blocks:
         return None
     text = (
@@ -202,7 +202,9 @@ def _properties(run: Run) -> Section | None:
         return None
     between, apart = quality.get("wasserstein_half_to_half", {}), quality.get("wasserstein", {})
     rows = [[name, shown_number(value), shown_number(between.get(name))] for name, value in apart.items()]
-    table = Table(["Wasserstein distance", "samples to training data", "half of the training data to the other"], rows)
+    table = ReportTable(
+        ["Wasserstein distance", "samples to training data", "half of the training data to the other"], rows
+    )
     text = "Valid samples against training data, each as a share of its molecules, or of its rings."
     return Section("Properties", text, [Figures(figures, "third"), table])
 

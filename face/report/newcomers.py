@@ -1,9 +1,9 @@
 """Reports the clients that joined a run under way: near whom, and how good they were after how many rounds."""
 
-from fmtda.face.report.blocks import Section, Table, enumerated, percent
+from fmtda.face.report.blocks import ReportTable, Section, enumerated, percent
 from fmtda.face.report.runs import Run
 from fmtda.server.metrics import METRIC_NAMES, newcomers_of
-from fmtda.server.workloads import metric_of
+from fmtda.server.workload_kinds import metric_of
 
 
 def sentence(run: Run) -> str:
@@ -24,14 +24,16 @@ def section(run: Run) -> Section | None:
         for name, newcomer in joined.items()
         for other, found in newcomer["nearest"].items()
     ]
-    tables = [Table(["client", "joined in round", "nearest", "divergence in nats", "weight in the blend"], neighbours)]
+    tables = [
+        ReportTable(["client", "joined in round", "nearest", "divergence in nats", "weight in the blend"], neighbours)
+    ]
     rounds = sorted({int(after) for newcomer in joined.values() for after in newcomer["accuracy_after"]})
     if rounds:
         reached = [
             [name, *(percent(newcomer["accuracy_after"].get(str(after))) for after in rounds)]
             for name, newcomer in joined.items()
         ]
-        tables.append(Table([f"{metric} after rounds", *map(str, rounds)], reached))
+        tables.append(ReportTable([f"{metric} after rounds", *map(str, rounds)], reached))
     text = (
         "The server compares mixtures: the nearest known clients are those with the smallest divergence, and the blend "
         "of their local classifiers is where the new one's starts. After 0 rounds means before it has trained; "

@@ -26,8 +26,8 @@ from fmtda.simulation.ray_cluster import cluster_address, knock
 
 Verdict = Literal["ok", "note", "broken"]
 
-PYTHON = (3, 11)
-"""The version that all packages here are known to work with together."""
+PYTHONS = ((3, 11), (3, 12))
+"""The versions that all packages here are known to work with together."""
 
 LEAST_FREE_GB = 2.0
 """What should be free in a folder that runs or prepared data are written to."""
@@ -109,9 +109,9 @@ def look(ray: bool = True) -> Iterator[Finding]:
 
 def _python() -> Finding:
     found = platform.python_version()
-    if sys.version_info[:2] == PYTHON:
+    if sys.version_info[:2] in PYTHONS:
         return Finding("Python", "ok", found)
-    needed = ".".join(map(str, PYTHON))
+    needed = ".".join(map(str, PYTHONS[0]))
     return Finding("Python", "broken", found, f"make an environment with Python {needed}: python{needed} -m venv ENV")
 
 

@@ -15,7 +15,7 @@ from fmtda.adaptation.registry import empty_network, filled
 from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.registry import family
-from fmtda.protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS
+from fmtda.protocol.illustration import PICTURES, PICTURES_WITH_MAPS, POINTS
 from fmtda.protocol.records import reply_to, to_record
 from fmtda.strategies.algorithm import Algorithm, adaptation, received
 

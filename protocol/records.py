@@ -14,7 +14,7 @@ train       model (G, F and what a strategy      client, metrics and `classifier
             `start` (the F_l to begin with, of
             one that joined)
 personalise model, config                        client, metrics
-illustrate  model, pretrained, config            client, metrics, `illustration` (protocol.illustrations), of
+illustrate  model, pretrained, config            client, metrics, `illustration` (protocol.illustration), of
                                                  clients alone that agreed to show examples
 evaluate    model, config; `start` before the    client, metrics
             first training of one that joined

@@ -150,6 +150,11 @@ class RunSettings(Table):
         return names_in(self.data.targets)
 
     @property
+    def source_domains(self) -> tuple[str, ...]:
+        """The labelled domain on the server, where the workload has one."""
+        return ()
+
+    @property
     def late_domains(self) -> tuple[str, ...]:
         """The domains of simulated clients that join late, as often as clients; none but in domain adaptation."""
         return ()
@@ -321,6 +326,11 @@ class AdaptationSettings(RunSettings):
     @classmethod
     def usual(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
         return {"data.name": "digits", "rounds": 3}
+
+    @property
+    def source_domains(self) -> tuple[str, ...]:
+        """The source, as the one that there is."""
+        return (self.data.source,)
 
     @property
     def late_domains(self) -> tuple[str, ...]:

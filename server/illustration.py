@@ -2,7 +2,7 @@
 
 Clients that agreed to it are asked once, at the end of a run (`clients.illustration`); the source's features come from
 the server itself. Where nobody agreed, nobody is asked and nothing is written, of the source neither. The file,
-``illustration.safetensors`` in the run directory, holds the arrays of `protocol.illustrations` by domain, as
+``illustration.safetensors`` in the run directory, holds the arrays of `protocol.illustration` by domain, as
 ``svhn/pictures``; in its metadata stand the domains and the clients that showed something.
 """
 
@@ -25,7 +25,7 @@ from fmtda.adaptation.labelled_features import labelled_rows
 from fmtda.adaptation.network import Network
 from fmtda.domains.registry import family
 from fmtda.domains.source import Source
-from fmtda.protocol.illustrations import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
+from fmtda.protocol.illustration import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
 from fmtda.protocol.records import check_records, config_record, from_record, to_record
 from fmtda.protocol.seeds import domain_of, generator_for
 from fmtda.protocol.settings import AdaptationSettings
@@ -45,7 +45,7 @@ class Illustration:
     Attributes
     ----------
     arrays : dict of str to dict
-        By domain, the source first; arrays as `protocol.illustrations` lists them, without pictures of the source.
+        By domain, the source first; arrays as `protocol.illustration` lists them, without pictures of the source.
     clients : tuple of str
         Whose examples they are.
     """

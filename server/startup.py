@@ -11,7 +11,7 @@ from fmtda.domains.partition import limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.seeds import domain_of
-from fmtda.protocol.settings import AdaptationSettings, RunSettings
+from fmtda.protocol.settings import RunSettings
 from fmtda.protocol.tables import Scalar, SettingsError
 from fmtda.server.trackers import check_installed as check_trackers
 from fmtda.server.workload_kinds import WORKLOADS
@@ -37,15 +37,10 @@ def effective_settings(config: Mapping[str, Scalar]) -> RunSettings:
     return settings
 
 
-def source_of(settings: RunSettings) -> tuple[str, ...]:
-    """Name the labelled domain on the server, where the workload has one."""
-    return (settings.data.source,) if isinstance(settings, AdaptationSettings) else ()
-
-
 def check_source(settings: RunSettings) -> None:
     """Refuse a source whose files are missing or damaged, where there is one; looks at headers and sizes only."""
-    if source := source_of(settings):
-        family(settings.data.name).check(source, spec_of(settings))
+    if settings.source_domains:
+        family(settings.data.name).check(settings.source_domains, spec_of(settings))
 
 
 def check_simulation(settings: RunSettings) -> None:
@@ -68,7 +63,7 @@ def check_simulation(settings: RunSettings) -> None:
 
 
 def _check_targets(settings: RunSettings) -> None:
-    data, given, source = family(settings.data.name), settings.data, source_of(settings)
+    data, given, source = family(settings.data.name), settings.data, settings.source_domains
     allowed = data.domains_in(Path(given.dir) if given.dir else None)
     known_here = (*source, *settings.target_domains) if data.domains else source
     for domain in known_here:  # where domains are folders, a real client's may be nowhere but with the client

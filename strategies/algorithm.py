@@ -152,6 +152,8 @@ class FederatedAlgorithm(ABC):
         Its table of settings: documented, with ranges and sources.
     rows : tuple of BenchmarkRow
         Its rows in the benchmark's table.
+    usual : mapping of str to scalar
+        What `auto` is under this algorithm, by dotted key, where the data don't say.
     mods : tuple of callable
         Flower's modifiers around `train` on the client, the outermost first.
     private : bool
@@ -165,6 +167,7 @@ class FederatedAlgorithm(ABC):
     kind: ClassVar[Literal["adaptation", "generative"]]
     parameters: ClassVar[type[Parameters]] = Parameters
     rows: ClassVar[tuple[BenchmarkRow, ...]] = ()
+    usual: ClassVar[Mapping[str, Scalar]] = {}
     mods: ClassVar[tuple[Callable[..., Message], ...]] = ()
     private: ClassVar[bool] = False
     federated: ClassVar[bool] = True

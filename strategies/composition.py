@@ -95,8 +95,7 @@ def resolve(config: Mapping[str, Scalar]) -> RunSettings:
     else:  # without a word from the user, the clients share the source's domain
         hints = data.defaults(folder, {"targets": "given or the source", **of_data})
         hints["targets"] = hints["source"]
-        if not getattr(algorithm(strategy), "only_averages", True):
-            usual["training.moments"] = "fresh"
+    usual |= algorithm(strategy).usual
     preset = str(given.get("preset", PRESETS[0]))
     values = resolved(
         settings_type, given, hints=hints, preset=preset if preset in PRESETS else PRESETS[0], usual=usual

@@ -33,6 +33,10 @@ PROXIMAL = "proximal-mu"
 """The key under which Flower's FedProx sends the weight of its term."""
 
 
+FRESH = {"training.moments": "fresh"}
+"""The usual setting of those whose server does more than average."""
+
+
 class GenerativeAlgorithm(FederatedAlgorithm):
     """A federated algorithm that trains a generative model.
 
@@ -148,6 +152,7 @@ class GenerativeFedAvgM(GenerativeAlgorithm):
 
     name = "fedavgm"
     title = "FedAvg with momentum on the server"
+    usual = FRESH
     parameters = FedAvgMParameters
 
     def flower(self, settings: GenerativeSettings) -> Strategy:
@@ -169,6 +174,7 @@ class GenerativeFedAdam(GenerativeAlgorithm):
 
     name = "fedadam"
     title = "Adam on the server, over the clients' mean update"
+    usual = FRESH
     parameters = FedAdamParameters
 
     def flower(self, settings: GenerativeSettings) -> Strategy:

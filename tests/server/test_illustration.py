@@ -6,7 +6,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from safetensors import safe_open
 
 from fmtda.clients.app import app as client_app
-from fmtda.protocol.illustrations import PICTURES, POINTS
+from fmtda.protocol.illustration import PICTURES, POINTS
 from fmtda.protocol.records import config_record, to_record
 from fmtda.server.app import run
 from fmtda.server.illustration import CLIENTS_OF_A_DOMAIN, FILE, read_illustration, who_shows

@@ -1,1 +1,1 @@
-"""The Flower ClientApp: one file a workload."""
+"""Holds the Flower ClientApp: who a client is, what it promises, and what it does with each kind of message."""

@@ -1,1 +1,1 @@
-"""The Flower ServerApp: pre-training, the round driver, checkpoints and the run directory."""
+"""Holds the Flower ServerApp: the round loop, the conversation with the clients, workloads and the run directory."""

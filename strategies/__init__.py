@@ -1,1 +1,1 @@
-"""The federated algorithms, one file each, as Flower strategies."""
+"""Holds the federated algorithms, one file or folder each with both sides, and the settings that a run is made of."""

@@ -36,10 +36,9 @@ def checked_settings(given: dict[str, Scalar], resume: Path | None, kind: str) -
                 refuse(f"--output {given['output']}: a resumed run stays in its own folder; leave --output out")
             path = resume.expanduser().absolute()
             stored = run_directory.stored_run_config(path)
-            if given.get("workload", stored["workload"]) != stored["workload"]:
-                refuse(
-                    f"workload={given['workload']}: the run in {path} has workload={stored['workload']}; leave it out"
-                )
+            for key in ("workload", "strategy"):  # they decide which other settings there are
+                if given.get(key, stored[key]) != stored[key]:
+                    refuse(f"{key}={given[key]}: the run in {path} has {key}={stored[key]}; leave it out")
             given = {**stored, **given, "output": str(path), "resume": True}
         settings = startup.effective_settings(given)
         if settings.kind != kind:

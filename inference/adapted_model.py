@@ -247,6 +247,8 @@ class AdaptedModel(nn.Module):
             raise SettingsError(
                 f"{path}: no model of fmtda; give a run directory, or a file of fmtda export --format safetensors"
             ) from None
+        if "data.name" not in about["settings"]:
+            raise SettingsError(f"{path}: this model was written by an earlier version of fmtda; export it anew")
         settings = cast(AdaptationSettings, read_settings({**about["settings"], "device": device}))
         algorithm = algorithm_of(settings)
         fields = {name: state.pop(f"mixture_{name}") for name in MIXTURE_FIELDS if f"mixture_{name}" in state}

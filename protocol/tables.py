@@ -284,6 +284,8 @@ def compared(table: Table, affecting: set[Affects]) -> dict[str, Scalar]:
 
 def nearest(key: str, known: Mapping[str, Any]) -> str:
     """Advice for a key that there isn't: those that look like it, else the tables there are."""
+    if inner := [name for name in known if name.startswith(f"{key}.")]:
+        return f"this is a table; its keys are {', '.join(inner)}"
     last = {name.rpartition(".")[2]: name for name in known}
     alike = difflib.get_close_matches(key, list(known), n=3, cutoff=0.6)
     alike += [last[name] for name in difflib.get_close_matches(key.rpartition(".")[2], list(last), n=3, cutoff=0.75)]

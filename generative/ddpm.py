@@ -202,15 +202,6 @@ class DDPM(GenerativeModel):
 class DDPMSettings(PictureModelSettings):
     """The settings of a DDPM."""
 
-    usual = {
-        "rounds": 100,
-        "training.steps": 20,
-        "training.batch": 64,
-        "training.learning-rate": 2e-3,
-        "training.moments": "averaged",
-        "training.ema-decay": 0.75,
-    }
-
     timesteps: int = setting(1000, ge=2, le=100_000, description="T: steps of the noise process")
     schedule: Literal["linear", "cosine"] = setting("cosine", description="of the variances beta_t")
     variance: Literal["posterior", "beta"] = setting("posterior", description="sigma_t^2 of the reverse process")

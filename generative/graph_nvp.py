@@ -425,13 +425,8 @@ class GraphNVPSettings(MoleculeModelSettings):
     """The settings of a GraphNVP."""
 
     usual = {
-        "data.name": "fragments",
-        "rounds": 20,
-        "training.steps": 100,
+        **MoleculeModelSettings.usual,
         "training.batch": 256,
-        "training.learning-rate": 3e-3,
-        "training.moments": "fresh",
-        "training.ema-decay": 0.5,
         "graph-nvp.adjacency-turns": 3,
         "graph-nvp.adjacency-width": 256,
         "graph-nvp.node-turns": 2,

@@ -31,6 +31,15 @@ SHOWN_SIDE = 64
 class PictureModelSettings(ModelSettings):
     """What the models of pictures share."""
 
+    usual = {
+        "rounds": 100,
+        "training.steps": 20,
+        "training.batch": 64,
+        "training.learning-rate": 2e-3,
+        "training.moments": "averaged",
+        "training.ema-decay": 0.75,
+    }
+
     image_size: int = setting(16, ge=4, le=512, description="side of the square pictures that the model sees and makes")
     colour: Literal["grey", "rgb"] = setting("grey", description="colour of these pictures")
     width: int = setting(16, ge=8, description="channels of the network at full size, a multiple of 8")

@@ -27,6 +27,15 @@ DRAWN = 200
 class MoleculeModelSettings(ModelSettings):
     """What the models of molecules share."""
 
+    usual = {
+        "data.name": "fragments",
+        "rounds": 20,
+        "training.steps": 100,
+        "training.learning-rate": 3e-3,
+        "training.moments": "fresh",
+        "training.ema-decay": 0.5,
+    }
+
     node_width: int = setting(64, ge=1, description="numbers that the state of a node has in their graph networks")
     temperature: float = setting(1.0, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")
 

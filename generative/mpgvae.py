@@ -361,13 +361,8 @@ class MPGVAESettings(MoleculeModelSettings):
     """The settings of an MPGVAE."""
 
     usual = {
-        "data.name": "fragments",
-        "rounds": 20,
-        "training.steps": 100,
+        **MoleculeModelSettings.usual,
         "training.batch": 128,
-        "training.learning-rate": 3e-3,
-        "training.moments": "fresh",
-        "training.ema-decay": 0.5,
     }
 
     temperature: float = setting(0.7, ge=0, le=2, description="what the prior's spread is multiplied by in sampling")

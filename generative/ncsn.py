@@ -153,15 +153,6 @@ class NCSN(GenerativeModel):
 class NCSNSettings(PictureModelSettings):
     """The settings of an NCSN."""
 
-    usual = {
-        "rounds": 100,
-        "training.steps": 20,
-        "training.batch": 64,
-        "training.learning-rate": 2e-3,
-        "training.moments": "averaged",
-        "training.ema-decay": 0.75,
-    }
-
     noise_levels: int = setting(45, ge=2, le=10_000, description="L: noise levels, falling geometrically")
     sigma_max: float = setting(7.0, gt=0, description="first of them, for pixel values in [0, 1]")
     sigma_min: float = setting(0.01, gt=0, description="last of them")

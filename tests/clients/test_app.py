@@ -16,7 +16,9 @@ def ask(tmp_path, settings_of):
     """Send one message to client pen/0000 of a simulation and return its reply's content."""
 
     def send(message_type, **changes):
-        settings = settings_of(targets="blend,pen", clients=4, target_limit=40, output=str(tmp_path), **changes)
+        settings = settings_of(
+            {"data.targets": "blend,pen", "clients": 4, "data.target-limit": 40, "output": str(tmp_path), **changes}
+        )
         network = build("small-cnn", 10, (3, 32, 32), 0)
         mixture = fit(torch.rand(80, 128, generator=torch.Generator().manual_seed(0)), 2, 0)
         records = {"config": config_record(settings, 1)}

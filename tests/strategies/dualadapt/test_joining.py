@@ -21,7 +21,9 @@ def start_of(message, factor=1.0):
     return {name: factor * model[f"classifier.{name}"] for name in ("weight", "bias")}
 
 
-@pytest.mark.parametrize("way", [{"preset": "default"}, {"preset": "paper"}, {"preset": "paper", "dualadapt.client-batch": 1}])
+@pytest.mark.parametrize(
+    "way", [{"preset": "default"}, {"preset": "paper"}, {"preset": "paper", "dualadapt.client-batch": 1}]
+)
 def test_it_joins_by_the_mixture_that_it_would_upload_if_it_trained(way, settings_of, client_of, message_to):
     client = client_of(settings_of(way))
     sent = DualAdapt().join(message_to(client), client).content

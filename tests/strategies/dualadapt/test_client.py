@@ -13,6 +13,7 @@ from fmtda.domains.examples import Examples
 from fmtda.protocol.records import from_record, to_record
 from fmtda.strategies.dualadapt.client import LOCALISED, PERSONAL, UPLOADED, DualAdapt, use_own_statistics
 from fmtda.strategies.dualadapt.client import localised as localised_network
+from fmtda.strategies.dualadapt.server import SOURCE_MIXTURE
 from fmtda.strategies.local_network import inputs_of
 from tests.strategies.uploads import RELABELLINGS, relabelled, same_bits, upload
 
@@ -284,3 +285,48 @@ def test_at_the_end_a_client_predicts_with_what_localise_left_and_with_its_own_c
     assert list(with_copy) == ["global", "local", "personal"]
     for name, state in {"personal": own, "local": heads["local"].state_dict()}.items():
         assert all(torch.equal(value, state[key]) for key, value in with_copy[name].state_dict().items())
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_what_it_evaluated_with_predicts_again_out_of_the_folder(preset, settings_of, client_of, message_to):
+    client = client_of(settings_of({"preset": preset}))
+    DualAdapt().train(message_to(client), client)
+    message = message_to(client, "evaluate")
+    evaluated_with, again = DualAdapt().adapt(message, client), predictor(message, client)
+    inputs = inputs_of(client, client.test)[:]
+    first, second = evaluated_with.by_head(inputs), again.by_head(inputs)
+    assert list(first) == list(second) == ["global", "local", "mean"]
+    # Self-training changed the scales of the G of F_l alone.
+    assert all(torch.equal(first[head], second[head]) for head in first)
+    assert torch.equal(evaluated_with.mixture.means, again.mixture.means)
+    assert again.parts == "F_g and F_l with the BatchNorm statistics of pen/0000"
+
+
+def test_where_the_folder_is_elsewhere_the_last_upload_serves_and_it_is_said(settings_of, client_of, message_to):
+    client = client_of(settings_of({"preset": "paper"}))
+    sent = upload(message_to(client), client)
+    message = message_to(client, "evaluate")
+    on_the_server = dataclasses.replace(client, folder=client.folder / "nothing", elsewhere=client.folder)
+    found = predictor(message, on_the_server)
+    assert torch.equal(found.networks["local"].classifier.weight, sent["classifier.weight"])
+    assert torch.equal(found.mixture.means, sent["mixture.means"])
+    assert "F_l as pen/0000 last uploaded it" in found.parts
+    lost = predictor(message, dataclasses.replace(client, folder=client.folder / "nothing"))
+    assert lost.heads == ("global",) and lost.mixture is None
+    assert lost.parts == "F_g alone: nothing of pen/0000 is here; name its folder with --local"
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_adapting_outside_a_federation_is_one_more_round_of_a_client(preset, settings_of, client_of, message_to):
+    settings = settings_of({"preset": preset, "dualadapt.personalise.on": True})
+    inside, outside = (client_of(settings, folder=folder) for folder in ("inside", "outside"))
+    message = message_to(inside)
+    DualAdapt().train(message, inside)
+    DualAdapt().evaluate(message_to(inside, "evaluate"), inside)
+    DualAdapt().personalise(message_to(inside, "train.personalise"), inside)
+    closing = {SOURCE_MIXTURE: from_record(message.content["source_mixture"])}
+    DualAdapt().adapt_outside(lambda: DualAdapt().received(message, outside), closing, outside, personalise=True)
+    for file in (UPLOADED, LOCALISED, PERSONAL):
+        kept, expected = outside.kept(file), inside.kept(file)
+        assert kept.keys() == expected.keys()
+        assert all(same_bits(kept[group], expected[group]) for group in kept)

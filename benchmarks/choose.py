@@ -134,7 +134,7 @@ def adapted_source(network: Network, source: Source, settings: Settings) -> dict
         judged, known = client.inputs(client.test), client.test.labels[:].long()
         before = _right([network], judged, known, settings)
         own = copy.deepcopy(network).requires_grad_(False)
-        use_own_statistics(own, inputs_of(unlabelled, unlabelled.train), unlabelled)
+        use_own_statistics(own, unlabelled.inputs(unlabelled.train), unlabelled)
         local = localise(copy.deepcopy(own), unlabelled)
         after = _right([own, local], judged, known, settings)
         return {"before": before, "after": after, "labels": int((known >= 0).sum())}

@@ -46,9 +46,11 @@ def _composed(workload: str, strategy: str) -> type[RunSettings]:
     if chosen.kind != base.kind:
         allowed = ", ".join(each.name for each in algorithms(base.kind))
         raise SettingsError(f"strategy={strategy}: workload={workload} is not what it trains; allowed are {allowed}")
-    tables: dict[str, Any] = {}
     if chosen.parameters.model_fields:
-        tables["algorithm"] = (chosen.parameters, Field(alias=chosen.name))
+        own = Field(alias=chosen.name)
+    else:  # an empty table is none for people, and still says what its class says
+        own = Field(default=chosen.parameters(), exclude=True)
+    tables: dict[str, Any] = {"algorithm": (chosen.parameters, own)}
     if workload != ADAPTATION:
         tables["model"] = (MODELS[workload].settings, Field(alias=workload))
     return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **tables)

@@ -15,8 +15,8 @@ from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.registry import build
 from fmtda.adaptation.self_training import adapt_head_and_scales, head_and_scales, logits
 from fmtda.domains.examples import Examples
+from fmtda.domains.source import Source
 from fmtda.server.pretraining import pretrain
-from fmtda.server.source import Source
 
 SIZE = 32
 

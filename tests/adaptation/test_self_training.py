@@ -21,8 +21,8 @@ from fmtda.adaptation.self_training import (
 )
 from fmtda.adaptation.validation_criteria import view_information
 from fmtda.domains.examples import Examples
+from fmtda.domains.source import Source
 from fmtda.server.pretraining import pretrain
-from fmtda.server.source import Source
 
 BATCH_NORM_STATISTICS = ("running_mean", "running_var")
 

@@ -11,7 +11,7 @@ from fmtda.domains.registry import FAMILIES
 from fmtda.domains.streets import Streets
 from fmtda.server.metrics import MEAN_IOU
 from fmtda.server.progress import Lines
-from fmtda.server.source import WATCHED
+from fmtda.domains.source import WATCHED
 
 
 @pytest.fixture(autouse=True, scope="module")

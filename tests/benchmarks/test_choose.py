@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.choose import chosen, judge, main, table
 from fmtda.domains.digits import Digits
-from fmtda.server.source import WATCHED
+from fmtda.domains.source import WATCHED
 
 CRITERIA = {"mean_entropy", "prediction_information", "soft_neighbourhood_density", "view_information"}
 

@@ -28,7 +28,7 @@ def attacked(settings_of, client_of, message_to):
     """A client, its features under the network that it is sent, that network, and the message."""
     client = dataclasses.replace(client_of(settings_of(preset="paper"), train=40), simulated=True)
     network = build(client.settings.network, 10, (3, 32, 32), 0).eval()
-    features = feature_rows(network, inputs_of(client, client.train), client.settings, client.generator("places"))
+    features = feature_rows(network, client.inputs(client.train), client.settings, client.generator("places"))
     return client, features, network, message_to(client)
 
 

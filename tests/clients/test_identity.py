@@ -10,11 +10,14 @@ from fmtda.domains.family import DataSpec
 from fmtda.domains.registry import family
 from fmtda.protocol.records import config_record
 from fmtda.protocol.seeds import client_name
+from fmtda.strategies.dualadapt.privacy import secret_uniforms
 
 
 @pytest.fixture
 def settings(settings_of, tmp_path):
-    return settings_of(targets="blend,pen", clients=5, target_limit=100, output=str(tmp_path / "run"))
+    return settings_of(
+        {"data.targets": "blend,pen", "clients": 5, "data.target-limit": 100, "output": str(tmp_path / "run")}
+    )
 
 
 def found(settings, **node_config):
@@ -56,17 +59,17 @@ def test_a_simulated_client_keeps_its_part_in_the_run_directory(settings, tmp_pa
 
 def test_a_deployed_client_keeps_its_part_of_each_run_in_the_folder_of_its_node(settings, tmp_path):
     outputs = ["/server/runs/first", "/server/runs/second", "/elsewhere/first"]
-    clients = [found(settings.changed(output=o), domain="pen", folder=str(tmp_path / "node")) for o in outputs]
+    clients = [found(settings.changed({"output": o}), domain="pen", folder=str(tmp_path / "node")) for o in outputs]
     assert all(client.folder.is_relative_to(tmp_path / "node") for client in clients)
     assert len({client.folder for client in clients}) == 3
     assert clients[0].folder.parts[-2:] == ("pen", "0000")
     assert clients[0].folder.parts[-3].startswith("first-")
-    resumed = settings.changed(output=outputs[0], resume=True)
+    resumed = settings.changed({"output": outputs[0], "resume": True})
     assert found(resumed, domain="pen", folder=str(tmp_path / "node")).folder == clients[0].folder
 
 
 def test_a_deployed_client_that_names_no_share_holds_its_whole_domain(settings, tmp_path):
-    client = found(settings.changed(target_limit=0), domain="pen", folder=str(tmp_path))
+    client = found(settings.changed({"data.target-limit": 0}), domain="pen", folder=str(tmp_path))
     whole = family("digits").load("pen", "train", DataSpec())
     assert len(client.train) == len(whole)
     assert torch.equal(client.train.inputs, whole.inputs)
@@ -86,7 +89,7 @@ def test_settings_and_round_come_out_of_the_message(settings):
 
 @pytest.mark.parametrize("partition", ["iid", "dirichlet"])
 def test_the_shares_of_a_domain_do_not_overlap_and_together_are_all_of_it(settings_of, partition):
-    settings = settings_of(partition=partition, target_limit=0, alpha=1.0)
+    settings = settings_of({"data.partition": partition, "data.target-limit": 0, "data.alpha": 1.0})
     shares = [load_share(settings, client_name("blend", share), 3) for share in range(3)]
     for part, examples in (("train", [train for train, _ in shares]), ("test", [test for _, test in shares])):
         whole = family("digits").load("blend", part, DataSpec())
@@ -96,14 +99,14 @@ def test_the_shares_of_a_domain_do_not_overlap_and_together_are_all_of_it(settin
 
 
 def test_a_limit_takes_examples_before_they_are_shared_out(settings_of):
-    settings = settings_of(target_limit=30)
+    settings = settings_of({"data.target-limit": 30})
     sizes = [len(load_share(settings, client_name("pen", share), 4)[0]) for share in range(4)]
     assert sum(sizes) == 30
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_another_seed_shares_out_differently(settings_of):
-    first, second = (load_share(settings_of(seed=seed), "pen/0000", 4)[0] for seed in (0, 1))
+    first, second = (load_share(settings_of({"seed": seed}), "pen/0000", 4)[0] for seed in (0, 1))
     assert not torch.equal(first.inputs, second.inputs)
 
 
@@ -126,7 +129,7 @@ def test_a_share_beyond_the_shares_is_refused(settings, share):
 
 def test_a_client_below_the_minimum_is_refused_by_name(settings):
     with pytest.raises(DataError, match="'pen' would have .* below the minimum of 60"):
-        simulated(settings.changed(min_examples=60), 1)
+        simulated(settings.changed({"data.min-examples": 60}), 1)
 
 
 def test_more_clients_than_examples_are_refused(settings):
@@ -138,9 +141,9 @@ def test_noise_can_be_computed_again_in_a_simulation_and_never_on_a_real_node(se
     node = {"domain": "blend", "share": 0, "shares": 3, "folder": str(tmp_path / "node")}
     in_simulation, deployed = simulated(settings, 0), found(settings, **node)
     assert in_simulation.simulated and not deployed.simulated
-    assert torch.equal(*(in_simulation.secret_uniforms("noise")(20) for _ in range(2)))
-    assert not torch.equal(*(deployed.secret_uniforms("noise")(20) for _ in range(2)))
-    assert not torch.equal(in_simulation.secret_uniforms("noise")(20), deployed.secret_uniforms("noise")(20))
+    assert torch.equal(*(secret_uniforms(in_simulation, "noise")(20) for _ in range(2)))
+    assert not torch.equal(*(secret_uniforms(deployed, "noise")(20) for _ in range(2)))
+    assert not torch.equal(secret_uniforms(in_simulation, "noise")(20), secret_uniforms(deployed, "noise")(20))
 
 
 def test_an_owner_agrees_to_nothing_unasked(settings, tmp_path):

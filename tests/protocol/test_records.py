@@ -1,6 +1,7 @@
 """What travels: bits arrive as they left, and every kind of bad upload is refused by the name of its array."""
 
 import io
+import json
 import time
 
 import numpy as np
@@ -16,9 +17,11 @@ from fmtda.protocol.records import (
     check_arrays,
     check_mixture,
     check_records,
+    config_record,
     from_record,
     layout_of,
     payload_bytes,
+    read_config,
     reply_to,
     sender,
     to_record,
@@ -100,6 +103,15 @@ def test_a_whole_network_travels():
     network, other = (build("small-cnn", 10, (3, 8, 8), seed) for seed in (0, 1))
     other.load_state_dict(from_record(to_record(network.state_dict())))
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
+
+
+def test_settings_travel_as_one_text_and_flowers_keys_beside_it(settings_of):
+    settings = settings_of({"seed": 5, "data.targets": "pen,blend"})
+    record = config_record(settings, 4)
+    assert set(record) == {"fmtda", "server-round"}
+    assert json.loads(record["fmtda"]) == settings.nested()
+    record["proximal-mu"] = 0.5
+    assert read_config(record) == (settings.flat(), 4)
 
 
 def test_what_fits_the_layout_passes(arrays, layout):

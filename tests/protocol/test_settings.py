@@ -1,90 +1,20 @@
-"""The run config: what `auto` becomes, what is refused and how, and that nothing is lost on the way."""
+"""What every run's settings are: their ranges, what follows from them, and that nothing is lost on the way."""
 
 import pytest
 from pydantic import ValidationError
 
-from fmtda.domains.registry import FAMILIES
 from fmtda.protocol.records import config_record, read_config
-from fmtda.protocol.settings import AUTO, EXTRAS, PRESETS, Settings, SettingsError
+from fmtda.protocol.settings import names_in
+from fmtda.protocol.tables import Affects, SettingsError
+from fmtda.strategies.composition import read_settings, resolve, settings_of, workloads
 
-DIGITS = FAMILIES["digits"].defaults()
-
-
-def settings(**config):
-    return Settings.from_run_config({key.replace("_", "-"): value for key, value in config.items()}, DIGITS)
+NOISE = ("privacy.noise", "privacy.mixture-noise")
 
 
 def refusal(key, value):
     with pytest.raises(SettingsError) as caught:
-        Settings.from_run_config({key: value}, DIGITS)
+        resolve({key: value})
     return str(caught.value)
-
-
-def test_the_listed_defaults_give_the_same_settings_as_no_key_at_all():
-    assert Settings.from_run_config(Settings.defaults(), DIGITS) == Settings.from_run_config({}, DIGITS)
-
-
-def test_preset_paper_switches_every_extra_off():
-    paper = settings(preset="paper").run_config()
-    assert {key: paper[key] for key in (*EXTRAS, "personalise")} == dict.fromkeys((*EXTRAS, "personalise"), False)
-    assert paper["robust-share"] == 0
-
-
-def test_preset_default_switches_every_extra_on_but_personalise():
-    default = settings().run_config()
-    assert {key: default[key] for key in EXTRAS} == dict.fromkeys(EXTRAS, True)
-    assert default["personalise"] is False
-
-
-def test_every_extra_field_is_named_in_the_presets():
-    described = {field.alias for field in Settings.model_fields.values() if field.description.startswith("extra:")}
-    assert described == set(PRESETS["paper"]) == set(PRESETS["default"])
-
-
-def test_a_key_that_is_given_wins_over_preset_and_family():
-    given = settings(preset="paper", guard=True, client_steps=7)
-    assert (given.guard, given.standardise, given.client_steps) == (True, False, 7)
-
-
-@pytest.mark.parametrize("family", [FAMILIES["digits"], FAMILIES["digit-five"]], ids=lambda family: family.name)
-def test_auto_becomes_what_the_family_says(family):
-    config = {key: AUTO for key, default in Settings.defaults().items() if default == AUTO}
-    resolved = Settings.from_run_config(config, family.defaults()).run_config()
-    assert {key: resolved[key] for key in family.defaults()} == family.defaults()
-    assert AUTO not in [value for key, value in resolved.items() if key != "device"]
-
-
-def test_auto_clients_are_one_for_each_target():
-    targets = ("pen", "pen, blend", "pen,blend,street")
-    assert [settings(targets=each, clients=AUTO).clients for each in targets] == [1, 2, 3]
-    assert settings(targets="pen,blend", clients=5).clients == 5
-
-
-def test_clients_that_join_late_come_on_top_and_leave_the_others_names_alone():
-    alone = settings(targets="pen,blend,fonts", clients=5)
-    late = settings(targets="pen,blend,fonts,street", clients=5, joining="street, street")
-    assert (alone.supernodes, late.supernodes) == (5, 7)
-    assert late.simulated_names(7) == [*alone.simulated_names(5), "street/0000", "street/0001"]
-    assert settings(targets="pen,blend,street", joining="street", clients=AUTO).clients == 2
-
-
-def test_rounds_may_grow_but_for_the_strategy_that_looks_ahead_to_the_last():
-    assert settings(strategy="dualadapt").rounds_may_grow
-    assert not settings(strategy="fed-dann").rounds_may_grow
-
-
-def test_the_line_that_resumes_is_one_for_a_shell():
-    assert settings(output="/tmp/my runs/a").resume_command == "fmtda simulate --resume '/tmp/my runs/a'"
-
-
-def test_auto_stays_a_value_of_the_device():
-    assert settings(device="auto").device == "auto"
-
-
-def test_strings_from_the_command_line_are_read_as_their_type():
-    given = settings(rounds="7", fraction="0.5", guard="false", resume="true", targets="pen, blend")
-    assert (given.rounds, given.fraction, given.guard, given.resume) == (7, 0.5, False, True)
-    assert given.target_domains == ("pen", "blend")
 
 
 @pytest.mark.parametrize(
@@ -98,20 +28,26 @@ def test_strings_from_the_command_line_are_read_as_their_type():
         ("clients", 0, "greater than or equal to 1"),
         ("fraction", 0, "greater than 0"),
         ("fraction", 1.5, "less than or equal to 1"),
-        ("hold-out", 0.9, "less than 0.9"),
-        ("alpha", 0, "greater than 0"),
-        ("alpha", "nan", "finite number"),
-        ("align-learning-rate", "inf", "finite number"),
-        ("weight-decay", "nan", "finite number"),
-        ("server-batch", 1, "greater than or equal to 2"),
-        ("confidence", 1, "less than 1"),
+        ("data.hold-out", 0.9, "less than 0.9"),
+        ("data.alpha", 0, "greater than 0"),
+        ("data.alpha", "nan", "finite number"),
+        ("data.input-shape", "3x0", "match pattern"),
+        ("simulation.late-round", 1, "greater than or equal to 2"),
+        ("dualadapt.align-learning-rate", "inf", "finite number"),
+        ("pretraining.weight-decay", "nan", "finite number"),
+        ("dualadapt.server-batch", 1, "greater than or equal to 2"),
+        ("dualadapt.self-training.confidence", 1, "less than 1"),
         ("preset", "best", "'default' or 'paper'"),
-        ("partition", "by-hand", "'iid', 'dirichlet' or 'scaffold'"),
+        ("data.partition", "by-hand", "'iid', 'dirichlet' or 'scaffold'"),
         ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
-        ("workload", "cooking", "'adaptation'"),
-        ("guard", "perhaps", "valid boolean"),
-        ("targets", "", "at least 1 character"),
-        ("strategy", 3, "valid string"),
+        ("dualadapt.guard", "perhaps", "valid boolean"),
+        ("data.targets", "", "at least 1 character"),
+        ("trackers", "paper", "match pattern"),
+        ("privacy.noise", -1.0, "greater than or equal to 0"),
+        ("privacy.clip", 0.0, "greater than 0"),
+        ("privacy.mixture-noise", -0.1, "greater than or equal to 0"),
+        ("privacy.delta", 1.0, "less than 1"),
+        ("privacy.mixture-floor", -1, "greater than or equal to 0"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_with_key_value_and_what_is_allowed(key, value, allowed):
@@ -121,61 +57,110 @@ def test_a_bad_value_is_refused_in_one_line_with_key_value_and_what_is_allowed(k
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("key", ["colour", "client_steps", "client_batch", "Rounds", ""])
-def test_an_unknown_key_is_refused_in_one_line_with_all_keys_there_are(key):
-    message = refusal(key, 1)
-    assert message.startswith(f"{key}: no such key; allowed are ")
-    assert message.partition("allowed are ")[2].split(", ") == sorted(Settings.defaults())
-    assert "\n" not in message
+def test_strings_from_the_command_line_are_read_as_their_type():
+    strings = {"rounds": "7", "fraction": "0.5", "dualadapt.guard": "false", "resume": "true"}
+    given = resolve({**strings, "data.targets": "pen, blend"})
+    assert (given.rounds, given.fraction, given.algorithm.guard, given.resume) == (7, 0.5, False, True)
+    assert given.target_domains == ("pen", "blend")
 
 
-def test_every_bad_key_gets_its_own_line():
-    with pytest.raises(SettingsError) as caught:
-        Settings.from_run_config({"rounds": 0, "colour": 1, "fraction": 2}, DIGITS)
-    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["rounds=0", "fraction=2", "colour"]
+def test_auto_stays_a_value_of_the_device():
+    assert resolve({"device": "auto"}).device == "auto"
 
 
 def test_settings_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
-        settings().rounds = 5
+        resolve({}).rounds = 5
+    with pytest.raises(ValidationError, match="frozen"):
+        resolve({}).data.alpha = 5
 
 
-def test_the_run_config_makes_the_same_settings_again():
-    given = settings(seed=5, preset="paper", fraction=0.25, output="somewhere", targets="pen,blend")
-    assert Settings.from_run_config(given.run_config()) == given
-
-
-def test_the_run_config_holds_nothing_but_scalars():
-    assert {type(value) for value in settings().run_config().values()} <= {str, int, float, bool}
+def test_the_flat_settings_make_the_same_again_and_are_nothing_but_scalars():
+    given = resolve({"seed": 5, "preset": "paper", "fraction": 0.25, "output": "some", "data.targets": "pen,blend"})
+    assert read_settings(given.flat()) == given
+    assert {type(value) for value in given.flat().values()} <= {str, int, float, bool}
 
 
 @pytest.mark.parametrize("output", ["", "somewhere"])
 def test_a_message_carries_settings_and_round_unchanged(output):
-    given = settings(seed=5, output=output, alpha=0.1)
-    assert read_config(config_record(given, 4)) == (given, 4)
+    given = resolve({"seed": 5, "output": output, "data.alpha": 0.1})
+    config, server_round = read_config(config_record(given, 4))
+    assert (read_settings(config), server_round) == (given, 4)
 
 
 def test_changed_keeps_the_rest_and_validates():
-    given = settings(seed=5)
-    assert given.changed(client_steps=9).run_config() == {**given.run_config(), "client-steps": 9}
+    given = resolve({"seed": 5})
+    changed = given.changed({"dualadapt.client-steps": 9, "data.alpha": 2.0})
+    assert changed.flat() == {**given.flat(), "dualadapt.client-steps": 9, "data.alpha": 2.0}
+    assert type(changed) is type(given)
     with pytest.raises(SettingsError, match="rounds=0"):
-        given.changed(rounds=0)
+        given.changed({"rounds": 0})
+    with pytest.raises(SettingsError, match="colour: no such key"):
+        given.changed({"colour": 1})
+
+
+@pytest.mark.parametrize("strategy", ["source-only", "fed-mcd"])
+def test_changed_keeps_an_algorithm_of_its_own(strategy):
+    given = resolve({"strategy": strategy})
+    assert type(given.changed({"seed": 1}).algorithm) is type(given.algorithm)
+
+
+def test_clients_that_join_late_come_on_top_and_leave_the_others_names_alone():
+    alone = resolve({"data.targets": "pen,blend,fonts", "clients": 5})
+    config = {"data.targets": "pen,blend,fonts,street", "clients": 5, "simulation.late": "street, street"}
+    late = resolve({**config, "simulation.late-round": 3})
+    assert (alone.supernodes, late.supernodes) == (5, 7)
+    assert late.simulated_names(7) == [*alone.simulated_names(5), "street/0000", "street/0001"]
+    assert [late.absent_domains(server_round) for server_round in (1, 2, 3)] == [("street", "street")] * 2 + [()]
+    assert alone.absent_domains(1) == ()
+
+
+@pytest.mark.parametrize("workload", [name for name in workloads() if name != "adaptation"])
+def test_a_federation_of_a_generative_model_begins_with_its_clients(workload):
+    settings = resolve({"workload": workload, "clients": 3})
+    assert settings.supernodes == 3
+    assert settings.late_domains == settings.absent_domains(1) == ()
+
+
+def test_rounds_may_grow_but_for_the_strategy_that_looks_ahead_to_the_last():
+    assert resolve({"strategy": "dualadapt"}).rounds_may_grow
+    assert resolve({"strategy": "source-only"}).rounds_may_grow
+    assert not resolve({"strategy": "fed-dann"}).rounds_may_grow
+
+
+def test_rounds_of_a_generative_model_may_grow_where_no_step_size_depends_on_them():
+    assert resolve({"workload": "ddpm", "training.schedule": "constant"}).rounds_may_grow
+    assert not resolve({"workload": "ddpm"}).rounds_may_grow
+
+
+def test_the_gradient_steps_are_those_of_all_rounds():
+    assert resolve({"workload": "ddpm", "rounds": 7, "training.steps": 30}).gradient_steps == 210
 
 
 def test_a_run_is_private_where_anything_is_noised_and_not_by_default():
-    assert not settings().private and not settings(mixture_floor=20).private
-    assert settings(privacy_noise=1.0).private and settings(mixture_noise=4.0).private
+    assert not resolve({}).private
+    assert not resolve({"privacy.mixture-floor": 20}).private
+    assert all(resolve({key: 1.0}).private for key in NOISE)
+    assert not resolve({"workload": "ddpm"}).private
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("privacy-noise", -1.0),
-        ("privacy-clip", 0.0),
-        ("mixture-noise", -0.1),
-        ("privacy-delta", 1.0),
-        ("mixture-floor", -1),
-    ],
-)
-def test_what_promises_no_privacy_is_refused(key, value):
-    assert refusal(key, value).startswith(f"{key}={value}: ")
+def test_names_and_sides_are_taken_apart():
+    settings = resolve({"data.classes": "road, car,,sky ", "data.input-shape": "3x16x24", "trackers": "mlflow,wandb"})
+    assert settings.class_names == names_in("road,car,sky") == ("road", "car", "sky")
+    assert settings.shape == (3, 16, 24)
+    assert settings.tracker_names == ("mlflow", "wandb")
+
+
+def test_what_is_nobody_elses_business_changes_no_result():
+    """A place on this machine: a resumed run, or one that is compared, may have another."""
+    for workload in workloads():
+        fields = settings_of(workload, resolve({"workload": workload}).strategy).fields()
+        places = {entry.key: entry.meaning.affects for entry in fields if entry.meaning.place}
+        assert {"output", "resume", "data.dir"} <= set(places)
+        assert set(places.values()) == {Affects.NOTHING}
+
+
+def test_every_setting_says_what_it_means():
+    for workload in workloads():
+        fields = settings_of(workload, resolve({"workload": workload}).strategy).by_key()
+        assert all(field.description for field in fields.values())

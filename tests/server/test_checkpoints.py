@@ -10,7 +10,7 @@ import torch
 
 from fmtda.server import checkpoints
 from fmtda.server.checkpoints import latest, write
-from fmtda.server.writing import WriteError
+from fmtda.server.run_directory import WriteError
 
 
 def model(value):

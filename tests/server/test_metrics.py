@@ -5,14 +5,8 @@ import re
 import pytest
 
 from fmtda.protocol.records import BadReply
-from fmtda.server.metrics import (
-    accuracy_by_domain,
-    check_counts,
-    class_iou,
-    confusion_by_domain,
-    mean_iou,
-    summarise,
-)
+from fmtda.server.metrics import accuracy_by_domain, class_iou, confusion_by_domain, mean_iou, summarise
+from fmtda.server.adaptation import check_counts
 
 COUNTS = {
     "pen/0000": {"num-examples": 10, "correct-global": 1, "correct-mean": 2, "confusion": [1, 2, 3, 4]},

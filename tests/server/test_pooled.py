@@ -14,7 +14,7 @@ from fmtda.server import checkpoints
 from fmtda.server.pooled import run_pooled
 from fmtda.server.pooled_data import held_out_by_client, pooled_examples
 from fmtda.server.rounds import RunStopped
-from fmtda.server.writing import WriteError
+from fmtda.server.run_directory import WriteError
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from fmtda.adaptation.registry import build
 from fmtda.domains.examples import Examples
 from fmtda.server.pretraining import one_cycle, pretrain, pretrained
 from fmtda.server.progress import Lines
-from fmtda.server.source import Source
-from fmtda.server.writing import WriteError
+from fmtda.domains.source import Source
+from fmtda.server.run_directory import WriteError
 
 
 def generator(seed=0):

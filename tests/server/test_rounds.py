@@ -14,7 +14,7 @@ from fmtda.server.exchange import Answers
 from fmtda.server.progress import describe
 from fmtda.server.rounds import NoClientAnswered, admit
 from fmtda.server.run_directory import read_metrics
-from fmtda.server.writing import WriteError
+from fmtda.server.run_directory import WriteError
 from fmtda.strategies.registry import STRATEGIES
 from tests.server.compared import same, without_times
 

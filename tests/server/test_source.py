@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fmtda.domains.examples import DataError
-from fmtda.server.source import WATCHED, Source
+from fmtda.domains.source import WATCHED, Source
 
 CPU = torch.device("cpu")
 LOOK = WATCHED["digits"]

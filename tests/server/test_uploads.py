@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from fmtda.server import uploads
 from fmtda.server.app import run
 from fmtda.server.run_directory import RunDirectory
-from fmtda.server.writing import WriteError
+from fmtda.server.run_directory import WriteError
 
 
 def test_the_last_uploads_and_the_next_rounds_source_mixture_are_kept(grid_of, silence, settings_of, tmp_path):

@@ -1,4 +1,4 @@
-"""The peers that train nothing or average alone, and the registry that names all strategies."""
+"""The servers of the peers that train nothing or average alone, and what all servers have in common."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,8 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from fmtda.adaptation.registry import build
 from fmtda.protocol.records import config_record, from_record, to_record
-from fmtda.protocol.settings import SettingsError
-from fmtda.server.roster import Cohort
-from fmtda.strategies.adabn import AdaBN
-from fmtda.strategies.fedavg_self_training import FedAvgSelfTraining
-from fmtda.strategies.registry import STRATEGIES, check_strategy
-from fmtda.strategies.source_only import SourceOnly
+from fmtda.server.conversation import Cohort
+from fmtda.strategies.registry import ADAPTING, algorithm
 
 
 @pytest.fixture
@@ -21,36 +17,43 @@ def arrays():
 
 
 def asked(strategy, phase, arrays, settings, node_ids):
+    cohort = Cohort({node_id: f"pen/{node_id:04d}" for node_id in node_ids})
     configure = {"train": strategy.configure_train, "evaluate": strategy.configure_evaluate}[phase]
-    return list(configure(1, arrays, config_record(settings, 1), Cohort(node_ids)))
+    return list(configure(1, arrays, config_record(settings, 1), cohort))
 
 
-@pytest.mark.parametrize("strategy", [SourceOnly, AdaBN])
-def test_source_only_and_adabn_ask_nobody_to_train(strategy, settings_of, arrays):
-    assert asked(strategy(), "train", arrays, settings_of(), [1, 2, 3]) == []
+def server(strategy, settings_of):
+    settings = settings_of({"strategy": strategy})
+    return algorithm(strategy).server(settings, build("small-cnn", 10, (3, 8, 8), 0), None), settings
 
 
-def test_source_only_leaves_the_model_as_it_is():
-    assert SourceOnly().aggregate_train(1, []) == (None, None)
+@pytest.mark.parametrize("strategy", ["source-only", "adabn"])
+def test_source_only_and_adabn_ask_nobody_to_train_and_leave_the_model_as_it_is(strategy, settings_of, arrays):
+    made, settings = server(strategy, settings_of)
+    assert asked(made, "train", arrays, settings, [1, 2, 3]) == []
+    assert made.aggregate_train(1, []) == (None, None)
+    assert made.initial(arrays) is arrays
+    assert made.state() == {}
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ADAPTING)
 @pytest.mark.parametrize("node_ids", [[4], [7, 3, 5]])
 def test_every_strategy_asks_everybody_of_the_cohort_to_evaluate(strategy, node_ids, settings_of, arrays):
-    made = STRATEGIES[strategy](settings_of(), build("small-cnn", 10, (3, 8, 8), 0), None)
-    sent = asked(made, "evaluate", arrays, settings_of(), node_ids)
+    made, settings = server(strategy, settings_of)
+    sent = asked(made, "evaluate", arrays, settings, node_ids)
     assert sorted(message.metadata.dst_node_id for message in sent) == sorted(node_ids)
     assert {frozenset(message.content) for message in sent} == {frozenset({"model", "config"})}
 
 
 @pytest.mark.parametrize("node_ids", [[4], [7, 3, 5]])
 def test_fedavg_asks_everybody_of_the_cohort_to_train(node_ids, settings_of, arrays):
-    sent = asked(FedAvgSelfTraining(), "train", arrays, settings_of(), node_ids)
+    made, settings = server("fedavg-self-training", settings_of)
+    sent = asked(made, "train", arrays, settings, node_ids)
     assert sorted(message.metadata.dst_node_id for message in sent) == sorted(node_ids)
     assert sent[0].content["config"]["server-round"] == 1
 
 
-def test_flowers_average_is_the_mean_weighted_by_examples():
+def test_flowers_average_is_the_mean_weighted_by_examples(settings_of):
     examples = [1, 30, 400]
     states = [build("small-cnn", 10, (3, 8, 8), seed).state_dict() for seed in range(3)]
     replies = [
@@ -67,7 +70,8 @@ def test_flowers_average_is_the_mean_weighted_by_examples():
         )
         for number, (state, count) in enumerate(zip(states, examples, strict=True))
     ]
-    arrays, _ = FedAvgSelfTraining().aggregate_train(1, replies)
+    made, _ = server("fedavg-self-training", settings_of)
+    arrays, _ = made.aggregate_train(1, replies)
     averaged = from_record(arrays)
     assert averaged.keys() == states[0].keys()
     for name, tensor in averaged.items():
@@ -75,21 +79,6 @@ def test_flowers_average_is_the_mean_weighted_by_examples():
         assert tensor.dtype == states[0][name].dtype
         np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-5, atol=1e-6)
     build("small-cnn", 10, (3, 8, 8), 0).load_state_dict(averaged)
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_a_known_strategy_passes(name):
-    check_strategy(name)
-
-
-@pytest.mark.parametrize("name", ["fedprox", "", "DualAdapt"])
-def test_an_unknown_strategy_is_refused_with_those_there_are(name):
-    with pytest.raises(SettingsError) as caught:
-        check_strategy(name)
-    assert str(caught.value) == (
-        f"strategy={name}: no such strategy; "
-        "allowed are dualadapt, source-only, adabn, fedavg-self-training, fed-mcd, fed-dann"
-    )
 
 
 def test_a_strategy_that_averages_uploads_floats_alone(arrays):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
-from fmtda.clients import adaptation, joining, local_part
 from fmtda.protocol.records import from_record, to_record
+from fmtda.strategies.dualadapt.client import LOCALISED, DualAdapt
 
 
 def with_start(message, start):
@@ -21,27 +21,29 @@ def start_of(message, factor=1.0):
     return {name: factor * model[f"classifier.{name}"] for name in ("weight", "bias")}
 
 
-@pytest.mark.parametrize("way", [{"preset": "default"}, {"preset": "paper"}, {"preset": "paper", "client_batch": 1}])
+@pytest.mark.parametrize(
+    "way", [{"preset": "default"}, {"preset": "paper"}, {"preset": "paper", "dualadapt.client-batch": 1}]
+)
 def test_it_joins_by_the_mixture_that_it_would_upload_if_it_trained(way, settings_of, client_of, message_to):
-    client = client_of(settings_of(**way))
-    sent = joining.join(message_to(client), client).content
+    client = client_of(settings_of(way))
+    sent = DualAdapt().join(message_to(client), client).content
     assert set(sent) == {"client", "metrics", "mixture"}
     assert set(sent["metrics"]) == {"num-examples", "seconds"}
-    trained = from_record(adaptation.train(message_to(client), client).content["mixture"])
+    trained = from_record(DualAdapt().train(message_to(client), client).content["mixture"])
     assert all(torch.equal(tensor, trained[name]) for name, tensor in from_record(sent["mixture"]).items())
 
 
 def test_joining_leaves_nothing_behind(client_of, message_to):
     client = client_of()
-    joining.join(message_to(client), client)
+    DualAdapt().join(message_to(client), client)
     assert not client.folder.exists()
 
 
 def test_f_l_begins_at_the_start_and_without_steps_stays_there(settings_of, client_of, message_to):
-    client = client_of(settings_of(preset="paper", client_steps=0))
+    client = client_of(settings_of({"preset": "paper", "dualadapt.client-steps": 0}))
     message = message_to(client)
     start = start_of(message, 2.0)
-    uploaded = from_record(adaptation.train(with_start(message, start), client).content["classifier"])
+    uploaded = from_record(DualAdapt().train(with_start(message, start), client).content["classifier"])
     assert all(torch.equal(uploaded[name], start[name]) for name in start)
 
 
@@ -49,7 +51,7 @@ def test_the_start_f_g_changes_no_bit(client_of, message_to):
     client = client_of()
     message = message_to(client)
     plain, started = (
-        adaptation.train(each, dataclasses.replace(client, folder=client.folder / folder)).content
+        DualAdapt().train(each, dataclasses.replace(client, folder=client.folder / folder)).content
         for folder, each in (("plain", message), ("started", with_start(message, start_of(message))))
     )
     for record in ("classifier", "mixture"):
@@ -58,11 +60,11 @@ def test_the_start_f_g_changes_no_bit(client_of, message_to):
 
 
 def test_a_start_decides_the_prediction_over_what_was_uploaded_once(settings_of, client_of, message_to):
-    client = client_of(settings_of(preset="paper"))
-    adaptation.train(message_to(client), client)
+    client = client_of(settings_of({"preset": "paper"}))
+    DualAdapt().train(message_to(client), client)
     message = message_to(client, "evaluate")
     start = {name: torch.zeros_like(tensor) for name, tensor in start_of(message).items()}
-    metrics = adaptation.evaluate(with_start(message, start), client).content["metrics"]
-    kept = local_part.group("classifier", local_part.read(client.folder, local_part.LOCALISED))
+    metrics = DualAdapt().evaluate(with_start(message, start), client).content["metrics"]
+    kept = client.kept(LOCALISED)["classifier"]
     assert all(not tensor.any() for tensor in kept.values())
     assert "log-likelihood" not in metrics

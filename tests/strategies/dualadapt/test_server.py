@@ -12,19 +12,18 @@ from fmtda.adaptation.augment_digits import DigitAugmentation
 from fmtda.adaptation.mixture import Mixture, fit
 from fmtda.adaptation.network import Network
 from fmtda.adaptation.registry import build
-from fmtda.clients import adaptation
 from fmtda.domains.examples import Examples
+from fmtda.domains.source import Source
 from fmtda.protocol.records import BadReply, config_record, from_record, to_record
 from fmtda.protocol.seeds import generator_for
-from fmtda.server.exchange import Answers
+from fmtda.server.conversation import Answers, Cohort, admit
 from fmtda.server.pretraining import pretrain
-from fmtda.server.roster import Cohort
-from fmtda.server.rounds import admit
-from fmtda.server.source import Source
-from fmtda.strategies.dual_adapt import GUARD_INTERVAL, GUARD_TOLERANCE, DualAdapt, _Clients, _Guard
+from fmtda.strategies.dualadapt.client import DualAdapt
+from fmtda.strategies.dualadapt.server import GUARD_INTERVAL, GUARD_TOLERANCE, DualAdaptServer, _Clients, _Guard
 
-ROUND = 2
+ROUND = 6
 SHAPE = (3, 8, 8)
+COHORT = Cohort({30: "pen/0000", 10: "pen/0001", 20: "street/0000"})
 
 
 def bars(count, seed):
@@ -96,14 +95,12 @@ def messages(contents):
 
 def slow_round(network, source, settings, uploads):
     """Lines 14-18 once, client by client, without anything stacked; returns the weights and the two losses."""
-    network = copy.deepcopy(network)
+    own, network = settings.algorithm, copy.deepcopy(network)
     generator = generator_for(settings.seed, "server", ROUND, "server optimisation")
-    align = torch.optim.Adam(network.feature_extractor.parameters(), lr=settings.align_learning_rate)
-    finetune = torch.optim.AdamW(
-        network.parameters(), lr=settings.finetune_learning_rate, weight_decay=settings.weight_decay
-    )
-    x_a, _ = source.draw(settings.server_batch, generator)
-    x_b, _ = source.draw(settings.server_batch, generator)
+    align = torch.optim.Adam(network.feature_extractor.parameters(), lr=own.align_learning_rate)
+    finetune = torch.optim.AdamW(network.parameters(), lr=own.finetune_learning_rate, weight_decay=own.weight_decay)
+    x_a, _ = source.draw(own.server_batch, generator)
+    x_b, _ = source.draw(own.server_batch, generator)
     network.eval()
     z = network.feature_extractor((x_a + x_b) / 2)
     p_g = network.classifier(z).softmax(dim=1)
@@ -114,14 +111,14 @@ def slow_round(network, source, settings, uploads):
         p_l = local(z).softmax(dim=1)
         mixture = Mixture.from_arrays({name: array.numpy() for name, array in upload["mixture"].items()})
         weight = mixture.typicality(z.detach())
-        for b in range(settings.server_batch):
+        for b in range(own.server_batch):
             distance = sum((p_g[b, c] - p_l[b, c]).abs() for c in range(10)) / 10
-            total = total + weight[b] * distance / settings.server_batch / len(uploads)
+            total = total + weight[b] * distance / own.server_batch / len(uploads)
     align.zero_grad()
     total.backward()
     align.step()
 
-    x_s, y_s = source.draw(settings.server_batch, generator)
+    x_s, y_s = source.draw(own.server_batch, generator)
     network.train()
     cross_entropy = nn.functional.cross_entropy(network(x_s), y_s)
     finetune.zero_grad()
@@ -135,16 +132,18 @@ def slow_round(network, source, settings, uploads):
 @pytest.mark.parametrize("rates", [(1e-3, 1e-30), (1e-30, 1e-3)], ids=["Eq. 6", "fine-tuning"])
 def test_a_server_step_is_the_one_that_plain_python_computes(rates, settings_of, network, source, uploads):
     settings = settings_of(
-        guard=False,
-        server_steps=1,
-        server_batch=16,
-        align_learning_rate=rates[0],
-        finetune_learning_rate=rates[1],
-        weight_decay=0.1,
+        {
+            "dualadapt.guard": False,
+            "dualadapt.server-steps": 1,
+            "dualadapt.server-batch": 16,
+            "dualadapt.align-learning-rate": rates[0],
+            "dualadapt.finetune-learning-rate": rates[1],
+            "dualadapt.weight-decay": 0.1,
+        }
     )
     before = copy.deepcopy(network.state_dict())
     expected, alignment, cross_entropy = slow_round(network, source, settings, uploads)
-    arrays, metrics = DualAdapt(settings, network, source).aggregate_train(ROUND, messages(uploads))
+    arrays, metrics = DualAdaptServer(settings, network, source).aggregate_train(ROUND, messages(uploads))
     after = from_record(arrays)
     assert alignment > 1e-3
     assert metrics["alignment-loss"] == pytest.approx(alignment, rel=1e-5)
@@ -157,45 +156,73 @@ def test_a_server_step_is_the_one_that_plain_python_computes(rates, settings_of,
 
 
 def test_eq_6_leaves_the_classifier_alone(settings_of, network, source, uploads):
-    settings = settings_of(guard=False, server_steps=3, finetune_learning_rate=1e-30, weight_decay=0)
+    settings = settings_of(
+        {
+            "dualadapt.guard": False,
+            "dualadapt.server-steps": 3,
+            "dualadapt.finetune-learning-rate": 1e-30,
+            "dualadapt.weight-decay": 0,
+        }
+    )
     before = copy.deepcopy(network.state_dict())
-    after = from_record(DualAdapt(settings, network, source).aggregate_train(ROUND, messages(uploads))[0])
+    after = from_record(DualAdaptServer(settings, network, source).aggregate_train(ROUND, messages(uploads))[0])
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("classifier"))
     assert not all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_no_server_steps_leave_every_bit_alone(settings_of, network, source, uploads):
     before = copy.deepcopy(network.state_dict())
-    strategy = DualAdapt(settings_of(server_steps=0), network, source)
+    strategy = DualAdaptServer(settings_of({"dualadapt.server-steps": 0}), network, source)
     after = from_record(strategy.aggregate_train(ROUND, messages(uploads))[0])
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_aligning_brings_the_global_classifier_nearer_to_the_clients(settings_of, network, source, uploads):
-    settings = settings_of(guard=True, server_steps=20, server_batch=32, align_learning_rate=1e-4)
-    _, metrics = DualAdapt(settings, network, source).aggregate_train(ROUND, messages(uploads))
+    settings = settings_of(
+        {
+            "dualadapt.guard": True,
+            "dualadapt.server-steps": 20,
+            "dualadapt.server-batch": 32,
+            "dualadapt.align-learning-rate": 1e-4,
+        }
+    )
+    _, metrics = DualAdaptServer(settings, network, source).aggregate_train(ROUND, messages(uploads))
     assert metrics["discrepancy"] < metrics["discrepancy-before"]
     assert metrics["guard-looks"] == 20 / GUARD_INTERVAL
 
 
-def test_a_client_that_joined_lately_counts_for_less_in_eq_6(settings_of, network, source, uploads):
-    settings = settings_of(guard=False, server_steps=1, server_batch=16, finetune_learning_rate=1e-30, weight_decay=0)
+def joined(strategy, late):
+    """The strategy after the rounds in which clients joined, by name; `joining.rounds` is 3."""
+    strategy.newcomers.joined = {**dict.fromkeys(("pen/0000", "pen/0001", "pen/0002"), 0), **late}
+    return strategy
 
-    def loss(contents, weights):
-        strategy = DualAdapt(settings, copy.deepcopy(network), source)
-        strategy.client_weights = weights
+
+def test_a_client_that_joined_lately_counts_for_less_in_eq_6(settings_of, network, source, uploads):
+    settings = settings_of(
+        {
+            "dualadapt.guard": False,
+            "dualadapt.server-steps": 1,
+            "dualadapt.server-batch": 16,
+            "dualadapt.finetune-learning-rate": 1e-30,
+            "dualadapt.weight-decay": 0,
+        }
+    )
+
+    def loss(contents, late):
+        strategy = joined(DualAdaptServer(settings, copy.deepcopy(network), source), late)
         return strategy.aggregate_train(ROUND, messages(contents))[1]["alignment-loss"]
 
     alone = [loss([content], {}) for content in uploads]
-    assert loss(uploads, {"pen/0002": 0.25}) == pytest.approx((alone[0] + alone[1] + 0.25 * alone[2]) / 2.25, rel=1e-5)
+    assert loss(uploads, {"pen/0002": ROUND - 1}) == pytest.approx(
+        (alone[0] + alone[1] + 0.25 * alone[2]) / 2.25, rel=1e-5
+    )
 
 
 def test_weights_of_one_and_of_others_than_these_change_no_bit(settings_of, network, source, uploads):
-    settings = settings_of(server_steps=3, server_batch=16)
+    settings = settings_of({"dualadapt.server-steps": 3, "dualadapt.server-batch": 16})
     results = []
-    for weights in ({}, {"pen/0001": 1.0, "street/0000": 0.25}):
-        strategy = DualAdapt(settings, copy.deepcopy(network), source)
-        strategy.client_weights = weights
+    for late in ({}, {"pen/0001": ROUND - 5, "street/0000": ROUND - 1}):
+        strategy = joined(DualAdaptServer(settings, copy.deepcopy(network), source), late)
         results.append(from_record(strategy.aggregate_train(ROUND, messages(uploads))[0]))
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
@@ -209,16 +236,23 @@ def hold_out_accuracy(network, source):
 @pytest.mark.parametrize("rates", [(0.3, 1e-30), (1e-30, 0.3)], ids=["alignment", "fine-tuning"])
 def test_the_guard_undoes_steps_that_ruin_the_hold_out_and_says_so(rates, settings_of, network, source, uploads):
     settings = settings_of(
-        server_steps=10, server_batch=16, align_learning_rate=rates[0], finetune_learning_rate=rates[1]
+        {
+            "dualadapt.server-steps": 10,
+            "dualadapt.server-batch": 16,
+            "dualadapt.align-learning-rate": rates[0],
+            "dualadapt.finetune-learning-rate": rates[1],
+        }
     )
     before = hold_out_accuracy(network, source)
     assert before > 0.9
 
     unguarded = copy.deepcopy(network)
-    DualAdapt(settings.changed(guard=False), unguarded, source).aggregate_train(ROUND, messages(uploads))
+    DualAdaptServer(settings.changed({"dualadapt.guard": False}), unguarded, source).aggregate_train(
+        ROUND, messages(uploads)
+    )
     assert hold_out_accuracy(unguarded, source) < before - 0.2
 
-    arrays, metrics = DualAdapt(settings, network, source).aggregate_train(ROUND, messages(uploads))
+    arrays, metrics = DualAdaptServer(settings, network, source).aggregate_train(ROUND, messages(uploads))
     network.load_state_dict(from_record(arrays))
     after = hold_out_accuracy(network, source)
     assert after >= before - GUARD_TOLERANCE
@@ -230,19 +264,30 @@ def test_the_guard_undoes_steps_that_ruin_the_hold_out_and_says_so(rates, settin
 
 
 def test_undoing_everything_gives_back_every_bit(settings_of, network, source, uploads):
-    settings = settings_of(server_steps=5, server_batch=16, align_learning_rate=10.0)
+    settings = settings_of(
+        {"dualadapt.server-steps": 5, "dualadapt.server-batch": 16, "dualadapt.align-learning-rate": 10.0}
+    )
     before = copy.deepcopy(network.state_dict())
-    arrays, metrics = DualAdapt(settings, network, source).aggregate_train(ROUND, messages(uploads))
+    arrays, metrics = DualAdaptServer(settings, network, source).aggregate_train(ROUND, messages(uploads))
     assert metrics["guard-undone"] == metrics["guard-looks"] == 1
     assert all(torch.equal(tensor, before[name]) for name, tensor in from_record(arrays).items())
 
 
 def test_the_guard_changes_nothing_where_it_undoes_nothing(settings_of, network, source, uploads):
-    settings = settings_of(server_steps=5, server_batch=16, align_learning_rate=1e-5, finetune_learning_rate=1e-5)
+    settings = settings_of(
+        {
+            "dualadapt.server-steps": 5,
+            "dualadapt.server-batch": 16,
+            "dualadapt.align-learning-rate": 1e-5,
+            "dualadapt.finetune-learning-rate": 1e-5,
+        }
+    )
     other = copy.deepcopy(network)
-    arrays, metrics = DualAdapt(settings, network, source).aggregate_train(ROUND, messages(uploads))
+    arrays, metrics = DualAdaptServer(settings, network, source).aggregate_train(ROUND, messages(uploads))
     assert metrics["guard-undone"] == 0
-    plain = DualAdapt(settings.changed(guard=False), other, source).aggregate_train(ROUND, messages(uploads))
+    plain = DualAdaptServer(settings.changed({"dualadapt.guard": False}), other, source).aggregate_train(
+        ROUND, messages(uploads)
+    )
     first, second = from_record(arrays), from_record(plain[0])
     assert all(torch.equal(first[name], second[name]) for name in second)
     assert not [key for key in plain[1] if "guard" in key]
@@ -250,14 +295,14 @@ def test_the_guard_changes_nothing_where_it_undoes_nothing(settings_of, network,
 
 def test_without_replies_nothing_changes(settings_of, network, source):
     before = copy.deepcopy(network.state_dict())
-    assert DualAdapt(settings_of(), network, source).aggregate_train(ROUND, []) == (None, None)
+    assert DualAdaptServer(settings_of(), network, source).aggregate_train(ROUND, []) == (None, None)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_equal_rounds_give_equal_bits_and_another_round_does_not(settings_of, trained, source, uploads):
     results = []
     for server_round in (ROUND, ROUND, ROUND + 1):
-        strategy = DualAdapt(settings_of(server_batch=16), copy.deepcopy(trained), source)
+        strategy = DualAdaptServer(settings_of({"dualadapt.server-batch": 16}), copy.deepcopy(trained), source)
         results.append(from_record(strategy.aggregate_train(server_round, messages(uploads))[0]))
     first, again, other = results
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -266,14 +311,14 @@ def test_equal_rounds_give_equal_bits_and_another_round_does_not(settings_of, tr
 
 @pytest.mark.parametrize("order", [(2, 0, 1), (1, 2, 0)])
 def test_the_order_in_which_clients_finish_does_not_matter(order, settings_of, trained, source, uploads):
-    settings = settings_of(server_batch=16, components=3)
+    settings = settings_of({"dualadapt.server-batch": 16, "dualadapt.components": 3})
     names = {10 + number: f"pen/{number:04d}" for number in range(3)}
 
     def aggregated(order):
-        strategy = DualAdapt(settings, copy.deepcopy(trained), source)
+        strategy = DualAdaptServer(settings, copy.deepcopy(trained), source)
         asked = [Message(RecordDict(), dst_node_id=10 + number, message_type="train") for number in order]
         replies = [Message(uploads[n], reply_to=each) for n, each in zip(order, asked, strict=True)]
-        phase = admit(Answers(replies, dict.fromkeys(names, 0)), names, strategy.check_reply, 1.0)
+        phase = admit(Answers(replies, dict.fromkeys(names, 0)), names, strategy.check_upload, timeout=1.0)
         assert phase.failures == []
         return from_record(strategy.aggregate_train(ROUND, list(phase.replies.values()))[0])
 
@@ -291,7 +336,7 @@ def test_a_classifier_of_several_layers_with_batch_norm_is_aligned_too(settings_
         return Network(build("small-cnn", 10, SHAPE, 0).feature_extractor, head, 128)
 
     network = wide()
-    strategy = DualAdapt(settings_of(guard=True, server_batch=16), network, source)
+    strategy = DualAdaptServer(settings_of({"dualadapt.guard": True, "dualadapt.server-batch": 16}), network, source)
     generator = torch.Generator().manual_seed(1)
     local = {n: t + 0.1 * torch.rand(t.shape, generator=generator) for n, t in network.classifier.state_dict().items()}
     mixture = fit(torch.rand(80, 128, generator=generator), 2, 0)
@@ -303,16 +348,16 @@ def test_a_classifier_of_several_layers_with_batch_norm_is_aligned_too(settings_
             "mixture": to_record(mixture.arrays()),
         }
     )
-    strategy.check_reply(content)
+    strategy.check_upload(content)
     _, metrics = strategy.aggregate_train(ROUND, messages([content]))
     assert metrics["fine-tuning-loss"] > 0
 
 
 def test_every_client_of_the_cohort_gets_model_and_source_mixture(settings_of, network, source):
-    settings = settings_of(components=3)
-    strategy = DualAdapt(settings, network, source)
+    settings = settings_of({"dualadapt.components": 3})
+    strategy = DualAdaptServer(settings, network, source)
     arrays = to_record(network.state_dict())
-    sent = list(strategy.configure_train(ROUND, arrays, config_record(settings, ROUND), Cohort([30, 10, 20])))
+    sent = list(strategy.configure_train(ROUND, arrays, config_record(settings, ROUND), COHORT))
     assert [message.metadata.dst_node_id for message in sent] == [30, 10, 20]
     for message in sent:
         assert message.metadata.message_type == "train"
@@ -328,8 +373,12 @@ def test_every_client_of_the_cohort_gets_model_and_source_mixture(settings_of, n
 def test_configuring_takes_the_weights_of_the_round(settings_of, trained, source):
     network = build("small-cnn", 10, SHAPE, 5)
     settings = settings_of()
-    strategy = DualAdapt(settings, network, source)
-    list(strategy.configure_train(1, to_record(trained.state_dict()), config_record(settings, 1), Cohort([1])))
+    strategy = DualAdaptServer(settings, network, source)
+    list(
+        strategy.configure_train(
+            1, to_record(trained.state_dict()), config_record(settings, 1), Cohort({1: "pen/0000"})
+        )
+    )
     assert all(torch.equal(t, trained.state_dict()[n]) for n, t in network.state_dict().items())
 
 
@@ -338,41 +387,41 @@ def real_reply(settings_of, client_of, message_to, source):
     """What a real client sends, and the strategy that asked for it."""
     settings = settings_of()
     client = client_of(settings)
-    strategy = DualAdapt(settings, build("small-cnn", 10, (3, 32, 32), 0), source)
-    return strategy, adaptation.train(message_to(client), client).content
+    strategy = DualAdaptServer(settings, build("small-cnn", 10, (3, 32, 32), 0), source)
+    return strategy, DualAdapt().train(message_to(client), client).content
 
 
 def test_what_a_client_really_sends_is_accepted(real_reply):
     strategy, content = real_reply
-    strategy.check_reply(content)
+    strategy.check_upload(content)
 
 
 def test_the_upload_of_another_network_is_refused(real_reply):
     strategy, content = real_reply
     content["classifier"] = to_record({"0.weight": torch.zeros(10, 128), "0.bias": torch.zeros(10)})
     with pytest.raises(BadReply, match=r"unexpected arrays \['0.bias', '0.weight'\]"):
-        strategy.check_reply(content)
+        strategy.check_upload(content)
 
 
 def test_the_upload_of_a_network_with_other_features_is_refused(real_reply):
     strategy, content = real_reply
     content["classifier"] = to_record({"weight": torch.zeros(10, 64), "bias": torch.zeros(10)})
     with pytest.raises(BadReply, match=r"weight is float32\[10, 64\], expected float32\[10, 128\]"):
-        strategy.check_reply(content)
+        strategy.check_upload(content)
 
 
 def test_a_whole_model_is_refused_as_an_upload(real_reply):
     strategy, content = real_reply
     content["model"] = to_record({"weight": torch.zeros(1)})
     with pytest.raises(BadReply, match="'model'"):
-        strategy.check_reply(content)
+        strategy.check_upload(content)
 
 
 def test_a_mixture_of_too_many_components_is_refused(real_reply, source):
     strategy, content = real_reply
     content["mixture"] = to_record(fit(torch.rand(200, 128), 3, 0).arrays())
     with pytest.raises(BadReply, match="mixture of 3 components, allowed are 1 to 2"):
-        strategy.check_reply(content)
+        strategy.check_upload(content)
 
 
 @pytest.fixture

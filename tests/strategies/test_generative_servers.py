@@ -6,13 +6,14 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
-from fmtda.protocol.generative_settings import LOCAL, GenerativeSettings
 from fmtda.protocol.moments import moments_of, parted, restore_moments
 from fmtda.protocol.records import config_record, from_record, to_record
-from fmtda.server.roster import Cohort
-from fmtda.strategies.generative import GENERATIVE_STRATEGIES, strategy_for
-from fmtda.strategies.memory import remembered, remind
+from fmtda.protocol.tables import SettingsError
+from fmtda.server.conversation import Cohort
+from fmtda.strategies.registry import algorithm, algorithms
 
+FEDERATED = [each.name for each in algorithms("generative") if each.federated]
+COHORT = Cohort({4: "pen/0000", 7: "pen/0001"})
 START = {"b": np.array([1.0, 2.0], np.float32), "a": np.array([[3.0]], np.float32)}
 
 
@@ -26,68 +27,74 @@ def replies(shift):
 
 
 def round_of(strategy, settings, server_round, arrays, shift):
-    messages = list(
-        strategy.configure_train(server_round, arrays, config_record(settings, server_round), Cohort([4, 7]))
-    )
+    messages = list(strategy.configure_train(server_round, arrays, config_record(settings, server_round), COHORT))
     assert sorted(message.metadata.dst_node_id for message in messages) == [4, 7]
     assert set(messages[0].content) == {"model", "config"}
     new, _ = strategy.aggregate_train(server_round, list(replies(shift)))
     return to_record({name: value.numpy().astype(np.float32) for name, value in new.items()})
 
 
-def test_every_strategy_of_the_settings_is_there():
-    options = GenerativeSettings.model_fields["strategy"].annotation.__args__
-    assert set(GENERATIVE_STRATEGIES) == set(options) - {LOCAL}
+@pytest.fixture
+def made(generative_settings_of):
+    """A strategy whose clients share no moments, fresh, and its settings; a dictionary changes some."""
+
+    def make(name, changes=None):
+        settings = generative_settings_of("ddpm", {"strategy": name, "training.moments": "fresh", **(changes or {})})
+        return algorithm(name).server(settings, TwoNumbers()), settings
+
+    return make
 
 
-def first_round(name, settings):
-    arrays = round_of(GENERATIVE_STRATEGIES[name](settings), settings, 1, to_record(START), shift=0.4)
+def test_pooled_data_are_the_only_ones_without_a_federation():
+    assert [each.name for each in algorithms("generative") if not each.federated] == ["pooled"]
+
+
+def first_round(strategy, settings):
+    arrays = round_of(strategy, settings, 1, to_record(START), shift=0.4)
     return {key: value.numpy() - START[key] for key, value in from_record(arrays).items()}
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "fedavgm"])
-def test_the_first_round_moves_by_the_weighted_mean(name, generative_settings_of):
-    for moved in first_round(name, generative_settings_of(strategy=name)).values():
+def test_the_first_round_moves_by_the_weighted_mean(name, made):
+    for moved in first_round(*made(name)).values():
         assert moved == pytest.approx(0.7)  # (10 * 0.4 + 30 * 0.8) / 40
 
 
-def test_fedadams_first_step_is_the_one_computed_by_hand(generative_settings_of):
-    settings = generative_settings_of(strategy="fedadam", server_learning_rate=0.1, server_tau=0.5)
+def test_fedadams_first_step_is_the_one_computed_by_hand(made):
+    own = {"fedadam.learning-rate": 0.1, "fedadam.tau": 0.5}
     first, second = 0.1 * 0.7, 0.01 * 0.7**2
     rate = 0.1 * np.sqrt(1 - 0.99**2) / (1 - 0.9**2)  # Flower counts its rounds from 1 more
-    for moved in first_round("fedadam", settings).values():
+    for moved in first_round(*made("fedadam", own)).values():
         assert moved == pytest.approx(rate * first / (np.sqrt(second) + 0.5), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", GENERATIVE_STRATEGIES)
-def test_a_reminded_strategy_goes_on_as_if_nothing_had_happened(name, generative_settings_of):
-    settings = generative_settings_of(strategy=name)
-    unbroken = GENERATIVE_STRATEGIES[name](settings)
+@pytest.mark.parametrize("name", FEDERATED)
+def test_a_reminded_strategy_goes_on_as_if_nothing_had_happened(name, made):
+    unbroken, settings = made(name)
     after_one = round_of(unbroken, settings, 1, to_record(START), shift=0.4)
-    state = {key: value.clone() for key, value in remembered(unbroken).items()}
+    state = {key: value.clone() for key, value in unbroken.state().items()}
     after_two = round_of(unbroken, settings, 2, after_one, shift=-0.3)
 
-    resumed = GENERATIVE_STRATEGIES[name](settings)
-    remind(resumed, {**state, "average.a": state.get("average.a", next(iter(from_record(after_one).values())))})
+    resumed, _ = made(name)
+    resumed.load_state({**state, "average.a": state.get("average.a", next(iter(from_record(after_one).values())))})
     again = round_of(resumed, settings, 2, after_one, shift=-0.3)
     assert {key: value.numpy().tobytes() for key, value in again.items()} == {
         key: value.numpy().tobytes() for key, value in after_two.items()
     }
 
 
-def test_forgetting_would_be_noticed(generative_settings_of):
+def test_forgetting_would_be_noticed(made):
     for name in ("fedavgm", "fedadam"):
-        settings = generative_settings_of(strategy=name)
-        unbroken = GENERATIVE_STRATEGIES[name](settings)
+        unbroken, settings = made(name)
         after_one = round_of(unbroken, settings, 1, to_record(START), shift=0.4)
         after_two = round_of(unbroken, settings, 2, after_one, shift=-0.3)
-        forgetful = round_of(GENERATIVE_STRATEGIES[name](settings), settings, 2, after_one, shift=-0.3)
+        forgetful = round_of(made(name)[0], settings, 2, after_one, shift=-0.3)
         assert from_record(forgetful)["a"].item() != from_record(after_two)["a"].item()
 
 
-def test_a_strategy_that_has_not_trained_remembers_nothing(generative_settings_of):
-    for name, make in GENERATIVE_STRATEGIES.items():
-        assert remembered(make(generative_settings_of(strategy=name))) == {}
+def test_a_strategy_that_has_not_trained_remembers_nothing(made):
+    for name in FEDERATED:
+        assert made(name)[0].state() == {}
 
 
 class TwoNumbers(nn.Module):
@@ -118,15 +125,15 @@ def trained(message, target, examples):
 
 def shared_round(strategy, settings, server_round, arrays, targets=((-5.0, 10), (9.0, 30))):
     config = config_record(settings, server_round)
-    message, _ = strategy.configure_train(server_round, arrays, config, Cohort([4, 7]))
+    message, _ = strategy.configure_train(server_round, arrays, config, COHORT)
     new, _ = strategy.aggregate_train(server_round, [trained(message, *each) for each in targets])
     return new
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox"])
 def test_clients_with_the_same_data_that_share_moments_descend_as_one_adam_does(name, generative_settings_of):
-    settings = generative_settings_of(strategy=name)
-    strategy, arrays = strategy_for(settings, TwoNumbers()), to_record(START)
+    settings = generative_settings_of("ddpm", {"strategy": name})
+    strategy, arrays = algorithm(settings.strategy).server(settings, TwoNumbers()), to_record(START)
     for server_round in range(1, 6):
         arrays = shared_round(strategy, settings, server_round, arrays, targets=((9.0, 10), (9.0, 30)))
     alone = TwoNumbers()
@@ -143,8 +150,8 @@ def test_clients_with_the_same_data_that_share_moments_descend_as_one_adam_does(
 
 def test_moments_are_averaged_by_examples_as_the_model_is(generative_settings_of):
     settings = generative_settings_of()
-    assert settings.local_moments == "averaged"
-    strategy = strategy_for(settings, TwoNumbers())
+    assert settings.training.moments == "averaged"
+    strategy = algorithm(settings.strategy).server(settings, TwoNumbers())
     shared_round(strategy, settings, 1, to_record(START))
     gradients = [2 * (3.0 - target) for target in (-5.0, 9.0)]  # of "a", in the first step
     mean, squares = ((10 * g(gradients[0]) + 30 * g(gradients[1])) / 40 for g in (float, lambda x: x * x))
@@ -154,11 +161,19 @@ def test_moments_are_averaged_by_examples_as_the_model_is(generative_settings_of
 
 def test_shared_moments_survive_a_restart(generative_settings_of):
     settings = generative_settings_of()
-    unbroken = strategy_for(settings, TwoNumbers())
+    unbroken = algorithm(settings.strategy).server(settings, TwoNumbers())
     after_one = shared_round(unbroken, settings, 1, to_record(START))
-    state = {key: value.clone() for key, value in remembered(unbroken).items()}
+    state = {key: value.clone() for key, value in unbroken.state().items()}
     after_two = shared_round(unbroken, settings, 2, after_one)
-    resumed, forgetful = (strategy_for(settings, TwoNumbers()) for _ in range(2))
-    remind(resumed, {**state, "average.a": torch.zeros(1, 1)})
+    resumed, forgetful = (algorithm(settings.strategy).server(settings, TwoNumbers()) for _ in range(2))
+    resumed.load_state({**state, "average.a": torch.zeros(1, 1)})
     again, forgotten = (shared_round(each, settings, 2, after_one) for each in (resumed, forgetful))
     assert from_record(again)["a"].item() == from_record(after_two)["a"].item() != from_record(forgotten)["a"].item()
+
+
+@pytest.mark.parametrize("name", ["fedavgm", "fedadam"])
+def test_moments_that_a_server_would_not_only_average_are_refused(name, generative_settings_of):
+    settings = generative_settings_of("ddpm", {"strategy": name}).changed({"training.moments": "averaged"})
+    said = f"training.moments=averaged: strategy={name} does more than average; take training.moments=fresh"
+    with pytest.raises(SettingsError, match=said):
+        algorithm(name).check(settings)

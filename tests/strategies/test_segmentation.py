@@ -12,7 +12,6 @@ import torch
 from flwr.app import Message, RecordDict
 from torch import nn
 
-from fmtda.adaptation import registry
 from fmtda.adaptation.augment import mixup
 from fmtda.adaptation.augment_scenes import SceneAugmentation
 from fmtda.adaptation.batch_norm import reestimate
@@ -20,22 +19,16 @@ from fmtda.adaptation.layers import BatchNorm2d
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.network import Network
 from fmtda.adaptation.registry import build
-from fmtda.clients import adaptation, local_part
-from fmtda.clients.app import EVALUATORS, TRAINERS
-from fmtda.clients.evaluation import evaluate
-from fmtda.clients.identity import Client
-from fmtda.clients.network import inputs_of, received_network, use_own_statistics
+from fmtda.adaptation.scores import accuracy_by_domain
+from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
-from fmtda.domains.registry import family
+from fmtda.domains.source import Source
 from fmtda.protocol.records import config_record, from_record, to_record
 from fmtda.protocol.seeds import generator_for
-from fmtda.protocol.settings import Settings
-from fmtda.server.exchange import Answers
-from fmtda.server.metrics import accuracy_by_domain, check_counts
-from fmtda.server.roster import Cohort
-from fmtda.server.rounds import _checker, admit
-from fmtda.server.source import Source
-from fmtda.strategies.registry import STRATEGIES
+from fmtda.server.adaptation import check_counts
+from fmtda.server.conversation import Answers, Cohort, admit
+from fmtda.strategies.dualadapt.client import PERSONAL, UPLOADED, DualAdapt, localised, use_own_statistics
+from fmtda.strategies.registry import algorithm
 
 CLASSES, HEIGHT, WIDTH, FEATURES, PLACES = 3, 16, 24, 6, 10
 ROUND = 2
@@ -63,21 +56,19 @@ def tiny_dense(classes, input_shape):
     return Network(feature_extractor, classifier, FEATURES)
 
 
-@pytest.fixture(autouse=True)
-def tiny_network(monkeypatch):
-    monkeypatch.setitem(registry.NETWORKS, "tiny-dense", tiny_dense)
+TINY = f"{__name__}:{tiny_dense.__name__}"
 
 
 @pytest.fixture
 def settings_of(settings_of):
-    """Few steps on scenes; keyword arguments change keys."""
-    few = {key: value for key, value in settings_of().run_config().items() if key.endswith(("-steps", "-batch"))}
-    scenes = {"data": "streets", "network": "tiny-dense", "classes": "road,car,sky", "places": PLACES}
-    scenes |= {"input-shape": f"3x{HEIGHT}x{WIDTH}", "components": 2, "confidence": 0.0, "device": "cpu"}
+    """Few steps on scenes; a dictionary changes settings."""
+    data = {"data.name": "streets", "data.classes": "road,car,sky", "data.input-shape": f"3x{HEIGHT}x{WIDTH}"}
+    data["network.name"] = TINY
 
-    def make(**changes):
-        given = {key.replace("_", "-"): value for key, value in changes.items()}
-        return Settings.from_run_config({**few, **scenes, **given}, family("streets").defaults())
+    def make(changes=None):
+        given = {"strategy": "dualadapt", **(changes or {})}
+        places = {f"{name}.places": PLACES for name in ("dualadapt", "fed-dann") if name == given["strategy"]}
+        return settings_of({**data, **places, **given})
 
     return make
 
@@ -121,21 +112,21 @@ class Round:
 
 @pytest.fixture
 def played(source, client_of):
-    """One round of a strategy with two clients, every reply checked as the round driver does."""
+    """One round of a strategy with two clients, every reply checked as the round loop does."""
 
     def play(settings):
-        network = build(settings.network, CLASSES, settings.shape, seed=0)
-        strategy = STRATEGIES[settings.strategy](settings, copy.deepcopy(network), source)
-        arrays = to_record(network.state_dict())
-        if hasattr(strategy, "initial"):
-            arrays = strategy.initial(arrays)
-        sent = list(strategy.configure_train(ROUND, arrays, config_record(settings, ROUND), Cohort(list(NODES))))
+        network = build(settings.network.name, CLASSES, settings.shape, seed=0)
+        its = algorithm(settings.strategy)
+        strategy = its.server(settings, copy.deepcopy(network), source)
+        strategy.arriving(NODES.values())
+        arrays = strategy.initial(to_record(network.state_dict()))
+        sent = list(strategy.configure_train(ROUND, arrays, config_record(settings, ROUND), Cohort(NODES)))
         replies = []
         for message in sent:
             message.metadata.__dict__["_message_id"] = str(message.metadata.dst_node_id)
             client = client_of(settings, NODES[message.metadata.dst_node_id])
-            replies.append(TRAINERS[settings.strategy](message, client))
-        phase = admit(Answers(replies, dict.fromkeys(NODES, 0)), NODES, _checker(strategy, sent), timeout=1.0)
+            replies.append(its.train(message, client))
+        phase = admit(Answers(replies, dict.fromkeys(NODES, 0)), NODES, strategy.check_upload, timeout=1.0)
         assert phase.failures == []
         new, metrics = strategy.aggregate_train(ROUND, list(phase.replies.values()))
         contents = {name: reply.content for name, reply in phase.replies.items()}
@@ -150,14 +141,18 @@ def asked_to(what, client, model):
 
 
 def evaluated(client, model):
-    evaluator = EVALUATORS.get(client.settings.strategy, evaluate)
-    counts = dict(evaluator(asked_to("evaluate", client, model), client).content["metrics"])
+    message = asked_to("evaluate", client, model)
+    counts = dict(algorithm(client.settings.strategy).evaluate(message, client).content["metrics"])
     check_counts(counts, CLASSES, segmentation=True)
     return counts
 
 
 def pretrained(seed=0):
-    return build("tiny-dense", CLASSES, (3, HEIGHT, WIDTH), seed).state_dict()
+    return build(TINY, CLASSES, (3, HEIGHT, WIDTH), seed).state_dict()
+
+
+def classifier_of(model):
+    return {name.removeprefix("classifier."): value for name, value in model.items() if name.startswith("classifier.")}
 
 
 def interpolation(coarse, fine):
@@ -193,7 +188,7 @@ def mean_iou(counts):
 def test_a_round_of_every_strategy_moves_the_model_and_nothing_but_its_upload_leaves_a_client(
     strategy, settings_of, played
 ):
-    done = played(settings_of(strategy=strategy))
+    done = played(settings_of({"strategy": strategy}))
     assert list(done.uploads) == list(NODES.values())
     for content in done.uploads.values():
         assert set(content) == {"client", "metrics"} | UPLOADS[strategy]
@@ -216,9 +211,9 @@ def test_dual_adapts_upload_has_the_layout_of_one_classifier_and_one_mixture_ove
 
 
 def test_eq_6_is_taken_over_all_places_of_the_mixed_pictures(settings_of, played, source):
-    settings = settings_of(server_steps=1, server_batch=4, guard=False)
+    settings = settings_of({"dualadapt.server-steps": 1, "dualadapt.server-batch": 4, "dualadapt.guard": False})
     done = played(settings)
-    network = build("tiny-dense", CLASSES, settings.shape, 0).eval()
+    network = build(TINY, CLASSES, settings.shape, 0).eval()
     generator = generator_for(settings.seed, "server", ROUND, "server optimisation")
     (x_a, _), (x_b, _) = (source.draw(4, generator) for _ in range(2))
     total = 0.0
@@ -236,9 +231,16 @@ def test_eq_6_is_taken_over_all_places_of_the_mixed_pictures(settings_of, played
 
 
 def test_fine_tuning_is_cross_entropy_over_the_pixels_that_are_not_void(settings_of, played, source):
-    settings = settings_of(server_steps=1, server_batch=4, guard=False, align_learning_rate=1e-30)
+    settings = settings_of(
+        {
+            "dualadapt.server-steps": 1,
+            "dualadapt.server-batch": 4,
+            "dualadapt.guard": False,
+            "dualadapt.align-learning-rate": 1e-30,
+        }
+    )
     done = played(settings)
-    network = build("tiny-dense", CLASSES, settings.shape, 0).train()
+    network = build(TINY, CLASSES, settings.shape, 0).train()
     generator = generator_for(settings.seed, "server", ROUND, "server optimisation")
     *_, (x_s, y_s) = (source.draw(4, generator) for _ in range(3))
     p = probabilities(network.feature_extractor(x_s), network.classifier.state_dict())
@@ -251,7 +253,7 @@ def test_fine_tuning_is_cross_entropy_over_the_pixels_that_are_not_void(settings
 def test_the_guard_watches_the_pixels_that_are_not_void(settings_of, played, source):
     settings = settings_of()
     done = played(settings)
-    network = build("tiny-dense", CLASSES, settings.shape, 0).eval()
+    network = build(TINY, CLASSES, settings.shape, 0).eval()
     inputs, labels = source.held_out(generator_for(settings.seed, "server", ROUND, "guard"))
     counts = confusion(probabilities(network.feature_extractor(inputs), network.classifier.state_dict()), labels)
     assert done.metrics["hold-out-accuracy-before"] == pytest.approx(100 * np.trace(counts) / counts.sum())
@@ -259,15 +261,15 @@ def test_the_guard_watches_the_pixels_that_are_not_void(settings_of, played, sou
 
 
 def test_evaluation_counts_every_pixel_that_is_not_void_as_numpy_does(settings_of, client_of, played):
-    settings = settings_of(preset="paper")
+    settings = settings_of({"preset": "paper"})
     played(settings)  # the client has trained
     client = client_of(settings)
     metrics = evaluated(client, pretrained())
 
     inputs = client.test.inputs.float() / 127.5 - 1
-    features = build("tiny-dense", CLASSES, settings.shape, 0).eval().feature_extractor(inputs)
-    uploaded = local_part.group("classifier", local_part.read(client.folder, local_part.UPLOADED))
-    p_g = probabilities(features, local_part.group("classifier", pretrained()))
+    features = build(TINY, CLASSES, settings.shape, 0).eval().feature_extractor(inputs)
+    uploaded = client.kept(UPLOADED)["classifier"]
+    p_g = probabilities(features, classifier_of(pretrained()))
     p_l = probabilities(features, uploaded)
     assert not np.array_equal(p_g, p_l)
     heads = {"global": p_g, "local": p_l, "mean": (p_g + p_l) / 2}
@@ -305,12 +307,12 @@ def test_an_empty_test_share_is_evaluated_as_nothing(client_of):
 
 @pytest.mark.parametrize("strategy", UPLOADS)
 def test_label_maps_of_the_training_part_change_no_upload(strategy, settings_of, client_of, played):
-    settings = settings_of(strategy=strategy)
+    settings = settings_of({"strategy": strategy})
     sent = played(settings).sent
     client = client_of(settings)
     labelled = dataclasses.replace(client, train=Examples(client.train.inputs, scenes(12, 5).labels))
     first, other = (
-        TRAINERS[strategy](Message(sent, dst_node_id=11, message_type="train"), each).content
+        algorithm(strategy).train(Message(sent, dst_node_id=11, message_type="train"), each).content
         for each in (client, labelled)
     )
     for record in UPLOADS[strategy]:
@@ -319,27 +321,28 @@ def test_label_maps_of_the_training_part_change_no_upload(strategy, settings_of,
 
 
 def test_self_training_moves_the_head_and_the_scales_and_no_other_weight(settings_of, client_of):
-    client = client_of(settings_of(self_train=True))
+    client = client_of(settings_of({"dualadapt.self-training.on": True}))
     message = asked_to("evaluate", client, pretrained())
-    network = received_network(message, client)
-    use_own_statistics(network, inputs_of(client, client.train), client)
-    local = adaptation.localise(network, client)
+    network = DualAdapt().received(message, client)
+    use_own_statistics(network, client.inputs(client.train), client)
+    local = localised(network, client)
     moved = {name for name, tensor in local.state_dict().items() if not torch.equal(tensor, pretrained()[name])}
     scales = {f"feature_extractor.1.{part}" for part in ("weight", "bias", "running_mean", "running_var")}
     assert moved == scales | {"classifier.weight", "classifier.bias"}
 
 
 def test_a_personalised_copy_is_written_and_its_pixels_counted(settings_of, client_of):
-    client = client_of(settings_of(personalise=True))
-    content = adaptation.personalise_copy(asked_to("train.personalise", client, pretrained()), client).content
+    client = client_of(settings_of({"dualadapt.personalise.on": True}))
+    content = DualAdapt().personalise(asked_to("train.personalise", client, pretrained()), client).content
     assert set(content) == {"client", "metrics"}
     metrics = dict(content["metrics"])
     check_counts(metrics, CLASSES, segmentation=True)
     assert metrics["kept"] in (0, 1)
-    own = local_part.read(client.folder, local_part.PERSONAL)
-    networks = adaptation.predicting_networks(asked_to("evaluate", client, pretrained()), client)
+    own = client.kept(PERSONAL)["network"]
+    received = DualAdapt().received(asked_to("evaluate", client, pretrained()), client)
+    networks = DualAdapt().predictor(received, client).networks
     assert all(torch.equal(value, own[name]) for name, value in networks["personal"].state_dict().items())
-    inputs = inputs_of(client, client.test)[:]
+    inputs = client.inputs(client.test)[:]
     p_g, p_l, p_own = (
         probabilities(networks[name].feature_extractor(inputs), networks[name].classifier.state_dict())
         for name in ("global", "local", "personal")
@@ -349,27 +352,27 @@ def test_a_personalised_copy_is_written_and_its_pixels_counted(settings_of, clie
 
 
 def test_adabn_predicts_with_the_clients_own_statistics(settings_of, client_of):
-    client = client_of(settings_of(strategy="adabn"))
+    client = client_of(settings_of({"strategy": "adabn"}))
     metrics = evaluated(client, pretrained())
-    network = build("tiny-dense", CLASSES, client.settings.shape, 0).eval()
-    reestimate(network.feature_extractor, inputs_of(client, client.train), 1.0)
-    p = probabilities(network.feature_extractor(inputs_of(client, client.test)[:]), network.classifier.state_dict())
+    network = build(TINY, CLASSES, client.settings.shape, 0).eval()
+    reestimate(network.feature_extractor, client.inputs(client.train), 1.0)
+    p = probabilities(network.feature_extractor(client.inputs(client.test)[:]), network.classifier.state_dict())
     counts = confusion(p, client.test.labels)
     assert metrics["confusion-global"] == counts.flatten().tolist()
 
 
 def test_fed_mcd_predicts_by_the_mean_of_both_classifiers_probabilities_at_full_size(settings_of, client_of):
-    client = client_of(settings_of(strategy="fed-mcd"))
-    heads = [local_part.group("classifier", pretrained(seed)) for seed in (0, 1)]
+    client = client_of(settings_of({"strategy": "fed-mcd"}))
+    heads = [classifier_of(pretrained(seed)) for seed in (0, 1)]
     second = {f"second_classifier.{name}": tensor for name, tensor in heads[1].items()}
     metrics = evaluated(client, pretrained() | second)
-    network = build("tiny-dense", CLASSES, client.settings.shape, 0).eval()
-    features = network.feature_extractor(inputs_of(client, client.test)[:])
+    network = build(TINY, CLASSES, client.settings.shape, 0).eval()
+    features = network.feature_extractor(client.inputs(client.test)[:])
     p = sum(probabilities(features, head) for head in heads) / 2
     assert metrics["confusion-global"] == confusion(p, client.test.labels).flatten().tolist()
 
 
 def test_fed_dann_sends_features_of_random_places(settings_of, played):
-    done = played(settings_of(strategy="fed-dann", local_steps=3, local_batch=4))
+    done = played(settings_of({"strategy": "fed-dann", "fed-dann.local-steps": 3, "fed-dann.local-batch": 4}))
     assert tuple(done.sent["source_features"]["features"].shape) == (3, 4 * PLACES, FEATURES)
     assert all(0 < content["metrics"]["domain-loss"] < 3 for content in done.uploads.values())

@@ -6,8 +6,7 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
-from fmtda.clients import generative
-from fmtda.clients.identity import Client
+from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
 from fmtda.domains.family import DataSpec
 from fmtda.domains.registry import family
@@ -15,6 +14,8 @@ from fmtda.generative.molecule_graphs import MoleculeGraphs
 from fmtda.generative.registry import MODELS, build
 from fmtda.protocol.moments import initial_moments, parted
 from fmtda.protocol.records import check_arrays, config_record, from_record, layout_of, to_record
+from fmtda.server.conversation import Cohort
+from fmtda.strategies.registry import algorithm
 
 
 @pytest.fixture
@@ -40,19 +41,27 @@ def message_to(client, weights=None, message_type="train"):
     return Message(content, dst_node_id=5, message_type=message_type)
 
 
+def train(message, client):
+    return algorithm(client.settings.strategy).train(message, client)
+
+
+def evaluated(message, client):
+    return algorithm(client.settings.strategy).evaluate(message, client).content["metrics"]
+
+
 def uploaded(client, **options):
-    return from_record(generative.train(message_to(client, **options), client).content["model"])
+    return from_record(train(message_to(client, **options), client).content["model"])
 
 
 def equal(first, second):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("workload", MODELS)
+@pytest.mark.parametrize("workload", list(MODELS))
 def test_a_client_trains_and_uploads_the_whole_model(workload, generative_settings_of, client_of):
     client = client_of(generative_settings_of(workload))
     message = message_to(client)
-    reply = generative.train(message, client).content
+    reply = train(message, client).content
     check_arrays(reply["model"], layout_of(message.content["model"]))
     assert not equal(from_record(reply["model"]), from_record(message.content["model"]))
     assert reply["client"]["name"] == client.name
@@ -65,37 +74,42 @@ def test_the_upload_depends_on_message_data_and_seed_alone(generative_settings_o
     first = uploaded(client_of(settings))
     torch.manual_seed(99)
     assert equal(first, uploaded(client_of(settings)))
-    assert not equal(first, uploaded(client_of(settings.changed(seed=1))))
+    assert not equal(first, uploaded(client_of(settings.changed({"seed": 1}))))
     assert not equal(first, uploaded(client_of(settings, server_round=2)))
     assert not equal(first, uploaded(client_of(settings, name="handwritten/0002")))
     assert not equal(first, uploaded(client_of(settings, pictures_seed=4)))
 
 
 def test_an_adam_that_the_message_brings_goes_on_and_comes_back(generative_settings_of, client_of):
-    settings = generative_settings_of(warm_up_steps=0)
+    settings = generative_settings_of("ddpm", {"training.warm-up-steps": 0})
     client = client_of(settings)
     model = build("ddpm", settings, seed=1)
     fresh = uploaded(client)
     shared = uploaded(client, weights=model.state_dict() | initial_moments(model))
     weights, moments = parted(shared)
     assert set(weights) == set(fresh)
-    assert {value.item() for name, value in moments.items() if name.endswith(".step")} == {float(settings.local_steps)}
+    assert {value.item() for name, value in moments.items() if name.endswith(".step")} == {
+        float(settings.training.steps)
+    }
     assert equal(fresh, weights)  # an Adam without a past is a fresh one
     again, later = parted(uploaded(client, weights=shared))
     assert not equal(again, uploaded(client, weights=weights))
     steps = {value.item() for name, value in later.items() if name.endswith(".step")}
-    assert steps == {2.0 * settings.local_steps}
+    assert steps == {2.0 * settings.training.steps}
 
 
 def test_fedprox_stays_nearer_to_the_global_model_than_fedavg(generative_settings_of, client_of):
-    settings = generative_settings_of(local_steps=8, warm_up_steps=0, local_learning_rate=0.01, proximal_mu=100)
-    start = build("ddpm", settings, seed=1).state_dict()
+    few = {"training.steps": 8, "training.warm-up-steps": 0, "training.learning-rate": 0.01}
+    start = build("ddpm", generative_settings_of(), seed=1).state_dict()
 
-    def distance(strategy):
-        weights = uploaded(client_of(settings.changed(strategy=strategy)), weights=start)
+    def distance(strategy, own):
+        client = client_of(generative_settings_of("ddpm", {**few, "strategy": strategy, **own}))
+        flower = algorithm(strategy).server(client.settings, build("ddpm", client.settings, seed=1))
+        sent = flower.configure_train(1, to_record(start), config_record(client.settings, 1), Cohort({5: client.name}))
+        weights, _ = parted(from_record(train(next(iter(sent)), client).content["model"]))
         return sum((weights[name] - start[name]).square().sum() for name in start)
 
-    assert distance("fedprox") < 0.7 * distance("fedavg")
+    assert distance("fedprox", {"fedprox.mu": 100}) < 0.7 * distance("fedavg", {})
 
 
 def test_the_held_out_loss_has_the_same_noise_in_every_round(generative_settings_of, client_of):
@@ -104,7 +118,11 @@ def test_the_held_out_loss_has_the_same_noise_in_every_round(generative_settings
 
     def loss(server_round, weights=weights):
         client = client_of(settings, server_round=server_round)
-        return generative.evaluate(message_to(client, weights, "evaluate"), client).content["metrics"]["loss"]
+        return (
+            algorithm(client.settings.strategy)
+            .evaluate(message_to(client, weights, "evaluate"), client)
+            .content["metrics"]["loss"]
+        )
 
     assert loss(1) == loss(2)
     assert loss(1) != loss(1, uploaded(client_of(settings)))
@@ -112,7 +130,11 @@ def test_the_held_out_loss_has_the_same_noise_in_every_round(generative_settings
 
 def test_a_client_without_test_examples_reports_no_loss(generative_settings_of, client_of):
     client = client_of(generative_settings_of(), test=0)
-    metrics = generative.evaluate(message_to(client, message_type="evaluate"), client).content["metrics"]
+    metrics = (
+        algorithm(client.settings.strategy)
+        .evaluate(message_to(client, message_type="evaluate"), client)
+        .content["metrics"]
+    )
     assert metrics["num-examples"] == 0
     assert "loss" not in metrics
 
@@ -123,4 +145,4 @@ def test_a_poisoned_model_ends_in_an_error_and_no_upload(generative_settings_of,
         name: torch.full_like(value, math.nan) for name, value in build("ddpm", client.settings, 0).state_dict().items()
     }
     with pytest.raises(ArithmeticError, match="the loss is nan at step 1"):
-        generative.train(message_to(client, weights), client)
+        train(message_to(client, weights), client)

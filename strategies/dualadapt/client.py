@@ -232,7 +232,7 @@ def follow(network: Network, source_mixture: Mixture, client: Client) -> Mixture
 
 
 class FollowingMixture:
-    """W_T: begins as W_S and takes a step of EM on every mini-batch (Algorithm 1, line 10).
+    """W_T: begins as W_S and takes a step of EM on every mini-batch (Algorithm 1, line 11).
 
     Who trains and who only joins drive the same steps: over equal mini-batches both get the same mixture, bit by bit.
 

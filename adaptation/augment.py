@@ -44,7 +44,7 @@ class Augmentation(ABC):
         generator : torch.Generator
             On whichever device; draws are moved to that of the inputs.
         backgrounds : Tensor, (M, 3, H, W), uint8, optional
-            Photo patches for the extra `scenery`; None where it is off, or where the kind knows nothing of it.
+            Photo patches for the extra `inputs.scenery`; None where it is off, or where the kind knows nothing of it.
 
         Returns
         -------

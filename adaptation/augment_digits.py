@@ -30,7 +30,7 @@ VIEW_HOLE = 0.25
 
 @dataclass(frozen=True)
 class Randomisation:
-    """Says what `randomise` changes and how strongly.
+    """Says what `inputs.randomise` changes and how strongly.
 
     Attributes
     ----------

@@ -35,7 +35,7 @@ class FeatureAugmentation(Augmentation):
         """Scale every vector to a mean absolute value of one.
 
         For counts that is their L1 norm brought to D, which takes out how many visual words were found. With
-        `standardise` then the signed square root of each value (for counts the Hellinger map, Arandjelović and
+        `inputs.standardise` then the signed square root of each value (for counts the Hellinger map, Arandjelović and
         Zisserman 2012), and every vector to zero mean and unit variance.
 
         Parameters

@@ -5,8 +5,9 @@
     python -m fmtda.benchmarking.centralised target-supervised --output DIR -c seed=1
 
 `mcd` (Saito et al. 2018) and `dann` (Ganin et al. 2016) adapt the pre-trained network to the pooled, unlabelled target
-examples, with the parameters of their federated forms: `rounds` x `local-steps` x `clients` steps, as many as the
-clients of a federated run make together, each on `local-batch` source and `local-batch` target examples.
+examples, with the parameters of their federated forms, `fed-mcd` and `fed-dann`: `rounds` x `fed-mcd.local-steps` x
+`clients` steps, as many as the clients of a federated run make together, each on `fed-mcd.local-batch` source and as
+many target examples.
 `target-supervised` is trained from scratch with the targets' labels, `pretraining.steps` steps. Nothing here uses
 Flower. The settings are those of `fmtda simulate -c`; config.toml, metrics.jsonl (a line a tenth of the steps in place
 of a round) and summary.json have the form of a federated run's.

@@ -95,7 +95,7 @@ class FeatureVectors(Family):
             if spec.input_shape and (size,) != spec.input_shape:
                 shape = "x".join(map(str, spec.input_shape))
                 raise DataError(
-                    f"domain {domain!r} has vectors of {size} values ({files[domain]}), but the input-shape, the "
+                    f"domain {domain!r} has vectors of {size} values ({files[domain]}), but data.input-shape, the "
                     f"source's, is {shape}; all domains need the same features"
                 )
             if size != sizes[domains[0]]:

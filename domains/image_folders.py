@@ -24,7 +24,7 @@ from fmtda.protocol.settings import AUTO, Scalar
 # Raised whenever a change here or in decoding.py changes a picture.
 RECIPE_VERSION = 1
 
-# As ResNets train in minutes on a processor; `input-shape` sets another.
+# As ResNets train in minutes on a processor; `data.input-shape` sets another.
 USUAL_SHAPE = "3x96x96"
 # Where a data set has photographs, they are the usual source (PACS, DomainNet, Office-Home).
 USUAL_SOURCES = ("photo", "real", "real world", "real_world")
@@ -116,7 +116,7 @@ class ImageFolders(Family):
         """A domain's pictures, after a look whether they fit the spec."""
         if len(spec.input_shape) != 3 or spec.input_shape[0] != 3:
             shape = "x".join(map(str, spec.input_shape))
-            raise DataError(f"input-shape={shape}: pictures are 3xHEIGHTxWIDTH, such as 3x96x96")
+            raise DataError(f"data.input-shape={shape}: pictures are 3xHEIGHTxWIDTH, such as 3x96x96")
         pictures = image_listing.pictures_of(_root(spec.data_dir), domain)
         found = {picture.class_name for picture in pictures if picture.class_name is not None}
         unknown = sorted(found.difference(spec.classes))
@@ -143,7 +143,7 @@ def _source(data_dir: Path, domains: Sequence[str], given: Mapping[str, Scalar])
         labelled = (domain for domain in domains if image_listing.is_labelled(data_dir, domain))
         return next(chain(usual, labelled, domains))
     if source not in domains:
-        raise DataError(f"source={source}: no such domain there; allowed: {', '.join(domains)}")
+        raise DataError(f"data.source={source}: no such domain there; allowed: {', '.join(domains)}")
     return str(source)
 
 

@@ -53,7 +53,7 @@ class SceneFolders(Family):
         if source == AUTO:
             source = layout.usual_domains[0]
         if source not in layout.domains:
-            raise DataError(f"source={source}: no such domain there; allowed: {', '.join(layout.domains)}")
+            raise DataError(f"data.source={source}: no such domain there; allowed: {', '.join(layout.domains)}")
         targets = [domain for domain in layout.usual_domains if domain != source]
         if not targets and given.get("targets", AUTO) == AUTO:
             raise DataError(f"--data-dir {data_dir} holds one domain, {source}; add another, or name the --targets")
@@ -100,7 +100,7 @@ class SceneFolders(Family):
         """A domain's scenes and the names of its ids, after a look whether they fit the spec."""
         if len(spec.input_shape) != 3 or spec.input_shape[0] != 3:
             shape = "x".join(map(str, spec.input_shape))
-            raise DataError(f"input-shape={shape}: pictures are 3xHEIGHTxWIDTH, such as 3x180x240")
+            raise DataError(f"data.input-shape={shape}: pictures are 3xHEIGHTxWIDTH, such as 3x180x240")
         if len(spec.classes) > MOST_CLASSES:
             raise DataError(f"{len(spec.classes)} classes given; scenes have at most {MOST_CLASSES}, name fewer")
         layout = _layout(spec.data_dir)

@@ -42,7 +42,7 @@ class Source:
     standardise, randomise
         Whether those extras are on.
     backgrounds
-        Photo patches (M, 3, H, W) for the extra `scenery`; None where it is off.
+        Photo patches (M, 3, H, W) for the extra `inputs.scenery`; None where it is off.
     device
         Where the network is.
     """

@@ -146,7 +146,7 @@ class RunSettings(Table):
 
     @property
     def target_domains(self) -> tuple[str, ...]:
-        """The comma list `targets` as names."""
+        """The comma list `data.targets` as names."""
         return names_in(self.data.targets)
 
     @property
@@ -187,12 +187,12 @@ class RunSettings(Table):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The comma list `classes` as names."""
+        """The comma list `data.classes` as names."""
         return names_in(self.data.classes)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`input-shape` as numbers."""
+        """`data.input-shape` as numbers."""
         return tuple(int(side) for side in self.data.input_shape.split("x"))
 
     def changed(self, values: Mapping[str, Scalar]) -> Self:
@@ -258,7 +258,7 @@ class InputSettings(Table):
         affects=PRETRAINING,
         by_data="scenery",
         by_preset=ON_BY_DEFAULT,
-        description="extra: source digits on photographs, with neighbours (needs randomise)",
+        description="extra: source digits on photographs, with neighbours (needs inputs.randomise)",
     )
 
 
@@ -294,7 +294,7 @@ class PrivacySettings(Table):
     """Noise on what a client uploads, see docs/privacy.md."""
 
     noise: float = setting(
-        0.0, ge=0, description="noise multiplier of DP-SGD on F_l; 0: no noise (needs mixture-noise too)"
+        0.0, ge=0, description="noise multiplier of DP-SGD on F_l; 0: no noise (needs privacy.mixture-noise too)"
     )
     clip: float = setting(1.0, gt=0, description="largest norm of an example's gradient in DP-SGD")
     mixture_noise: float = setting(

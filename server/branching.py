@@ -36,7 +36,7 @@ def with_joining(
     rounds
         That follow the one in which they join.
     changes
-        Further run-config keys.
+        Further settings by dotted key.
 
     Raises
     ------

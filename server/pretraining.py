@@ -43,7 +43,7 @@ class Batches(Protocol):
 def pretrained(
     network: Network, source: Source, settings: AdaptationSettings, steps: int, stage: str, progress: Progress
 ) -> dict[str, float]:
-    """Pre-train a network in place as the settings say, or read it from `base-dir` if an equal one was trained before.
+    """Pre-train a network in place as the settings say, or read it where an equal one was trained before.
 
     Returns
     -------

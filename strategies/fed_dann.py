@@ -58,7 +58,7 @@ class FedDANN(Algorithm):
         return FedDANNServer(settings, network, source)
 
     def train(self, message: Message, client: Client) -> Message:
-        """Make `local-steps` steps; the whole model is uploaded."""
+        """Make `fed-dann.local-steps` steps; the whole model is uploaded."""
         began = time.perf_counter()
         settings = adaptation(client)
         own = settings.own(FedDANNParameters)
@@ -119,7 +119,7 @@ class FedDANNServer(FineTunedAverage):
 
     @torch.no_grad()
     def _source_features(self, generator: torch.Generator) -> Tensor:
-        """(steps, rows, D): a row an example, or one of `places` places of a picture."""
+        """(steps, rows, D): a row an example, or one of `fed-dann.places` places of a picture."""
         own, network = self.settings.own(FedDANNParameters), self.network.eval()
         batches = (self.source.draw(own.local_batch, generator)[0] for _ in range(own.local_steps))
         return torch.stack([network.features(inputs, own.places, generator) for inputs in batches])

@@ -46,7 +46,7 @@ class FedMCD(Algorithm):
         return TwoHeads(network, copy.deepcopy(network.classifier))
 
     def train(self, message: Message, client: Client) -> Message:
-        """Make `local-steps` steps; BatchNorm in training mode, as in MCD's official code."""
+        """Make `fed-mcd.local-steps` steps; BatchNorm in training mode, as in MCD's official code."""
         began = time.perf_counter()
         own = client.settings.own(FineTunedParameters)
         network = cast(TwoHeads, self.received(message, client)).requires_grad_(True)

@@ -232,7 +232,7 @@ def follow(network: Network, source_mixture: Mixture, client: Client) -> Mixture
 
 
 class FollowingMixture:
-    """W_T: begins as W_S and takes a step of EM on every mini-batch (Algorithm 1, line 10).
+    """W_T: begins as W_S and takes a step of EM on every mini-batch (Algorithm 1, line 11).
 
     Who trains and who only joins drive the same steps: over equal mini-batches both get the same mixture, bit by bit.
 
@@ -267,7 +267,7 @@ class FollowingMixture:
 
 
 def use_own_statistics(network: Network, inputs: Inputs, client: Client) -> None:
-    """The extra `batch-norm`: move G's BatchNorm statistics towards those of the client's inputs, in place.
+    """The extra `dualadapt.batch-norm`: move G's BatchNorm statistics towards those of the client's inputs, in place.
 
     The client chooses its weight, up to `largest_weight`.
     """
@@ -286,7 +286,7 @@ def localised(network: Network, client: Client, start: Weights | None = None) ->
     """Make G and F_l as this client predicts with them; what makes them its own is kept in its folder.
 
     F_l is `start` where one came; else what the client last uploaded; F_g if it has not trained or lost its folder. The
-    extra `self-training` goes on from there: F_l and G's BatchNorm scales and shifts learn from confident
+    extra `dualadapt.self-training` goes on from there: F_l and G's BatchNorm scales and shifts learn from confident
     pseudo-labels, those of scenes class by class. `network` shares G with the result, and so its scales and shifts.
     A copy that was personalised on an earlier model is forgotten.
     """

@@ -14,10 +14,12 @@ from fmtda.domains.registry import family
 from fmtda.protocol.settings import SettingsError
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+CODE = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+"""A run's model in a notebook, and a run in this process."""
 
 
 def test_the_pages_code_runs_as_it_stands(adapted, pictures_of, tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    code = CODE[0]
     assert len([line for line in code.splitlines() if line and not line.startswith(("import", "from"))]) <= 10
     (tmp_path / "runs").mkdir()
     (tmp_path / "pictures").mkdir()
@@ -35,6 +37,14 @@ def test_the_pages_code_runs_as_it_stands(adapted, pictures_of, tmp_path, monkey
     assert torch.equal(again(pictures), model(pictures))
     # learned from these pictures: their likelihood is not what another domain's mixture gives
     assert not torch.equal(model(pictures), fmtda.AdaptedModel.load(adapted, "pen")(pictures))
+
+
+def test_the_pages_run_in_this_process_ends_as_it_stands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(CODE[1], str(PAGE), "exec"), names)
+    assert float(capsys.readouterr().out) == names["directory"].metrics()[-1]["accuracy"]["pen"]["mean"] > 0
+    assert (tmp_path / "runs" / "small" / "summary.json").exists()
 
 
 def test_an_earlier_calls_own_network_does_not_speak_for_new_pictures(adapted, tmp_path):

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +18,7 @@ from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.records import read_config
 from fmtda.protocol.seeds import client_name, domain_of
 from fmtda.protocol.settings import RunSettings
-from fmtda.protocol.tables import flattened
-from fmtda.strategies.composition import read_settings
+from fmtda.strategies.composition import settings_in
 
 
 def identify(message: Message, context: Context) -> Client:
@@ -38,7 +36,7 @@ def identify(message: Message, context: Context) -> Client:
         If the node config fits neither, or the data is missing or too small.
     """
     text, server_round = read_config(message.content.config_records["config"])
-    settings = _settings(text)
+    settings = settings_in(text)
     node = context.node_config
     if "domain" in node:
         name = client_name(str(node["domain"]), int(node.get("share", 0)))
@@ -65,12 +63,6 @@ def identify(message: Message, context: Context) -> Client:
         )
     train, test = load_share(settings, name, shares, data_dir)
     return Client(name, settings, server_round, folder, train, test, **own)
-
-
-@functools.lru_cache(maxsize=8)
-def _settings(text: str) -> RunSettings:
-    """The settings in a message, read once however many messages bring the same."""
-    return read_settings(dict(flattened(json.loads(text))))
 
 
 def _agreed(node: Mapping[str, Any], key: str) -> bool:

@@ -4,8 +4,9 @@ A run's settings are its workload's (`protocol.settings`) with the algorithm's t
 generative model's where there is one.
 """
 
+import json
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import Field, create_model
 from fmtda.domains.registry import family
 from fmtda.generative.registry import MODELS
 from fmtda.protocol.settings import PRESETS, AdaptationSettings, GenerativeSettings, RunSettings, names_in
-from fmtda.protocol.tables import AUTO, Scalar, SettingsError, resolved
+from fmtda.protocol.tables import AUTO, Scalar, SettingsError, flattened, resolved
 from fmtda.strategies.registry import ALGORITHMS, USUAL_STRATEGY, algorithm, algorithms
 
 ADAPTATION = "adaptation"
@@ -66,6 +67,24 @@ def read_settings(config: Mapping[str, Scalar]) -> RunSettings:
     """
     workload = str(config.get("workload", ADAPTATION))
     return settings_of(workload, str(config.get("strategy", ""))).validated(own_keys(config))
+
+
+@lru_cache(maxsize=8)
+def settings_in(text: str) -> RunSettings:
+    """Make the settings out of the JSON text in a message; read once however many messages bring the same.
+
+    Raises
+    ------
+    SettingsError
+        As `read_settings`, and for a text that is no JSON object.
+    """
+    try:
+        tables = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"the settings in the message are no JSON: {error}") from None
+    if not isinstance(tables, dict):
+        raise SettingsError(f"the settings in the message are a JSON {type(tables).__name__}, expected an object")
+    return read_settings(dict(flattened(tables)))
 
 
 def resolve(config: Mapping[str, Scalar]) -> RunSettings:

@@ -25,8 +25,10 @@ NOISE = {"privacy.noise": 1.0, "privacy.mixture-noise": 4.0}
 )
 def test_a_client_that_cant_keep_what_is_promised_says_so(changes, examples, said, settings_of, client_of):
     client = client_of(settings_of(changes), train=examples)
+    chosen = algorithm(client.settings.strategy)
     with pytest.raises(DataError, match="pen/0000.*") as caught:
-        promises.check(client, algorithm(client.settings.strategy))
+        promises.check(client, chosen)
+        chosen.check_client(client)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -111,7 +111,7 @@ def test_settings_travel_as_one_text_and_flowers_keys_beside_it(settings_of):
     assert set(record) == {"fmtda", "server-round"}
     assert json.loads(record["fmtda"]) == settings.nested()
     record["proximal-mu"] = 0.5
-    assert read_config(record) == (settings.flat(), 4)
+    assert read_config(record) == (record["fmtda"], 4)
 
 
 def test_what_fits_the_layout_passes(arrays, layout):

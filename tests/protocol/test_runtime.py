@@ -72,6 +72,15 @@ def test_preparing_a_process_sets_threads_and_memory(monkeypatch):
         runtime.set_threads(before)
 
 
+@pytest.fixture
+def anew():
+    """The device is chosen once in a process: chosen anew in a test, and after it."""
+    runtime.choose_device.cache_clear()
+    yield
+    runtime.choose_device.cache_clear()
+
+
+@pytest.mark.usefixtures("anew")
 def test_cuda_without_a_gpu_is_refused_with_what_to_do(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert runtime.choose_device("auto") == runtime.choose_device("cpu") == torch.device("cpu")
@@ -79,6 +88,7 @@ def test_cuda_without_a_gpu_is_refused_with_what_to_do(monkeypatch):
         runtime.choose_device("cuda")
 
 
+@pytest.mark.usefixtures("anew")
 def test_auto_takes_the_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert runtime.choose_device("auto") == torch.device("cuda")

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from fmtda.protocol.records import config_record, read_config
 from fmtda.protocol.settings import names_in
 from fmtda.protocol.tables import Affects, SettingsError
-from fmtda.strategies.composition import read_settings, resolve, settings_of, workloads
+from fmtda.strategies.composition import read_settings, resolve, settings_in, settings_of, workloads
 
 NOISE = ("privacy.noise", "privacy.mixture-noise")
 
@@ -84,8 +84,17 @@ def test_the_flat_settings_make_the_same_again_and_are_nothing_but_scalars():
 @pytest.mark.parametrize("output", ["", "somewhere"])
 def test_a_message_carries_settings_and_round_unchanged(output):
     given = resolve({"seed": 5, "output": output, "data.alpha": 0.1})
-    config, server_round = read_config(config_record(given, 4))
-    assert (read_settings(config), server_round) == (given, 4)
+    text, server_round = read_config(config_record(given, 4))
+    assert (settings_in(text), server_round) == (given, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "no JSON"), ("[1]", "a JSON list, expected an object"), ('{"rounds": 0}', "rounds=0")],
+)
+def test_a_message_with_other_settings_is_refused(text, said):
+    with pytest.raises(SettingsError, match=said):
+        settings_in(text)
 
 
 def test_changed_keeps_the_rest_and_validates():

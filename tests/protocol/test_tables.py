@@ -193,9 +193,16 @@ def test_a_key_is_a_table_or_a_value_and_not_both(flat, said):
     assert str(caught.value) == said
 
 
-@pytest.mark.parametrize("key", ["shelf", "shelf.oven", "cook.name"])
-def test_a_value_for_a_table_and_a_table_for_a_value_are_no_keys(key):
-    assert refusal({**WHOLE, key: 3}).startswith(f"{key}: no such key; did you mean ")
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("shelf", "this is a table; its keys are shelf.oven.on, shelf.oven.degrees"),
+        ("shelf.oven", "this is a table; its keys are shelf.oven.on, shelf.oven.degrees"),
+        ("cook.name", "did you mean "),
+    ],
+)
+def test_a_value_for_a_table_and_a_table_for_a_value_are_no_keys(key, said):
+    assert refusal({**WHOLE, key: 3}).startswith(f"{key}: no such key; {said}")
 
 
 def values(given, *, hints=(), preset="plain", usual=()):

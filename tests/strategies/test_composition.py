@@ -10,7 +10,7 @@ from fmtda.generative.registry import MODELS
 from fmtda.protocol.records import config_record, read_config
 from fmtda.protocol.settings import AdaptationSettings, GenerativeSettings, Parameters
 from fmtda.protocol.tables import AUTO, SettingsError, nested
-from fmtda.strategies.composition import every_default, own_keys, read_settings, resolve, settings_of, workloads
+from fmtda.strategies.composition import every_default, own_keys, read_settings, resolve, settings_in, settings_of, workloads
 from fmtda.strategies.dualadapt.parameters import EXTRAS, DualAdaptParameters
 from fmtda.strategies.fed_dann import FedDANN
 from fmtda.strategies.registry import ADAPTING, GENERATING, algorithm
@@ -172,8 +172,8 @@ def test_a_default_counts_as_one_in_whatever_type_it_comes(key, value, more):
     [
         ("components", "did you mean dualadapt.components?"),
         ("dualadapt.component", "did you mean dualadapt.components"),
-        ("data", "did you mean data.dir or data.name?"),
-        ("network", "did you mean network.name?"),
+        ("data", "this is a table; its keys are data.name, "),
+        ("network", "this is a table; its keys are network.name"),
         ("Rounds", "did you mean rounds"),
         ("client-learning-rate", "did you mean dualadapt.client-learning-rate"),
     ],
@@ -202,10 +202,10 @@ def test_what_a_run_was_made_of_must_be_whole_to_be_read_again():
 @pytest.mark.parametrize(("workload", "strategy"), RUNS)
 def test_a_message_carries_the_settings_of_any_run(workload, strategy):
     settings = resolve({"workload": workload, "strategy": strategy, "seed": 5, "data.alpha": 0.1})
-    config, server_round = read_config(config_record(settings, 4))
+    text, server_round = read_config(config_record(settings, 4))
     assert server_round == 4
-    assert read_settings(config) == settings
-    assert type(read_settings(config)) is settings_of(workload, strategy)
+    assert settings_in(text) == settings
+    assert type(settings_in(text)) is settings_of(workload, strategy)
 
 
 @pytest.mark.parametrize("name", ["digits", "digit-five"])

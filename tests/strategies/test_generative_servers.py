@@ -46,7 +46,7 @@ def made(generative_settings_of):
 
 
 def test_pooled_data_are_the_only_ones_without_a_federation():
-    assert [each.name for each in algorithms("generative") if not each.federated] == ["pooled"]
+    assert [each.name for each in algorithms("generative") if not each.federated] == ["pooled-data"]
 
 
 def first_round(strategy, settings):

@@ -1,1 +1,1 @@
-"""The Flower ClientApp: one file a workload."""
+"""Holds the Flower ClientApp, which knows no algorithm by name."""

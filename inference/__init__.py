@@ -1,1 +1,1 @@
-"""What a client predicts with, as one model: used by predict, export, report and notebooks."""
+"""Makes one model of what a client predicts with, for predict, export, report and notebooks."""

@@ -1,1 +1,1 @@
-"""The Flower ServerApp: pre-training, the round driver, checkpoints and the run directory."""
+"""Holds the Flower ServerApp: the conversation, the round loop, the workloads, checkpoints and the run directory."""

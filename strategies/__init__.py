@@ -1,1 +1,1 @@
-"""The federated algorithms, one file each, as Flower strategies."""
+"""Holds the federated algorithms, a file or folder each, with both of their sides."""

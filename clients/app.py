@@ -1,4 +1,4 @@
-"""The Flower ClientApp: what a client does with each kind of message. What that is, its run's algorithm says."""
+"""Answers each kind of message as the Flower ClientApp; what a client does, its run's algorithm says."""
 
 from collections.abc import Callable
 from functools import partial
@@ -80,7 +80,7 @@ def evaluate_global(message: Message, context: Context) -> Message:
 
 
 class AsItCame(Algorithm):
-    """No algorithm's predictor: F_g on G as a message brought them."""
+    """Predicts by F_g on G as a message brought them, with no algorithm."""
 
     name = "as it came"
 

@@ -1,4 +1,4 @@
-"""Who a client is: its name, its data and its folder, the same in simulation and in deployment."""
+"""Finds out who a client is: its name, its data and its folder, the same in simulation and in deployment."""
 
 import functools
 import hashlib
@@ -81,7 +81,7 @@ def _epsilon_limit(node: Mapping[str, Any]) -> float | None:
 
 
 def run_folder(output: str) -> str:
-    """The name under which a deployed client keeps what belongs to a run, so that no run finds another's.
+    """Name the folder in which a deployed client keeps what belongs to a run, so that no run finds another's.
 
     It comes from the run directory on the server, which a resumed run has too, unlike Flower's number of the run.
     """
@@ -89,7 +89,7 @@ def run_folder(output: str) -> str:
 
 
 def load_share(settings: RunSettings, name: str, shares: int, data_dir: str = "") -> tuple[Examples, Examples]:
-    """A client's training and test examples: its share of its domain's two parts.
+    """Load a client's training and test examples: its share of its domain's two parts.
 
     The labels of the training examples are taken away here; those of the test examples serve evaluation.
 
@@ -108,7 +108,7 @@ def load_share(settings: RunSettings, name: str, shares: int, data_dir: str = ""
 
 
 class Split(NamedTuple):
-    """How a domain's training examples are divided between its clients, see `domains.partition.limited_split`."""
+    """Says how a domain's training examples are divided between its clients, see `domains.partition.limited_split`."""
 
     limit: int
     shares: int

@@ -1,4 +1,4 @@
-"""What a client shows of itself: features and pictures of a few test examples, if its owner has agreed to that.
+"""Shows features and pictures of a few of a client's test examples, if its owner has agreed to that.
 
 In simulation every client agrees: its data is on the machine of whoever runs it. In deployment nobody does, unless the
 node config says ``share-examples=true``. The server asks those alone that said so when they joined, and a client that
@@ -21,7 +21,7 @@ from fmtda.strategies.algorithm import Algorithm, adaptation, received
 
 
 def illustrate(message: Message, client: Client, algorithm: Algorithm) -> Message:
-    """Features before and after adaptation, and pictures with their predictions, of test examples drawn by the seed.
+    """Answer with features before and after adaptation, and pictures with predictions, of examples drawn by the seed.
 
     Raises
     ------

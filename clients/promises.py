@@ -1,4 +1,4 @@
-"""What a run, and the owner of a client, promise about what leaves the client, held by the client itself."""
+"""Keeps, on the client itself, what a run and the client's owner promise about what leaves it."""
 
 from flwr.app import Message, MetricRecord
 

@@ -24,7 +24,7 @@ ROOMS = {
     "benchmarking": "What `fmtda benchmark` is made of.",
     "face": "The command line and what it shows.",
 }
-SHOWN = {".json", ".md", ".svg"}
+SHOWN = {".json", ".md", ".png", ".svg"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -45,8 +45,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Rewrite links, which are made for the repository, so that they lead to the same things on the site."""
     if page.file.src_uri in ("index.md", "contributing.md"):
         markdown = markdown.replace("](docs/", "](").replace("](CONTRIBUTING.md", "](contributing.md")
+    markdown = re.sub(r"\[([^\]]*)\]\(\.\./benchmarks/results(?:/[\w-]+)*\)", r"\1", markdown)  # folders are no pages
     markdown = re.sub(r"\]\((\.\./)?benchmarks/results/", "](results/", markdown)
-    markdown = re.sub(r"\[([^\]]*)\]\(\.\./benchmarks/results\)", r"\1", markdown)
     return markdown.replace("](../README.md", "](index.md")
 
 

@@ -1,4 +1,7 @@
-"""The labelled source on the server: its hold-out, and batches changed the way the network is trained on them."""
+"""Serves the labelled source: its hold-out, and batches changed the way the network is trained on them.
+
+Our choice: below how many examples nothing is trained, how many photo patches there are, and how large a look is.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -15,19 +18,19 @@ from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import AdaptationSettings
 
 LEAST_EXAMPLES = 20
-"""Labelled examples below which no network is trained (our choice)."""
+"""Labelled examples below which no network is trained."""
 
 BACKGROUNDS = 1000
-"""Photo patches that the scenery extra draws from (our choice)."""
+"""Photo patches that the scenery extra draws from."""
 
 WATCHED = {"digits": 600, "features": 600, "photographs": 200, "scenes": 16}
-"""Examples of the hold-out that a look at it takes, by kind (our choice): a percent of 600 digits is six pictures. The
+"""Examples of the hold-out that a look at it takes, by kind: a percent of 600 digits is six pictures. The
 larger the pictures, the fewer; a street scene has thousands of labels."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """D_S = {(x_s, y_s)}, split once into what is trained on and what only watches.
+    """Holds D_S = {(x_s, y_s)}, split once into what is trained on and what only watches.
 
     Attributes
     ----------

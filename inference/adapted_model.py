@@ -1,4 +1,4 @@
-"""The model of one domain as its client predicts with it, put together out of a run directory.
+"""Puts together, out of a run directory, the model of one domain as its client predicts with it.
 
 It is what ``fmtda predict`` and ``fmtda export`` use, and a notebook: ``fmtda.AdaptedModel.load(run, domain="svhn")``.
 
@@ -41,7 +41,7 @@ LOOKS_LIKE_FROM = 1 / 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of a batch.
+    """Holds what the model says of a batch.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Prediction:
 
 
 class AdaptedModel(nn.Module):
-    """A client's predictor with the preparation of inputs before it.
+    """Joins a client's predictor and the preparation of inputs before it.
 
     Called with inputs as they are stored, it gives the probabilities that count; `predict` gives all there is. Build it
     with `load`.
@@ -144,12 +144,12 @@ class AdaptedModel(nn.Module):
 
     @property
     def head(self) -> str:
-        """Which head counts, as `adaptation.heads.decisive` says."""
+        """The head that counts, as `adaptation.heads.decisive` says."""
         return self.predictor.head
 
     @property
     def parts(self) -> str:
-        """What of the client was there, for people."""
+        """A line for people on what of the client was there."""
         return self.predictor.parts
 
     @property
@@ -159,7 +159,7 @@ class AdaptedModel(nn.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the labels."""
+        """The class names in the order of the labels."""
         return self.settings.class_names
 
     @property
@@ -174,7 +174,7 @@ class AdaptedModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @property

@@ -30,7 +30,7 @@ def adapt(
     local: str | Path | None = None,
     device: str = "auto",
 ) -> AdaptedModel:
-    """The model of a domain that was in no round, learned from its unlabelled examples.
+    """Make the model of a domain that was in no round, learned from its unlabelled examples.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""Which of a run's domains pictures look like, by the mixtures that its clients fitted to their features."""
+"""Finds out which of a run's domains pictures look like, by the mixtures that its clients fitted to their features.
+
+Our choice: how many pictures decide.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +15,12 @@ from fmtda.inference.run_clients import adaptation_settings, differs_by_domain, 
 from fmtda.protocol.settings import SettingsError
 
 LOOKED_AT = 64
-"""Pictures of a set, evenly spread over it, that decide (our choice)."""
+"""Pictures of a set, evenly spread over it, that decide."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The model that was chosen, and by what.
+    """Says which model was chosen, and by what.
 
     Attributes
     ----------
@@ -31,7 +34,7 @@ class Choice:
 
     @property
     def account(self) -> str:
-        """One line for people."""
+        """The choice in one line for people."""
         if not self.scores:
             return ""
         shown = ", ".join(f"{name} {score:.0f}" for name, score in list(self.scores.items())[:4])
@@ -40,13 +43,13 @@ class Choice:
 
 
 def spread(files: Sequence[Path]) -> list[Path]:
-    """At most `LOOKED_AT` of the files, evenly spread over them."""
+    """Take at most `LOOKED_AT` of the files, evenly spread over them."""
     count = min(LOOKED_AT, len(files))
     return [files[place * len(files) // count] for place in range(count)]
 
 
 def choose(run: Path, domain: str | None, inputs: Callable[[], Tensor], device: str = "auto") -> Choice:
-    """The client whose mixture finds the inputs likeliest, among those that `domain` leaves open.
+    """Choose the client whose mixture finds the inputs likeliest, among those that `domain` leaves open.
 
     Each client's model computes features with its own BatchNorm statistics; the score is their mean log-likelihood
     under the client's mixture. The whole set gets one client. Compared with what is usual in the client's own domain,

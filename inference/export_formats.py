@@ -1,4 +1,4 @@
-"""An adapted model as one file for other programs: ONNX, safetensors, or torch.export's; and its model card.
+"""Writes an adapted model as one file for other programs: ONNX, safetensors, or torch.export's.
 
 Standardisation of the inputs, the domain's BatchNorm statistics and the heads are all inside. A program feeds pictures
 as it has them, uint8 (B, 3, H, W), and gets probabilities; B is free.
@@ -18,7 +18,7 @@ INPUT = "inputs"
 
 
 class MissingExportExtra(ImportError):
-    """A format whose packages are not installed; the message says what to install."""
+    """Raised for a format whose packages are not installed; the message says what to install."""
 
 
 class _Outputs(nn.Module):
@@ -34,13 +34,13 @@ class _Outputs(nn.Module):
 
 
 def output_names(model: AdaptedModel) -> list[str]:
-    """``probabilities``, those that count, then ``probabilities_global`` and so on, as far as there are heads."""
+    """List ``probabilities``, those that count, then ``probabilities_global`` and so on, as far as there are heads."""
     with torch.no_grad():  # a plain `mean` would be the name of an operation too
         return ["probabilities", *(f"probabilities_{head}" for head in model.probabilities(_examples(model)))]
 
 
 def to_onnx(model: AdaptedModel, file: Path) -> None:
-    """One ``.onnx`` file, by torch's exporter; outputs are called as `output_names`.
+    """Write one ``.onnx`` file, by torch's exporter; outputs are called as `output_names`.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def to_onnx(model: AdaptedModel, file: Path) -> None:
 
 
 def to_torch_export(model: AdaptedModel, file: Path) -> None:
-    """One ``.pt2`` file for ``torch.export.load``; a tuple of outputs in the order of `output_names`."""
+    """Write one ``.pt2`` file for ``torch.export.load``; its outputs are a tuple in the order of `output_names`."""
     dynamic = {INPUT: {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
         program = torch.export.export(_Outputs(model), (_examples(model),), dynamic_shapes=dynamic)
@@ -75,7 +75,7 @@ def to_torch_export(model: AdaptedModel, file: Path) -> None:
 
 
 def to_safetensors(model: AdaptedModel, file: Path) -> None:
-    """One ``.safetensors`` file with the mixture too, for ``AdaptedModel.load`` and ``fmtda predict``."""
+    """Write one ``.safetensors`` file with the mixture too, for ``AdaptedModel.load`` and ``fmtda predict``."""
     model.save(file)
 
 

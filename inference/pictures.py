@@ -1,4 +1,7 @@
-"""Picture files as a model's inputs: found below folders, decoded as the run's data were, a bounded few at a time."""
+"""Reads picture files as a model's inputs: finds them below folders, decodes a bounded few at a time.
+
+Our choice: how many threads decode, how many files each takes at once, and how many batches are kept ahead.
+"""
 
 import os
 from collections import deque
@@ -22,16 +25,16 @@ from fmtda.domains.scene_layouts import SceneFiles
 from fmtda.protocol.settings import AdaptationSettings
 
 AHEAD = 3
-"""Batches that are decoded or waiting at once, so that memory stays flat (our choice)."""
+"""Batches that are decoded or waiting at once, so that memory stays flat."""
 
 MOST_THREADS = 8
-"""That decode (our choice); Pillow lets go of Python's lock while it decodes and resizes."""
+"""Threads that decode at most; Pillow lets go of Python's lock while it decodes and resizes."""
 
 NO_TABLE = np.zeros(0, dtype=np.int64)
 """Of label ids, where a scene has no label map."""
 
 CHUNK = 16
-"""Files that a thread takes at once (our choice)."""
+"""Files that a thread takes at once."""
 
 Decode = Callable[[Path], np.ndarray]
 """From a file to uint8 (3, H, W); raises `DataError` for one that is damaged."""
@@ -39,7 +42,7 @@ Decode = Callable[[Path], np.ndarray]
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive files, decoded.
+    """Holds consecutive files, decoded.
 
     Attributes
     ----------
@@ -60,7 +63,7 @@ class Batch:
 
 
 def found(given: Sequence[str | Path]) -> list[Path]:
-    """The picture files that are named or lie below the folders that are, each once, those of a folder sorted.
+    """Find the picture files that are named or lie below named folders, each once, those of a folder sorted.
 
     Raises
     ------
@@ -87,7 +90,7 @@ def found(given: Sequence[str | Path]) -> list[Path]:
 
 
 def decoder(settings: AdaptationSettings) -> Decode:
-    """How this run's data decode a picture: cropped to the input shape, or stretched to it where labels are maps.
+    """Return what decodes a picture for this run: cropped to the input shape, or stretched where labels are maps.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def decoder(settings: AdaptationSettings) -> Decode:
 
 
 def batches(files: Sequence[Path], decode: Decode, size: int) -> Iterator[Batch]:
-    """The files in order, decoded by threads while the caller works; at most `AHEAD` batches are in memory."""
+    """Decode the files in order, by threads while the caller works; at most `AHEAD` batches are in memory."""
     threads = min(MOST_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads, "fmtda-decode") as pool:
         waiting: deque[list[Future]] = deque()
@@ -129,7 +132,7 @@ def batches(files: Sequence[Path], decode: Decode, size: int) -> Iterator[Batch]
 
 
 def read_all(files: Sequence[Path], settings: AdaptationSettings) -> tuple[Tensor, list[str]]:
-    """All of them in memory, uint8 (N, 3, H, W), and what was wrong with those that can't be read.
+    """Read all into memory, uint8 (N, 3, H, W), and say what was wrong with those that can't be read.
 
     Raises
     ------
@@ -165,6 +168,6 @@ def _batch(results: list[tuple[Path, np.ndarray | str]]) -> Batch:
 
 
 def original(file: Path) -> Image.Image:
-    """The picture as it is stored, RGB; a turn by EXIF tags is left undone, as for the inputs of segmentation."""
+    """Read the picture as it is stored, RGB; a turn by EXIF tags is left undone, as for the inputs of segmentation."""
     with damage_named(file), Image.open(file) as image:
         return image.convert("RGB")

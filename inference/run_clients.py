@@ -1,4 +1,4 @@
-"""What a run directory holds of its clients: its settings, its model, who took part, and a client's own files."""
+"""Reads what a run directory holds of its clients: settings, model, who took part, and a client's own files."""
 
 from pathlib import Path
 from typing import cast
@@ -86,7 +86,7 @@ def differs_by_domain(settings: AdaptationSettings) -> bool:
 
 
 def clients_of(run: Path, settings: AdaptationSettings) -> list[str]:
-    """The clients that a run has something of, sorted by name; those it was asked to have, where it has nothing."""
+    """List, sorted, the clients that a run has something of; those it was asked to have, where it has nothing."""
     folders = {
         file.parent.relative_to(run / "clients").as_posix() for file in (run / "clients").glob("*/*/*.safetensors")
     }
@@ -95,7 +95,7 @@ def clients_of(run: Path, settings: AdaptationSettings) -> list[str]:
 
 
 def named_clients(run: Path, settings: AdaptationSettings, domain: str | None) -> list[str]:
-    """The clients that a domain's or a client's name means; all of them for None.
+    """List the clients that a domain's or a client's name means; all of them for None.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def named_clients(run: Path, settings: AdaptationSettings, domain: str | None) -
 
 
 def client_named(run: Path, settings: AdaptationSettings, domain: str | None, own_folder: Path | None) -> str:
-    """The one client that is meant; empty where all predict alike and none is named.
+    """Name the one client that is meant; empty where all predict alike and none is named.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""What both sides of the wire agree on: settings, records, names and seeds, the compute device."""
+"""Holds what both sides of the wire agree on: settings, records, names and seeds, the compute device."""

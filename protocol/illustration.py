@@ -1,4 +1,4 @@
-"""What clients that agree to it show of a few test examples: how many, and the check that such a record passes.
+"""Says how many test examples clients that agree to it show, and checks such a record.
 
 ==================  ==========================  =========================================================
 array               shape, dtype                what
@@ -13,6 +13,8 @@ confidence-before   (P,) float32                and its probability, the mean ov
 predicted-after     as before                   what the client says at the end
 confidence-after    as before                   and its probability
 ==================  ==========================  =========================================================
+
+Our choice: how many examples are shown.
 """
 
 import numpy as np
@@ -21,10 +23,10 @@ from flwr.app import ArrayRecord
 from fmtda.protocol.records import BadReply, Layout, check_arrays, layout_of
 
 POINTS = 150
-"""Examples of a domain, or places of its pictures, in a map of features (our choice)."""
+"""Examples of a domain, or places of its pictures, in a map of features."""
 
 PICTURES = 12
-"""Pictures of a domain that are shown at most (our choice)."""
+"""Pictures of a domain that are shown at most."""
 
 PICTURES_WITH_MAPS = 3
 """The same where labels are maps."""

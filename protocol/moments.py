@@ -1,4 +1,4 @@
-"""Adam's memory as named tensors beside a model's own: what a checkpoint keeps, and what travels where it is averaged.
+"""Names Adam's memory as tensors beside a model's own: a checkpoint keeps them, and averaging sends them.
 
 The names are ``optimiser.PARAMETER.step``, ``.exp_avg`` (the first moment) and ``.exp_avg_sq`` (the second).
 """
@@ -14,7 +14,7 @@ STEP, FIRST, SECOND = "step", "exp_avg", "exp_avg_sq"
 
 
 def initial_moments(model: nn.Module) -> dict[str, Tensor]:
-    """The memory of an Adam that has made no step: zeros."""
+    """Make the memory of an Adam that has made no step: zeros."""
     state = {}
     for name, parameter in model.named_parameters():
         state[f"{PREFIX}{name}.{STEP}"] = torch.zeros(())
@@ -24,7 +24,7 @@ def initial_moments(model: nn.Module) -> dict[str, Tensor]:
 
 
 def moments_of(optimiser: torch.optim.Adam, model: nn.Module) -> dict[str, Tensor]:
-    """The memory of an Adam over the model's parameters, on the CPU; empty before its first step."""
+    """Take the memory of an Adam over the model's parameters, to the CPU; empty before its first step."""
     return {
         f"{PREFIX}{name}.{key}": value.detach().cpu()
         for name, parameter in model.named_parameters()
@@ -44,11 +44,11 @@ def restore_moments(optimiser: torch.optim.Adam, model: nn.Module, tensors: Mapp
 
 
 def parted(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A model's own tensors, and the moments among them."""
+    """Part a model's own tensors from the moments among them."""
     moments = {name: value for name, value in tensors.items() if name.startswith(PREFIX)}
     return {name: value for name, value in tensors.items() if name not in moments}, moments
 
 
 def is_second_moment(name: str) -> bool:
-    """Whether an array's values can't be negative."""
+    """Say whether an array's values can't be negative."""
     return name.startswith(PREFIX) and name.endswith(f".{SECOND}")

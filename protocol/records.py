@@ -1,4 +1,4 @@
-"""What travels between server and clients, and the checks a reply passes before anyone uses it.
+"""Makes, unpacks and checks what travels between server and clients.
 
 ==========  ===================================  ==========================================================
 message     server -> client                     client -> server
@@ -18,9 +18,13 @@ illustrate  model, pretrained, config            client, metrics, `illustration`
                                                  clients alone that agreed to show examples
 evaluate    model, config; `start` before the    client, metrics
             first training of one that joined
+evaluate.   model, config; before round 1, of    client, metrics
+global      the model as it is
 ==========  ===================================  ==========================================================
 
-Records are made, unpacked and checked here; strategies and the round driver only pass them on.
+Strategies and the round loop only pass records on.
+
+Our choice: above which size a parameter is taken for junk.
 """
 
 import json
@@ -38,7 +42,7 @@ Layout = Mapping[str, tuple[tuple[int, ...], str]]
 """The name of every array with its shape and dtype."""
 
 LARGEST_VALUE = 1e6
-"""A parameter above this in size is taken for junk (our choice; trained ones stay below 100)."""
+"""A parameter above this in size is taken for junk; trained ones stay below 100."""
 
 SETTINGS = "fmtda"
 """The key under which a message's config holds the settings of the run, as JSON."""
@@ -48,7 +52,7 @@ SERVER_ROUND = "server-round"
 
 
 class BadReply(ValueError):
-    """A reply that must not be used; the message says what is wrong with it."""
+    """Raised for a reply that must not be used; the message says what is wrong with it."""
 
 
 def to_record(tensors: Mapping[str, torch.Tensor | np.ndarray]) -> ArrayRecord:
@@ -85,18 +89,18 @@ def read_config(record: ConfigRecord) -> tuple[str, int]:
 
 
 def layout_of(record: ArrayRecord) -> Layout:
-    """The names, shapes and dtypes in a record, as `check_arrays` expects them."""
+    """List the names, shapes and dtypes in a record, as `check_arrays` expects them."""
     return {name: (tuple(array.shape), array.dtype) for name, array in record.items()}
 
 
 def reply_to(message: Message, name: str, metrics: Metrics, **arrays: ArrayRecord) -> Message:
-    """A client's reply: its name, its metrics, and what it uploads."""
+    """Make a client's reply: its name, its metrics, and what it uploads."""
     content = RecordDict({"client": ConfigRecord({"name": name}), "metrics": MetricRecord(dict(metrics)), **arrays})
     return Message(content=content, reply_to=message)
 
 
 def sender(content: RecordDict) -> str:
-    """The client's name in a reply.
+    """Return the client's name in a reply.
 
     Raises
     ------
@@ -111,7 +115,7 @@ def sender(content: RecordDict) -> str:
 
 
 def payload_bytes(content: RecordDict) -> int:
-    """The bytes of a message's arrays and metrics, as Flower counts them.
+    """Count the bytes of a message's arrays and metrics, as Flower does.
 
     Settings and names, about 1.5 kB, are left out: their size depends on the length of a path.
     """

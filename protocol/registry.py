@@ -1,4 +1,4 @@
-"""Registries: names for what can be chosen, ours by a line, other people's by an entry point of their package.
+"""Finds by name what can be chosen: ours by a line, other people's by an entry point of their package.
 
 A line is ``module:object``, as in an entry point, and is imported when it is asked for: the names alone cost nothing.
 """
@@ -14,11 +14,11 @@ Registered = TypeVar("Registered")
 
 
 class UnknownName(LookupError):
-    """A name that nothing has; the message says which there are."""
+    """Raised for a name that nothing has; the message says which there are."""
 
 
 class Registry(Generic[Registered]):
-    """What can be chosen by name.
+    """Finds what can be chosen by name.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Registry(Generic[Registered]):
         self._lines = dict(lines)
 
     def names(self) -> tuple[str, ...]:
-        """Every name there is: ours in the order of the lines, then those of installed packages."""
+        """List every name there is: ours in the order of the lines, then those of installed packages."""
         return tuple(dict.fromkeys([*self._lines, *_entry_points(self.group)]))
 
     def __contains__(self, name: str) -> bool:
@@ -43,7 +43,7 @@ class Registry(Generic[Registered]):
         return iter(self.names())
 
     def __getitem__(self, name: str) -> Registered:
-        """What has this name, or what stands at this ``package.module:object``.
+        """Return what has this name, or what stands at this ``package.module:object``.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Where the computation runs: device, threads, memory, and the repair of torchvision on a CPU build of torch."""
+"""Prepares where the computation runs: device, threads, memory, and torchvision beside a CPU build of torch."""
 
 import ctypes
 import importlib
@@ -39,7 +39,7 @@ def repair_torchvision() -> None:
 
 
 def prepare_to_compute(threads: int) -> None:
-    """What a process does before it trains or predicts: `set_threads` and `keep_freed_memory`."""
+    """Do what a process does before it trains or predicts: `set_threads` and `keep_freed_memory`."""
     set_threads(threads)
     keep_freed_memory()
 
@@ -66,7 +66,7 @@ def keep_freed_memory() -> bool:
 
 @cache
 def choose_device(device: str) -> torch.device:
-    """Turn the run-config value ``auto``, ``cpu`` or ``cuda`` into a device.
+    """Turn the setting ``auto``, ``cpu`` or ``cuda`` into a device.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Seeds and client names: what every random draw and every order derives from.
+"""Derives seeds and client names, by which every random draw and every order goes.
 
 A draw depends on the root seed and on words such as the client's name, the round and the purpose, never on
 Flower's node ids, which are random, nor on partition numbers, which a deployment lacks.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def seed_for(root: int, *words: str | int) -> int:
-    """A 63-bit seed that depends on the root seed and on every word, through numpy's SeedSequence.
+    """Derive a 63-bit seed from the root seed and every word, through numpy's SeedSequence.
 
     Examples
     --------
@@ -30,19 +30,19 @@ def seed_for(root: int, *words: str | int) -> int:
 
 
 def generator_for(root: int, *words: str | int) -> torch.Generator:
-    """A CPU generator of its own for one client, round and purpose."""
+    """Make a CPU generator of its own for one client, round and purpose."""
     import torch  # seconds to import, and the command line only needs the names
 
     return torch.Generator().manual_seed(seed_for(root, *words))
 
 
 def client_name(domain: str, share: int) -> str:
-    """A client's name: ``svhn/0003`` is share 3 of the domain svhn."""
+    """Name a client: ``svhn/0003`` is share 3 of the domain svhn."""
     return f"{domain}/{share:04d}"
 
 
 def client_names(targets: Sequence[str], clients: int) -> list[str]:
-    """The names of all simulated clients by partition number: domains in turn, so that they differ by at most one.
+    """Name all simulated clients by partition number: domains in turn, so that they differ by at most one.
 
     >>> client_names(["blend", "pen"], 3)
     ['blend/0000', 'pen/0000', 'blend/0001']
@@ -51,5 +51,5 @@ def client_names(targets: Sequence[str], clients: int) -> list[str]:
 
 
 def domain_of(name: str) -> str:
-    """The domain in a client's name."""
+    """Return the domain in a client's name."""
     return name.rsplit("/", 1)[0]

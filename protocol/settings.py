@@ -1,8 +1,8 @@
-"""What every run has: the tables of settings that belong to no algorithm and to no generative model.
+"""Declares what every run has: the tables of settings that belong to no algorithm and to no generative model.
 
 `RunSettings` is what all workloads share, `AdaptationSettings` and `GenerativeSettings` what each of the two kinds of
 workloads adds. The table of the run's algorithm, and of its generative model, comes to these where both are known:
-`strategies.registry` composes them.
+`strategies.composition` composes them.
 
 Our choice: every value here that the paper's notes don't give, which are all but R_s, R_c and lambda by name.
 """
@@ -28,7 +28,7 @@ OwnTable = TypeVar("OwnTable", bound=Table)
 
 
 class DataSettings(Table):
-    """The examples: which, of what classes and shape, and how they are shared out."""
+    """Says which examples there are, of what classes and shape, and how they are shared out."""
 
     name: str = setting(
         affects=PRETRAINING,
@@ -59,14 +59,14 @@ class DataSettings(Table):
 
 
 class SimulationSettings(Table):
-    """Who is in a simulation from when on; a deployment's nodes come when they come."""
+    """Says who comes late in a simulation; a deployment's nodes come when they come."""
 
     late: str = setting("", description="comma list of targets that join late, each as often as it has clients")
     late_round: int = setting(2, ge=2, description="the round in which they do")
 
 
 class RunSettings(Table):
-    """What decides a run of any workload.
+    """Decides a run of any workload.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class RunSettings(Table):
 
     @classmethod
     def usual(cls, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """What ``auto`` is by dotted key where neither data nor preset say."""
+        """Say what ``auto`` is by dotted key where neither data nor preset do."""
         return {}
 
     def own(self, kind: type[OwnTable]) -> OwnTable:
@@ -136,7 +136,7 @@ class RunSettings(Table):
 
     @classmethod
     def usual_clients(cls, targets: int) -> int:
-        """How many clients there are for so many targets where nobody says."""
+        """Say how many clients there are for so many targets where nobody else does."""
         return max(1, targets)
 
     @property
@@ -170,11 +170,11 @@ class RunSettings(Table):
 
     @property
     def supernodes(self) -> int:
-        """How many nodes a federation begins with: its clients, and in a simulation those that join late."""
+        """The number of nodes that a federation begins with: its clients, and in a simulation those that join late."""
         return self.clients + len(self.late_domains)
 
     def simulated_names(self, nodes: int) -> list[str]:
-        """The names of a simulation's clients by partition number; those that join late have the last ones."""
+        """Name a simulation's clients by partition number; those that join late have the last ones."""
         late = self.late_domains
         from_the_start = [domain for domain in self.target_domains if domain not in late]
         last = [client_name(domain, late[:place].count(domain)) for place, domain in enumerate(late)]
@@ -192,16 +192,16 @@ class RunSettings(Table):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`data.input-shape` as numbers."""
+        """The setting `data.input-shape` as numbers."""
         return tuple(int(side) for side in self.data.input_shape.split("x"))
 
     def changed(self, values: Mapping[str, Scalar]) -> Self:
-        """A copy with other values by dotted keys, validated like the original; the algorithm stays."""
+        """Make a copy with other values by dotted keys, validated like the original; the algorithm stays."""
         return self.validated({**self.flat(), **values})
 
 
 class Parameters(Table):
-    """The table of an algorithm.
+    """Holds the parameters of an algorithm.
 
     Attributes
     ----------
@@ -213,7 +213,7 @@ class Parameters(Table):
 
 
 class SourceDataSettings(DataSettings):
-    """The same with a labelled source."""
+    """Adds a labelled source to these."""
 
     source: str = setting(
         by_data="source", affects=PRETRAINING, min_length=1, description="the labelled domain on the server"
@@ -227,7 +227,7 @@ class SourceDataSettings(DataSettings):
 
 
 class NetworkSettings(Table):
-    """G and F."""
+    """Says which networks G and F are."""
 
     name: str = setting(
         by_data="network", affects=PRETRAINING, min_length=1, description="G and F by name, see docs/algorithm.md"
@@ -240,7 +240,7 @@ class NetworkSettings(Table):
 
 
 class InputSettings(Table):
-    """How inputs are prepared, and how the labelled source is changed while it is trained on."""
+    """Says how inputs are prepared, and how the labelled source is changed while it is trained on."""
 
     standardise: bool = setting(
         affects=PRETRAINING,
@@ -263,7 +263,7 @@ class InputSettings(Table):
 
 
 class PretrainingSettings(Table):
-    """Algorithm 1, line 1, on the server."""
+    """Sets the pre-training on the server (Algorithm 1, line 1)."""
 
     base_dir: str = setting(
         "",
@@ -291,7 +291,7 @@ class PretrainingSettings(Table):
 
 
 class PrivacySettings(Table):
-    """Noise on what a client uploads, see docs/privacy.md."""
+    """Sets the noise on what a client uploads, see docs/privacy.md."""
 
     noise: float = setting(
         0.0, ge=0, description="noise multiplier of DP-SGD on F_l; 0: no noise (needs privacy.mixture-noise too)"
@@ -307,7 +307,7 @@ class PrivacySettings(Table):
 
 
 class AdaptationSettings(RunSettings):
-    """What every run of domain adaptation has."""
+    """Decides a run of domain adaptation."""
 
     kind = "adaptation"
 
@@ -348,7 +348,7 @@ class AdaptationSettings(RunSettings):
 
 
 class LocalTrainingSettings(Table):
-    """Training of a generative model on a client."""
+    """Sets the training of a generative model on a client."""
 
     steps: int = setting(ge=1, description="gradient steps of a client a round; pooled: of the process")
     batch: int = setting(ge=2, description="examples in one of them; a smaller client takes all of its own")
@@ -367,7 +367,7 @@ class LocalTrainingSettings(Table):
 
 
 class SampleSettings(Table):
-    """What is drawn from a generative model in a run, and at its end."""
+    """Says what is drawn from a generative model in a run, and at its end."""
 
     every: int = setting(20, ge=0, description="rounds between two samples in `samples`; 0: after the last only")
     count: int = setting(64, ge=1, le=10_000, description="examples in one of them")
@@ -375,7 +375,7 @@ class SampleSettings(Table):
 
 
 class GenerativeSettings(RunSettings):
-    """What every run of a generative model has.
+    """Decides a run of a generative model.
 
     Attributes
     ----------
@@ -391,20 +391,20 @@ class GenerativeSettings(RunSettings):
 
     @classmethod
     def usual_clients(cls, targets: int) -> int:
-        """Four, or one a target where there are more."""
+        """Take four clients, or one a target where there are more."""
         return max(4, targets)
 
     @property
     def rounds_may_grow(self) -> bool:
-        """With the cosine schedule every step size depends on the number of rounds."""
+        """Whether the schedule is constant: with the cosine every step size depends on the number of rounds."""
         return self.training.schedule == "constant"
 
     @property
     def gradient_steps(self) -> int:
-        """How many steps a client makes in the whole run, or the one process on pooled data."""
+        """The number of steps that a client makes in the whole run, or the one process on pooled data."""
         return self.rounds * self.training.steps
 
 
 def names_in(comma_list: Scalar) -> tuple[str, ...]:
-    """The names in a comma list."""
+    """Return the names in a comma list."""
     return tuple(name.strip() for name in str(comma_list).split(",") if name.strip())

@@ -1,4 +1,4 @@
-"""Tables of settings: frozen pydantic models that nest, and the dotted keys under which their fields are known.
+"""Makes tables of settings, frozen pydantic models that nest, whose fields are known by dotted keys.
 
 ``dualadapt.components`` is the field `components` of the table `dualadapt`, in the run config of Flower, behind ``-c``,
 and in a TOML file, where ``[dualadapt]`` may stand above it. A field says by `setting` what `auto` means for it and
@@ -21,11 +21,11 @@ Nested = dict[str, Any]
 
 
 class SettingsError(ValueError):
-    """A setting that can't be used; the message names the key, the value and what is allowed."""
+    """Raised for a setting that can't be used; the message names the key, the value and what is allowed."""
 
 
 class Affects(StrEnum):
-    """What a setting has a say in."""
+    """Says what a setting has a say in."""
 
     PRETRAINING = "pretraining"
     """The pre-trained network, and with it the result."""
@@ -40,7 +40,7 @@ class Affects(StrEnum):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a field says of itself beside its type, range and default.
+    """Holds what a field says of itself beside its type, range and default.
 
     Attributes
     ----------
@@ -88,24 +88,24 @@ def setting(
 
 
 def meaning_of(field: FieldInfo) -> Meaning:
-    """What a field of a table says of itself."""
+    """Return what a field of a table says of itself."""
     extra = field.json_schema_extra
     return extra["meaning"] if isinstance(extra, dict) and "meaning" in extra else Meaning()  # type: ignore[return-value]
 
 
 def kebab(name: str) -> str:
-    """The key of a field's name: ``server-steps`` of ``server_steps``."""
+    """Make the key of a field's name: ``server-steps`` of ``server_steps``."""
     return name.replace("_", "-")
 
 
 class Table(BaseModel):
-    """A table of settings. Frozen; unknown keys are refused; infinite and undefined numbers too."""
+    """Holds settings, frozen. Unknown keys are refused; infinite and undefined numbers too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=kebab, allow_inf_nan=False)
 
     @classmethod
     def fields(cls, prefix: str = "") -> Iterator["Entry"]:
-        """Every field of this table and of the tables in it, by its dotted key."""
+        """List every field of this table and of the tables in it, by its dotted key."""
         for name, field in cls.model_fields.items():
             key = f"{prefix}{field.alias}"
             if (inner := table_of(field)) is not None:
@@ -121,20 +121,20 @@ class Table(BaseModel):
 
     @classmethod
     def by_key(cls) -> dict[str, FieldInfo]:
-        """The fields by their dotted key."""
+        """Return the fields by their dotted key."""
         return {entry.key: entry.field for entry in cls.fields()}
 
     @classmethod
     def defaults(cls) -> dict[str, Scalar]:
-        """Every dotted key with its default, ``auto`` where data, preset or workload decide."""
+        """Return every dotted key with its default, ``auto`` where data, preset or workload decide."""
         return {key: AUTO if field.is_required() else field.default for key, field in cls.by_key().items()}
 
     def nested(self) -> Nested:
-        """The table as tables of scalars."""
+        """Return the table as tables of scalars."""
         return self.model_dump(by_alias=True)
 
     def flat(self) -> dict[str, Scalar]:
-        """The table as scalars by their dotted keys."""
+        """Return the table as scalars by their dotted keys."""
         return dict(flattened(self.nested()))
 
     @classmethod
@@ -165,13 +165,13 @@ def table_of(field: FieldInfo) -> type[Table] | None:
 
 
 class Switchable(Table):
-    """A table whose other settings have a say only where its field `on` is true."""
+    """Holds settings that have a say only where the field `on` is true."""
 
     on: bool = setting(description="whether it is done")
 
 
 class Entry(NamedTuple):
-    """A field with its dotted key, its name, and the table that it stands in."""
+    """Joins a field, its dotted key, its name, and the table that it stands in."""
 
     key: str
     name: str
@@ -180,7 +180,7 @@ class Entry(NamedTuple):
 
     @property
     def meaning(self) -> Meaning:
-        """What the field says of itself."""
+        """The field's own word on itself."""
         return meaning_of(self.field)
 
 
@@ -199,7 +199,7 @@ def key_and_value(text: str) -> tuple[str, str]:
 
 
 def flattened(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The scalars of nested tables by their dotted keys."""
+    """List the scalars of nested tables by their dotted keys."""
     for key, value in tables.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{prefix}{key}.")
@@ -208,7 +208,7 @@ def flattened(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def nested(flat: Mapping[str, Any]) -> Nested:
-    """Tables out of scalars by their dotted keys.
+    """Make tables out of scalars by their dotted keys.
 
     Raises
     ------
@@ -239,7 +239,7 @@ def resolved(
     preset: str,
     usual: Mapping[str, Scalar],
 ) -> dict[str, Scalar]:
-    """What was given, with a value for every ``auto`` that data, preset or workload decide.
+    """Add to what was given a value for every ``auto`` that data, preset or workload decide.
 
     Parameters
     ----------
@@ -270,7 +270,7 @@ def resolved(
 
 
 def compared(table: Table, affecting: set[Affects]) -> dict[str, Scalar]:
-    """Those settings alone that affect what is named, without what is switched off, by dotted keys."""
+    """Take those settings alone that affect what is named, without what is switched off, by dotted keys."""
     found: dict[str, Scalar] = {}
     for name, field in type(table).model_fields.items():
         value = getattr(table, name)
@@ -285,7 +285,7 @@ def compared(table: Table, affecting: set[Affects]) -> dict[str, Scalar]:
 
 
 def nearest(key: str, known: Mapping[str, Any]) -> str:
-    """Advice for a key that there isn't: those that look like it, else the tables there are."""
+    """Give advice for a key that there isn't: those that look like it, else the tables there are."""
     if inner := [name for name in known if name.startswith(f"{key}.")]:
         return f"this is a table; its keys are {', '.join(inner)}"
     last = {name.rpartition(".")[2]: name for name in known}

@@ -1,4 +1,4 @@
-"""Domain adaptation on the server: pre-training before round 1, accuracy by domain, personalising at the end."""
+"""Does domain adaptation on the server: pre-training before round 1, accuracy by domain, personalising at the end."""
 
 import time
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ PERSONALISE = "personalise"
 
 
 class AdaptationRun(Workload):
-    """The workload `adaptation`."""
+    """Serves the workload `adaptation`."""
 
     kind = "adaptation"
 
@@ -72,7 +72,7 @@ class AdaptationRun(Workload):
         return self._strategy
 
     def begin(self) -> ArrayRecord:
-        """Algorithm 1, line 1: pre-train G and F_g, and measure where the run starts from (round 0)."""
+        """Pre-train G and F_g (Algorithm 1, line 1), and measure where the run starts from (round 0)."""
         settings, progress, network = self.settings, self.conversation.progress, self.network
         steps = settings.pretraining
         began = time.perf_counter()
@@ -150,7 +150,7 @@ class AdaptationRun(Workload):
         return arrays
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing: what the algorithm adds is in the model, or in its own state."""
+        """Name nothing: what the algorithm adds is in the model, or in its own state."""
         return {}
 
     def round_done(self, line: Mapping[str, Any]) -> None:

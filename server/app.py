@@ -1,4 +1,4 @@
-"""The Flower ServerApp: from a run config to a finished run directory."""
+"""Leads from a run config to a finished run directory, as the Flower ServerApp."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A new run directory that goes on from another run's last whole round, with other settings; the old one stays.
+"""Makes a run directory that goes on from another run's last whole round, with other settings; the old one stays.
 
 A domain joins a simulation that way (`with_joining`): its clients come in the next round.
 """
@@ -23,7 +23,7 @@ CARRIED = ("checkpoints", "clients", "uploads", "tensorboard", PRETRAINED, "metr
 def with_joining(
     run: Path, domain: str, clients: int, rounds: int, changes: Mapping[str, Scalar] | None = None
 ) -> RunSettings:
-    """The settings of a run in which clients of one more domain join after the last whole round.
+    """Make the settings of a run in which clients of one more domain join after the last whole round.
 
     Parameters
     ----------

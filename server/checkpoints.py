@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: safetensors and a JSON manifest, written aside, renamed at the end."""
+"""Writes checkpoints that are whole or not there: safetensors and a JSON manifest, renamed at the end."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ DIGESTS = {"model": "sha256", "state": "state_sha256"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run continues from, after a whole round.
+    """Holds what a run continues from, after a whole round.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ def write(
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None."""
+    """Find the newest checkpoint that is whole, or None."""
     for candidate in reversed(_folders(folder)):
         try:
             manifest = json.loads((candidate / "manifest.json").read_bytes())

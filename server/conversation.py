@@ -1,4 +1,4 @@
-"""The conversation with the clients: who is there, messages out, replies in, checked and sorted by name.
+"""Talks with the clients: who is there, messages out, replies in, checked and sorted by name.
 
 It knows no algorithm, no workload and no rounds: whoever asks brings the messages and the check of the answers.
 """
@@ -30,7 +30,7 @@ Check = Callable[[RecordDict], None]
 
 @dataclass
 class Answers:
-    """What came back, in order of arrival, and what went out to whom."""
+    """Holds what came back, in order of arrival, and what went out to whom."""
 
     replies: list[Message] = field(default_factory=list)
     down: dict[int, int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Answers:
 
 @dataclass
 class Phase:
-    """One exchange with the clients, looked through: usable replies by name, and what went wrong."""
+    """Holds one exchange with the clients, looked through: usable replies by name, and what went wrong."""
 
     replies: dict[str, Message] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Phase:
 
 
 class Cohort:
-    """The nodes of one phase, given to a strategy in place of the grid: it takes all it finds here.
+    """Stands for the nodes of one phase, given to a strategy in place of the grid: it takes all it finds here.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ def as_grid(cohort: Cohort) -> Grid:
 
 
 class Conversation:
-    """The clients of a run: their names and Flower's node ids, in the order of the names, and how to ask them.
+    """Knows the clients of a run, their names and Flower's node ids in the order of the names, and asks them.
 
     Flower's node ids are random and differ from run to run. Everything that must not depend on them (order, sampling,
     seeds) goes by the names in here.

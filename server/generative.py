@@ -1,4 +1,4 @@
-"""The generative workloads on the server: where the model starts, its moving average, held-out losses, samples.
+"""Serves the generative workloads: where the model starts, its moving average, held-out losses, samples.
 
 `Results` is what a run brings forth however it is trained; `GenerativeRun` is a federation's side of it, and
 `server.pooled` trains the same model without one.
@@ -37,7 +37,7 @@ AVERAGE = "average."
 
 
 class Results:
-    """The model of a run, the moving average of its weights, and what is drawn from that.
+    """Holds the model of a run, the moving average of its weights, and what is drawn from that.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Results:
                 )
 
     def state(self) -> dict[str, Tensor]:
-        """The average, as a checkpoint keeps it."""
+        """Name the average, as a checkpoint keeps it."""
         return {f"{AVERAGE}{name}": value for name, value in self.average.items()}
 
     def draw(self, count: int, generator: torch.Generator, stage: str, progress: Progress) -> Tensor:
@@ -158,7 +158,7 @@ class Results:
             return None
 
     def summary(self, lines: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
-        """The contents of summary.json out of all lines of metrics.jsonl."""
+        """Make the contents of summary.json out of all lines of metrics.jsonl."""
         settings, loss = self.settings, lines[-1]["loss"]
         whole = [line for line in lines if line.get("evaluated", True)]  # what a round costs, evaluation included
         clients = [client for line in whole for client in line["clients"].values()]
@@ -186,7 +186,7 @@ class Results:
 
 
 class GenerativeRun(Workload):
-    """A federation that trains a generative model."""
+    """Serves a federation that trains a generative model."""
 
     kind = "generative"
 
@@ -256,7 +256,7 @@ class GenerativeRun(Workload):
 
 
 def loss_by_domain(counts: Mapping[str, EvaluationCounts]) -> dict[str, float]:
-    """The mean over all held-out examples of a domain's clients."""
+    """Compute the mean over all held-out examples of a domain's clients."""
     by_domain: dict[str, float] = {}
     for domain in dict.fromkeys(domain_of(name) for name in counts):
         clients = [client for name, client in counts.items() if domain_of(name) == domain and client["num-examples"]]

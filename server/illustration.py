@@ -1,9 +1,11 @@
-"""What a report of domain adaptation shows beside numbers: features before and after, pictures with predictions.
+"""Gathers what a report shows beside numbers: features before and after adaptation, pictures with predictions.
 
 Clients that agreed to it are asked once, at the end of a run (`clients.illustration`); the source's features come from
 the server itself. Where nobody agreed, nobody is asked and nothing is written, of the source neither. The file,
 ``illustration.safetensors`` in the run directory, holds the arrays of `protocol.illustration` by domain, as
 ``svhn/pictures``; in its metadata stand the domains and the clients that showed something.
+
+Our choice: how many clients of a domain are asked.
 """
 
 import json
@@ -35,12 +37,12 @@ from fmtda.server.run_directory import RunDirectory, writing
 FILE = "illustration.safetensors"
 
 CLIENTS_OF_A_DOMAIN = 8
-"""Who are asked at most, until their examples suffice (our choice)."""
+"""Who are asked at most, until their examples suffice."""
 
 
 @dataclass(frozen=True)
 class Illustration:
-    """What was shown.
+    """Holds what was shown.
 
     Attributes
     ----------
@@ -55,7 +57,7 @@ class Illustration:
 
 
 def read_illustration(run: Path) -> Illustration | None:
-    """What the run directory holds; None where nobody agreed to show anything."""
+    """Read what the run directory holds; None where nobody agreed to show anything."""
     try:
         with safe_open(run / FILE, "numpy") as file:
             about = json.loads(file.metadata()["illustration"])
@@ -141,7 +143,7 @@ ROWS = ("features-before", "features-after", "classes")
 
 
 def who_shows(conversation: Conversation) -> list[int]:
-    """The nodes that agreed, of each domain as many in the order of the names as are needed for a map of it."""
+    """Choose among the nodes that agreed, of each domain in the order of the names, as many as a map of it needs."""
     chosen: dict[str, list[int]] = {}
     examples: dict[str, int] = {}
     for node_id, name in conversation.names.items():

@@ -1,4 +1,4 @@
-"""The round loop: what every algorithm and every workload needs, Flower's own strategies included, stands here once.
+"""Plays the rounds, for every algorithm and every workload, Flower's own strategies included.
 
 A strategy's messages go out, the replies are checked, named and sorted, the strategy aggregates them, the clients
 evaluate, and the round is written down. ``flwr``'s ``Strategy.start`` knows only round 1 and keeps the order of
@@ -23,7 +23,7 @@ from fmtda.strategies.algorithm import FederatedStrategy
 
 @dataclass
 class Loop:
-    """A run's fixed parts, and the steps of a round over them."""
+    """Holds a run's fixed parts, and makes the steps of a round over them."""
 
     conversation: Conversation
     run: RunDirectory

@@ -1,4 +1,4 @@
-"""What the clients' evaluation counts add up to: accuracy per domain, the lines of metrics.jsonl, the summary.
+"""Adds up the lines of metrics.jsonl to a run's summary.
 
 For segmentation every `accuracy` is a mean intersection over union (mIoU), in percent too; the summary's `metric` says
 which of the two it is.
@@ -22,7 +22,7 @@ METRIC_NAMES = {ACCURACY: "accuracy", MEAN_IOU: "mIoU", LOSS: "loss"}
 def summarise(
     settings: AdaptationSettings, inference: str, metric: str, lines: list[dict[str, Any]], wall_seconds: float
 ) -> dict[str, Any]:
-    """The contents of summary.json out of all lines of metrics.jsonl."""
+    """Make the contents of summary.json out of all lines of metrics.jsonl."""
     start, rounds = lines[0], [line for line in lines if line["phase"] == "round" and line["round"] > 0]
     whole = [line for line in rounds if line.get("evaluated", True)]  # what a round costs, evaluation included
     heads = {domain: dict(by_head) for domain, by_head in lines[-1]["accuracy"].items()}
@@ -67,7 +67,7 @@ def summarise(
 
 
 def epsilon_by_client(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What each client said last of what its uploads have given away, out of all lines of metrics.jsonl."""
+    """Find, in all lines of metrics.jsonl, what each client said last of what its uploads have given away."""
     found = {
         name: client["train"]["epsilon"]
         for line in lines
@@ -78,7 +78,7 @@ def epsilon_by_client(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def newcomers_of(lines: Iterable[Mapping[str, Any]], inference: str) -> dict[str, Any]:
-    """What summary.json says of the clients that joined late, out of the lines of metrics.jsonl.
+    """Make what summary.json says of the clients that joined late, out of the lines of metrics.jsonl.
 
     Returns
     -------
@@ -99,6 +99,6 @@ def newcomers_of(lines: Iterable[Mapping[str, Any]], inference: str) -> dict[str
 
 
 def mean(values: Any) -> float | None:
-    """The mean, or None of nothing."""
+    """Compute the mean, or None of nothing."""
     values = list(values)
     return sum(values) / len(values) if values else None

@@ -1,4 +1,4 @@
-"""The reference for the federated runs: the same model in one process, on the clients' data in one heap, no Flower.
+"""Trains the reference for federated runs: the same model in one process, on all clients' data, without Flower.
 
 Equal gradient steps means: `rounds` x `training.steps` steps of `training.batch` examples here, and as many on every
 client of a federation. One Adam runs through all of them. What a round is elsewhere, `training.steps` steps, is here

@@ -1,4 +1,4 @@
-"""What the clients of a simulation hold, seen from one process, as a generative model takes it."""
+"""Loads what the clients of a simulation hold, in one process, as a generative model takes it."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from fmtda.protocol.settings import GenerativeSettings
 
 
 def pooled_examples(settings: GenerativeSettings) -> tuple[Tensor, Tensor]:
-    """The training examples of all clients, one target after the other, and their labels.
+    """Load the training examples of all clients, one target after the other, and their labels.
 
     Labels, int64 (N,), are -1 where they are unknown; no training sees them.
     """
@@ -28,7 +28,7 @@ def pooled_examples(settings: GenerativeSettings) -> tuple[Tensor, Tensor]:
 
 
 def held_out_by_client(settings: GenerativeSettings) -> dict[str, Tensor]:
-    """The test examples of every client by its name."""
+    """Load the test examples of every client by its name."""
     data, kind = family(settings.data.name), MODELS[settings.workload].kind
     names = client_names(settings.target_domains, settings.clients)
     held_out = {}

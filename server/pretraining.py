@@ -1,4 +1,8 @@
-"""Supervised training of G and F_g on the labelled source, before round 1 (Algorithm 1, line 1)."""
+"""Trains G and F_g on the labelled source, before round 1 (Algorithm 1, line 1).
+
+Our choice: the optimiser, the schedule's form and all numbers, as the paper's notes say cross-entropy alone; and how
+many examples stand for a source where networks are kept.
+"""
 
 import hashlib
 import json
@@ -33,7 +37,7 @@ DIGESTED = 64
 
 
 class Batches(Protocol):
-    """What is trained on: `Source`, or anything else with its `batch`."""
+    """Gives what is trained on: `Source`, or anything else with its `batch`."""
 
     def __len__(self) -> int: ...
 
@@ -142,8 +146,6 @@ def pretrain(
 ) -> dict[str, float]:
     """Minimise cross-entropy on labelled examples, in place, with AdamW, BatchNorm in training mode.
 
-    The optimiser, the schedule and all numbers are our choice: the paper's notes say cross-entropy alone.
-
     Parameters
     ----------
     network : Network
@@ -201,9 +203,9 @@ def pretrain(
 
 
 def one_cycle(step: int, steps: int) -> float:
-    """The share of the peak rate in step 0 .. steps - 1: up over a quarter, then along a cosine to zero.
+    """Compute the share of the peak rate in step 0 .. steps - 1: up over a quarter, then along a cosine to zero.
 
-    After Smith and Topin 2018, without their cycle of the momentum; quarter and cosine are our choice.
+    After Smith and Topin 2018, without their cycle of the momentum.
     """
     done = (step + 0.5) / steps
     warm_up = 0.25

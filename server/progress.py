@@ -1,4 +1,4 @@
-"""How a run tells what it is doing: the interface that the server calls, and plain lines as its simplest form."""
+"""Tells what a run is doing: the interface that the server calls, and plain lines as its simplest form."""
 
 import time
 from collections.abc import Mapping
@@ -8,29 +8,29 @@ from fmtda.server.metrics import ACCURACY, LOSS, METRIC_NAMES
 
 
 class Progress(Protocol):
-    """Who wants to watch a run implements this; the server calls it from its own thread."""
+    """Watches a run; the server calls it from its own thread."""
 
     def stage(self, name: str, total: int) -> None:
-        """A stage of `total` steps begins."""
+        """Hear that a stage of `total` steps begins."""
 
     def advance(self, done: int) -> None:
-        """`done` steps of the current stage are done."""
+        """Hear that `done` steps of the current stage are done."""
 
     def round_done(self, server_round: int, rounds: int, reached: Mapping[str, float] | None) -> None:
-        """A round is over; `reached` is what it measured by domain: accuracy or mIoU in percent, or a loss.
+        """Hear that a round is over; `reached` is what it measured by domain: accuracy or mIoU in percent, or a loss.
 
         Empty where nobody has labels, None where nobody was asked. Round 0 is before the first.
         """
 
     def note(self, text: str) -> None:
-        """Something a person should read: a client that was dropped, a resumed run."""
+        """Hear what a person should read: a client that was dropped, a resumed run."""
 
     def close(self) -> None:
-        """Nothing more will come: leave the terminal as it was."""
+        """Leave the terminal as it was: nothing more will come."""
 
 
 class Lines:
-    """Progress as lines of text: one a stage, one a round with what it reached per domain and time left.
+    """Prints lines of text: one a stage, one a round with what it reached per domain and time left.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Lines:
         self.note(f"{name} ({total})")
 
     def advance(self, done: int) -> None:
-        """Lines are written for whole stages only."""
+        """Do nothing: lines are written for whole stages only."""
 
     def round_done(self, server_round: int, rounds: int, reached: Mapping[str, float] | None) -> None:
         left = self._clock.left(server_round, rounds)
@@ -56,7 +56,7 @@ class Lines:
         print(f"fmtda: {text}", flush=True)
 
     def close(self) -> None:
-        """Lines leave nothing behind."""
+        """Do nothing: lines leave nothing behind."""
 
 
 class RoundClock:
@@ -66,7 +66,7 @@ class RoundClock:
         self._first: tuple[int, float] | None = None
 
     def left(self, server_round: int, rounds: int) -> str:
-        """``; about 40 s left``, or nothing after the first call and after the last round."""
+        """Write ``; about 40 s left``, or nothing after the first call and after the last round."""
         now = time.monotonic()
         if self._first is None:
             self._first = (server_round, now)
@@ -78,7 +78,7 @@ class RoundClock:
 
 
 def describe(reached: Mapping[str, float] | None, metric: str) -> str:
-    """``accuracy blend 81.2 %, fonts 77.0 %``, or with another metric's name and unit."""
+    """Write ``accuracy blend 81.2 %, fonts 77.0 %``, or with another metric's name and unit."""
     if reached is None:
         return "not evaluated"
     name = METRIC_NAMES[metric]

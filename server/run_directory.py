@@ -1,4 +1,4 @@
-"""The run directory: settings, one line of metrics a round, the summary, checkpoints; what resuming needs.
+"""Writes and reads the run directory: settings, one line of metrics a round, the summary, what resuming needs.
 
 ::
 
@@ -41,12 +41,12 @@ MAKE_ROOM = "make room or give the folder back its rights"
 
 
 class WriteError(OSError):
-    """A part of a run that can't be written; the message names it, its folder, the cause and what to do."""
+    """Raised where a part of a run can't be written; the message names it, its folder, the cause and what to do."""
 
 
 @contextmanager
 def writing(what: str, where: Path) -> Iterator[None]:
-    """Whatever the system refuses in here becomes a `WriteError`.
+    """Make a `WriteError` of whatever the system refuses in here.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ UNCHANGED = {Affects.PRETRAINING, Affects.RESULT}
 
 
 class RunDirectory:
-    """The files of one run below `path`."""
+    """Keeps the files of one run below `path`."""
 
     def __init__(self, path: Path, settings: RunSettings | None = None) -> None:
         self.path = path
@@ -132,7 +132,7 @@ class RunDirectory:
             aside.rename(self.path / PRETRAINED)
 
     def pretrained(self) -> dict[str, torch.Tensor] | None:
-        """The network as it was before the first round; None in a run of an earlier version, which kept none."""
+        """Read the network as it was before the first round; None in a run of an earlier version, which kept none."""
         try:
             return load_file(self.path / PRETRAINED)
         except (OSError, SafetensorError):
@@ -145,7 +145,7 @@ class RunDirectory:
 
     @property
     def trackers(self) -> Trackers:
-        """Where the run's curves go; begun with the first line."""
+        """The place of the run's curves, begun with the first line."""
         if self._trackers is None:
             assert self._settings is not None, "a directory that was only opened to be read writes no curves"
             self._trackers = Trackers(self._settings, self.path, self._first_round)
@@ -216,11 +216,11 @@ class RunDirectory:
         self._since = now
 
     def wall_seconds(self) -> float:
-        """How long the run has taken, in all sittings; what a kill has undone does not count."""
+        """Add up how long the run has taken, in all sittings; what a kill has undone does not count."""
         return sum(line.get("wall_seconds", 0.0) for line in self.metrics()) + time.perf_counter() - self._since
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl so far."""
+        """Read all lines of metrics.jsonl so far."""
         return read_metrics(self.path)
 
     def cut_back(self, server_round: int) -> None:
@@ -327,7 +327,7 @@ def config_text(settings: RunSettings) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line that a kill left unfinished is left out."""
+    """Read the lines of a run's metrics.jsonl; a last line that a kill left unfinished is left out."""
     lines = []
     try:
         for text in (path / "metrics.jsonl").read_text().splitlines():
@@ -338,5 +338,5 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
+    """List the versions that a result depends on."""
     return {name: version(name) for name in ("fmtda", "flwr", "torch", "torchvision", "scikit-learn", "numpy")}

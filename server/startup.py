@@ -1,4 +1,4 @@
-"""Before anything starts: the effective settings, and everything that can be refused early.
+"""Makes the effective settings, and refuses early what can be refused, before anything starts.
 
 Flower needs ten seconds before it says anything; a wrong setting should not have to wait for that.
 """

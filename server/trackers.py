@@ -1,4 +1,4 @@
-"""A run's metrics as curves and pictures: TensorBoard always, MLflow and Weights & Biases where asked for.
+"""Sends a run's metrics to curves and pictures: TensorBoard always, MLflow and Weights & Biases where asked for.
 
 All of them get the same names and the same steps: the step is the round. Where MLflow and Weights & Biases keep what
 they get is theirs to configure, by MLFLOW_TRACKING_URI, WANDB_API_KEY, WANDB_MODE and the rest of their variables;
@@ -26,7 +26,7 @@ INSTALL = "pip install 'fmtda[trackers]'"
 
 
 class Tracker(Protocol):
-    """One place that metrics go to."""
+    """Takes metrics to one place."""
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
         """Write numbers by their names."""
@@ -35,11 +35,11 @@ class Tracker(Protocol):
         """Write a picture: uint8 (3, H, W)."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End what was begun: nothing more will come."""
 
 
 class Trackers:
-    """All trackers of a run.
+    """Joins all trackers of a run.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Trackers:
 
 
 class TensorBoard:
-    """Event files in the run directory."""
+    """Writes event files into the run directory."""
 
     def __init__(self, settings: RunSettings, folder: Path, first_round: int) -> None:
         # Imported here: it takes a second, which only the server of a run should pay.
@@ -99,7 +99,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of the experiment `fmtda`, in the run directory's mlflow.db unless MLFLOW_TRACKING_URI says otherwise."""
+    """Writes a run of the experiment `fmtda`, into the run's mlflow.db unless MLFLOW_TRACKING_URI says otherwise."""
 
     def __init__(self, settings: RunSettings, folder: Path, first_round: int) -> None:
         from mlflow import MlflowClient
@@ -132,7 +132,7 @@ class MLflow:
 
 
 class WeightsAndBiases:
-    """A run of the project `fmtda`; offline, in the run directory's wandb/, where nobody is logged in."""
+    """Writes a run of the project `fmtda`; offline, in the run directory's wandb/, where nobody is logged in."""
 
     def __init__(self, settings: RunSettings, folder: Path, first_round: int) -> None:
         import wandb
@@ -187,7 +187,7 @@ def check_installed(settings: RunSettings) -> None:
 
 
 def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of a line by their names in every tracker: ``accuracy/svhn/mean``, ``server/discrepancy``."""
+    """Name the numbers of a line as in every tracker: ``accuracy/svhn/mean``, ``server/discrepancy``."""
     for domain, by_head in line.get("accuracy", {}).items():
         for head, value in by_head.items():
             yield f"accuracy/{domain}/{head}", value
@@ -207,7 +207,7 @@ def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def allowed_name(name: str) -> str:
-    """A name that every tracker takes, MLflow being the strictest: letters, digits, ``_``, ``-``, ``.``, ``/``."""
+    """Make a name that every tracker takes, MLflow being the strictest: letters, digits, ``_``, ``-``, ``.``, ``/``."""
     return re.sub(r"[^\w\-./]", "_", name, flags=re.ASCII)
 
 

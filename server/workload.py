@@ -1,4 +1,4 @@
-"""What the round loop asks of a workload: where a run begins, what its rounds measure, what else the server keeps.
+"""Says what the round loop asks of a workload: where a run begins, what its rounds measure, what the server keeps.
 
 `server.adaptation` and `server.generative` are the two kinds there are; neither they nor this know the loop.
 """
@@ -19,15 +19,15 @@ from fmtda.strategies.algorithm import FederatedStrategy
 
 
 class RunStopped(RuntimeError):
-    """A run that can't go on; the message says why, and what was reached stays in the run directory."""
+    """Raised for a run that can't go on; the message says why, and what was reached stays in the run directory."""
 
 
 class NoClientAnswered(RunStopped):
-    """A phase in which not one reply could be used; the message gives the first reason."""
+    """Raised for a phase in which not one reply could be used; the message gives the first reason."""
 
 
 class Workload(ABC):
-    """One run's side of what differs between kinds of workloads.
+    """Does for one run what differs between kinds of workloads.
 
     Parameters
     ----------

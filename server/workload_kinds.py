@@ -1,4 +1,4 @@
-"""The one seam between the kinds of workloads and everything that serves them all."""
+"""Joins the kinds of workloads to everything that serves them all."""
 
 from fmtda.protocol.settings import RunSettings
 from fmtda.server.adaptation import AdaptationRun, adaptation_metric

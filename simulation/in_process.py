@@ -25,7 +25,7 @@ Tamper = Callable[[Message, Message], Message | None]
 
 
 class Silent:
-    """A display of progress that shows nothing."""
+    """Watches a run, and shows nothing."""
 
     def stage(self, name: str, total: int) -> None: ...
 
@@ -83,7 +83,7 @@ def run_in_process(settings: RunSettings, progress: Progress | None = None) -> R
 
 
 class InProcessGrid(Grid):
-    """Flower's grid as far as the server uses it; every message is answered by fmtda's ClientApp at once.
+    """Does what the server uses of Flower's grid; every message is answered by fmtda's ClientApp at once.
 
     Parameters
     ----------

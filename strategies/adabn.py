@@ -1,4 +1,4 @@
-"""AdaBN: no client trains; each predicts by F_g on G with BatchNorm statistics that are wholly its own.
+"""Holds AdaBN: no client trains; each predicts by F_g on G with BatchNorm statistics that are wholly its own.
 
 Li et al., "Revisiting batch normalization for practical domain adaptation", 2016.
 """
@@ -18,7 +18,7 @@ STATISTICS = "localised.safetensors"
 
 
 class AdaBN(Algorithm):
-    """On the server the same as source-only."""
+    """Gives each client its own BatchNorm statistics; on the server it is the same as source-only."""
 
     name = "adabn"
     title = "BatchNorm statistics of each client's own (Li et al. 2016)"

@@ -1,4 +1,4 @@
-"""What a federated algorithm is: both of its sides, its parameters, what it predicts with, and what it can do.
+"""Says what a federated algorithm is: both of its sides, its parameters, what it predicts with, what it can do.
 
 One file or folder of this room each, and a line in `strategies.registry`, or an entry point of another package. Nothing
 else in the product names an algorithm: who has to know something of it reads an attribute of these classes.
@@ -29,7 +29,7 @@ from fmtda.protocol.tables import Scalar
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """A row of ``fmtda benchmark``'s table: an algorithm with some of its settings.
+    """This is a row of ``fmtda benchmark``'s table: an algorithm with some of its settings.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class BenchmarkRow:
 
 
 class LabelledSource(Protocol):
-    """The labelled source as an algorithm's server side sees it: `server.source.Source`, or anything like it."""
+    """Gives the labelled source as an algorithm's server side sees it: `domains.source.Source`, or anything like it."""
 
     def __len__(self) -> int: ...
 
@@ -75,7 +75,7 @@ MODEL, CONFIG = "model", "config"
 
 
 class FederatedStrategy(Strategy):
-    """A Flower strategy that the round loop can drive, check, and continue after a kill.
+    """This is a Flower strategy that the round loop can drive, check, and continue after a kill.
 
     The grid that `configure_train` and `configure_evaluate` get is a `Cohort` (`server.conversation`): its nodes are
     those that are asked, and its `names` tells whose clients they are. Replies come checked, without errors, and sorted
@@ -138,7 +138,7 @@ def to_all(kind: str, server_round: int, records: Mapping[str, Any], grid: Grid)
 
 
 class FederatedAlgorithm(ABC):
-    """What the algorithms of all workloads share. Objects of it hold no state.
+    """Says what the algorithms of all workloads share. Objects of it hold no state.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ class FederatedAlgorithm(ABC):
 
 
 class Algorithm(FederatedAlgorithm):
-    """A federated algorithm of domain adaptation.
+    """This is a federated algorithm of domain adaptation.
 
     Attributes
     ----------

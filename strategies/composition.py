@@ -1,4 +1,4 @@
-"""The settings of a run, composed out of what was given: only here workload, algorithm and data are all known.
+"""Composes the settings of a run out of what was given: only here workload, algorithm and data are all known.
 
 A run's settings are its workload's (`protocol.settings`) with the algorithm's table under its name, and with the
 generative model's where there is one.
@@ -128,7 +128,7 @@ def resolve(config: Mapping[str, Scalar]) -> RunSettings:
 
 
 def every_default() -> dict[str, Scalar]:
-    """Every key of every workload and algorithm of ours with its default: pyproject.toml's table."""
+    """List every key of every workload and algorithm of ours with its default: pyproject.toml's table."""
     found: dict[str, Scalar] = {}
     for settings_type in _every_settings_type():
         found = {**settings_type.defaults(), **found}

@@ -1,4 +1,4 @@
-"""Federated DANN: the server sends source features, the clients train G to make theirs indistinguishable from these.
+"""Holds federated DANN: the server sends source features, from which clients make theirs indistinguishable.
 
 Ganin et al., "Domain-adversarial training of neural networks", JMLR 2016. A client has no source, so the server sends
 it the features of one source batch a local step: (steps, rows, D) floats, which count among the bytes. G and the
@@ -39,7 +39,7 @@ DISCRIMINATOR = "discriminator."
 
 
 class FedDANNParameters(FineTunedParameters):
-    """The parameters of federated DANN."""
+    """Holds the parameters of federated DANN."""
 
     needs_rounds: ClassVar[bool] = True  # the weight of the reversed gradient follows the steps of all rounds
 
@@ -47,7 +47,7 @@ class FedDANNParameters(FineTunedParameters):
 
 
 class FedDANN(Algorithm):
-    """Clients make G and a discriminator of domains play against each other."""
+    """Makes G and a discriminator of domains play against each other on the clients."""
 
     name = "fed-dann"
     title = "clients against a discriminator, source features sent"
@@ -82,7 +82,7 @@ class FedDANN(Algorithm):
 
 
 class FedDANNServer(FineTunedAverage):
-    """G, F and the discriminator travel both ways; to predict, clients get G and F alone."""
+    """Averages G, F and the discriminator, which travel both ways; to predict, clients get G and F alone."""
 
     def __init__(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> None:
         discriminator = Discriminator.seeded(network.feature_size, seed_for(settings.seed, "discriminator"))
@@ -111,7 +111,7 @@ class FedDANNServer(FineTunedAverage):
         return super().configure_evaluate(server_round, network, config, grid)
 
     def source_loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy."""
+        """Compute the cross-entropy."""
         return functional.cross_entropy(self.network(inputs), labels, ignore_index=-1)
 
     def fine_tuned(self) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""Naive federated MCD: each client plays MCD's game on its target alone, the averages are fine-tuned on the source.
+"""Holds naive federated MCD: each client plays MCD's game on its target, averages are fine-tuned on the source.
 
 Saito et al., "Maximum classifier discrepancy for unsupervised domain adaptation", CVPR 2018, as papers on federated
 adaptation compare with it: the clients have no source, so MCD's steps B and C run there without a source term, and
@@ -31,7 +31,7 @@ SECOND_CLASSIFIER_SHARE = 0.25
 
 
 class FedMCD(Algorithm):
-    """Clients make MCD's steps B, without its source term, and C."""
+    """Makes MCD's steps B, without its source term, and C on the clients."""
 
     name = "fed-mcd"
     title = "naive federated MCD: clients without a source term"
@@ -69,7 +69,7 @@ class FedMCD(Algorithm):
 
 
 class FedMCDServer(FineTunedAverage):
-    """G, F_1 and F_2 are averaged and fine-tuned.
+    """Averages and fine-tunes G, F_1 and F_2.
 
     The pre-trained classifier becomes F_1. F_2 starts from weights of its own, by the seed, and learns the source with
     G frozen before the first round.
@@ -91,7 +91,7 @@ class FedMCDServer(FineTunedAverage):
         return to_record(self.network.state_dict())
 
     def source_loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """MCD's step A."""
+        """Compute the loss of MCD's step A."""
         return self.network.cross_entropy(self.network.feature_extractor(inputs), labels)
 
     def fine_tuned(self) -> list[nn.Parameter]:

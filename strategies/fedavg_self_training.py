@@ -1,4 +1,4 @@
-"""FedAvg with self-training: clients train G and F on confident pseudo-labels, Flower's own FedAvg averages them.
+"""Holds FedAvg with self-training: clients train G and F on confident pseudo-labels, Flower's FedAvg averages them.
 
 McMahan et al., "Communication-efficient learning of deep networks from decentralized data", AISTATS 2017, on
 pseudo-labels (Lee, "Pseudo-label", 2013).
@@ -20,7 +20,7 @@ from fmtda.strategies.flower import ANY_SIZE, FlowerStrategy
 
 
 class SelfTrainingParameters(Parameters):
-    """The parameters of FedAvg with self-training."""
+    """Holds the parameters of FedAvg with self-training."""
 
     local_steps: int = setting(by_data="network-steps", ge=1, description="gradient steps of a client a round")
     local_batch: int = setting(by_data="network-batch", ge=2, description="examples in one of them")
@@ -29,7 +29,7 @@ class SelfTrainingParameters(Parameters):
 
 
 class FedAvgSelfTraining(Algorithm):
-    """Clients train the whole network on their own confident predictions, and upload all of it."""
+    """Trains the whole network on a client's own confident predictions, and uploads all of it."""
 
     name = "fedavg-self-training"
     title = "clients train on confident pseudo-labels, models are averaged"

@@ -1,4 +1,4 @@
-"""FedAvg whose server has the last word in a round: it fine-tunes the clients' average on its labelled source.
+"""Fine-tunes the clients' average on the labelled source: a FedAvg whose server has the last word in a round.
 
 What the peers that adapt G on the clients have in common. Their clients see no labels; without this step nothing would
 hold the average to the task.
@@ -25,7 +25,7 @@ from fmtda.strategies.flower import ANY_SIZE, FlowerStrategy
 
 
 class FineTunedParameters(Parameters):
-    """The parameters of those algorithms."""
+    """Holds the parameters of those algorithms."""
 
     local_steps: int = setting(by_data="network-steps", ge=1, description="gradient steps of a client a round")
     local_batch: int = setting(by_data="network-batch", ge=2, description="examples in one of them")
@@ -37,7 +37,7 @@ class FineTunedParameters(Parameters):
 
 
 class FineTunedAverage(FlowerStrategy):
-    """Flower's FedAvg, then `server-steps` steps of AdamW on source batches; the optimiser starts afresh every round.
+    """Makes Flower's FedAvg, then `server-steps` steps of AdamW on source batches, by a fresh optimiser every round.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Flower's own strategies (FedAvg, FedProx, FedAdam, wrappers for privacy, ...) as an algorithm's server side.
+"""Makes Flower's own strategies (FedAvg, FedProx, wrappers for privacy, ...) the server side of an algorithm.
 
 `FlowerStrategy` checks what such a strategy gets, holds what it remembers, and changes nothing in what it does.
 """
@@ -29,7 +29,7 @@ ANY_SIZE: dict[str, Any] = {
 
 
 class FlowerStrategy(FederatedStrategy):
-    """One of Flower's own strategies, which averages whole models.
+    """Wraps one of Flower's own strategies, which averages whole models.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The federated algorithms of the generative workloads: Flower's own averages around any registered model's training.
+"""Holds the algorithms of the generative workloads: Flower's own averages around any registered model's training.
 
 FedAvg: McMahan et al., AISTATS 2017. FedProx: Li et al., MLSys 2020; its term is added on the clients, by the weight
 that Flower's strategy sends. FedAvgM: Hsu et al. 2019. FedAdam: Reddi et al., ICLR 2021. Where the clients' moments are
@@ -38,7 +38,7 @@ FRESH = {"training.moments": "fresh"}
 
 
 class GenerativeAlgorithm(FederatedAlgorithm):
-    """A federated algorithm that trains a generative model.
+    """This is a federated algorithm that trains a generative model.
 
     On a client, the result is a function of the message, its data and the seed: nothing is kept. Its Adam starts afresh
     every round, or where the one shared by all clients stands, if the message brings that along.
@@ -112,7 +112,7 @@ class GenerativeAlgorithm(FederatedAlgorithm):
 
 
 class GenerativeFedAvg(GenerativeAlgorithm):
-    """The average, weighted by examples."""
+    """Averages the clients' models, weighted by examples."""
 
     name = "fedavg"
     title = "the clients' models are averaged"
@@ -123,13 +123,13 @@ class GenerativeFedAvg(GenerativeAlgorithm):
 
 
 class FedProxParameters(Parameters):
-    """The parameters of FedProx."""
+    """Holds the parameters of FedProx."""
 
     mu: float = setting(0.01, ge=0, description="weight of half the squared distance to the server's model")
 
 
 class GenerativeFedProx(GenerativeAlgorithm):
-    """The average of clients that are held near the global model."""
+    """Averages the models of clients that are held near the global one."""
 
     name = "fedprox"
     title = "FedAvg whose clients are held near the global model"
@@ -141,14 +141,14 @@ class GenerativeFedProx(GenerativeAlgorithm):
 
 
 class FedAvgMParameters(Parameters):
-    """The parameters of FedAvgM."""
+    """Holds the parameters of FedAvgM."""
 
     learning_rate: float = setting(1.0, gt=0, description="step size on the clients' mean update")
     momentum: float = setting(0.9, ge=0, lt=1, description="share of the last step in the next")
 
 
 class GenerativeFedAvgM(GenerativeAlgorithm):
-    """The average with momentum on the server."""
+    """Averages with momentum on the server."""
 
     name = "fedavgm"
     title = "FedAvg with momentum on the server"
@@ -161,7 +161,7 @@ class GenerativeFedAvgM(GenerativeAlgorithm):
 
 
 class FedAdamParameters(Parameters):
-    """The parameters of FedAdam."""
+    """Holds the parameters of FedAdam."""
 
     learning_rate: float = setting(0.01, gt=0, description="eta: step size on the clients' mean update")
     beta1: float = setting(0.9, ge=0, lt=1, description="of the first moment")
@@ -170,7 +170,7 @@ class FedAdamParameters(Parameters):
 
 
 class GenerativeFedAdam(GenerativeAlgorithm):
-    """Adam on the server."""
+    """Makes steps of Adam on the server."""
 
     name = "fedadam"
     title = "Adam on the server, over the clients' mean update"
@@ -183,7 +183,7 @@ class GenerativeFedAdam(GenerativeAlgorithm):
 
 
 class Pooled(GenerativeFedAvg):
-    """No federation: the clients' data in one process, the reference for the federated ones (`server.pooled`)."""
+    """Trains on the clients' data in one process, as the reference for the federated ones (`server.pooled`)."""
 
     name = "pooled-data"
     title = "no federation: the clients' data in one process"

@@ -1,4 +1,4 @@
-"""The algorithms by name.
+"""Finds the algorithms by name.
 
 A new one is a file or folder of this room and a line here, or an entry point of another package in the group
 ``fmtda.strategies``; ``strategy=package.module:Class`` needs neither. The names alone cost no import.

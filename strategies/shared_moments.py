@@ -1,4 +1,4 @@
-"""Averages whose clients share one Adam: its moments are averaged as the model is, and sent along with it.
+"""Averages clients that share one Adam: its moments are averaged as the model is, and sent along with it.
 
 An Adam that starts afresh every round divides each client's gradient by what that client alone has just seen of it.
 Where the clients' data differ, the mean of such steps points elsewhere than the mean gradient, at any step size.
@@ -19,7 +19,7 @@ from fmtda.strategies.flower import FlowerStrategy
 
 
 class SharedMoments(FlowerStrategy):
-    """An average with the moments among the arrays that it averages, three times as many in all.
+    """Averages the moments among the arrays, three times as many in all.
 
     Parameters
     ----------

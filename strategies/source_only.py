@@ -1,4 +1,4 @@
-"""Source-only: the pre-trained model as it is. No client trains; the clients only evaluate."""
+"""Holds source-only: the pre-trained model as it is. No client trains; the clients only evaluate."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, FederatedStrateg
 
 
 class NobodyTrains(FederatedStrategy):
-    """A server's side that asks for no training, and keeps the model as it is."""
+    """Asks for no training, and keeps the model as it is."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -27,7 +27,7 @@ class NobodyTrains(FederatedStrategy):
 
 
 class SourceOnly(Algorithm):
-    """The floor that every adaptation has to beat."""
+    """This is the floor that every adaptation has to beat."""
 
     name = "source-only"
     title = "F_g as pre-trained; nobody adapts"

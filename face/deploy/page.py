@@ -21,8 +21,8 @@ Where a machine has only its own part of it, leave out what leads there in `cd`.
 {client_rows}
 | `authority/` | no machine: whoever has this key can pass for the server. Keep it offline |
 
-Each machine has fmtda installed (`pip install` in a checkout, Python 3.11) and its virtual environment active. Port
-{port} of the server is open to the clients; the clients need no open port.
+Each machine has fmtda installed (`pip install` in a checkout, Python 3.11 or 3.12) and its virtual environment active.
+Port {port} of the server is open to the clients; the clients need no open port.
 
 **Who reaches port {port}** can also start runs and register nodes: Flower's open SuperLink knows no accounts. Let a
 firewall admit the clients' addresses alone, or put a proxy in front that lets only `/v1/fleet/` through from outside.

@@ -1,7 +1,9 @@
-"""DualAdapt: the algorithm, with its client side, lines 6-12 of Algorithm 1, and the extras that stay on the client.
+"""Holds DualAdapt as an algorithm, with its client side: lines 6-12 of Algorithm 1, and the extras on the client.
 
 G and F_g come from the server and stay frozen in training. Only the local classifier F_l and the mixture W_T leave the
 client. What the extras add happens before the client predicts, in `localised`, and stays with it.
+
+Our choice: how finely a client reports its weights w_S.
 """
 
 import copy
@@ -41,7 +43,7 @@ from fmtda.strategies.dualadapt.parameters import ROWS, DualAdaptParameters
 from fmtda.strategies.dualadapt.server import SOURCE_MIXTURE, START, DualAdaptServer
 
 TYPICALITY_BINS = 10
-"""Of the histogram of w_S over [0, 1] that a client reports (our choice)."""
+"""Bins of the histogram of w_S over [0, 1] that a client reports."""
 
 UPLOADED = "uploaded.safetensors"
 """In the client's folder: F_l and W_T as it last sent them."""
@@ -57,7 +59,7 @@ Weights = Mapping[str, Tensor]
 
 
 class DualAdapt(Algorithm):
-    """FMTDA DualAdapt as published (preset `paper`), and with extras that each can be switched."""
+    """This is FMTDA DualAdapt as published (preset `paper`), and with extras that each can be switched."""
 
     name = "dualadapt"
     title = "F_l and a Gaussian mixture on each client, mixup and Eq. 6 on the server (Yao et al. 2022)"
@@ -182,7 +184,7 @@ class DualAdapt(Algorithm):
 def learn(
     network: Network, source_mixture: Mixture, client: Client, start: Weights | None = None
 ) -> tuple[nn.Module, Mixture, dict[str, float | list[int]]]:
-    """Algorithm 1, lines 7-11: F_l and W_T of a client, and the mean losses of R_c mini-batches.
+    """Learn F_l and W_T of a client (Algorithm 1, lines 7-11), and return the mean losses of R_c mini-batches too.
 
     `network` is the server's, and takes on the client's BatchNorm statistics where that extra is on. F_l begins as F_g,
     or at `start` in the first rounds of a client that joined late. An example is a row of features: for segmentation,
@@ -219,7 +221,7 @@ def learn(
 
 
 def follow(network: Network, source_mixture: Mixture, client: Client) -> Mixture:
-    """W_T alone: the mixture's stepwise EM over the mini-batches that training would take."""
+    """Fit W_T alone, by stepwise EM over the mini-batches that training would take."""
     own, inputs = client.settings.own(DualAdaptParameters), client.inputs(client.train)
     use_own_statistics(network, inputs, client)
     features = feature_rows(network, inputs, own.places, client.generator("places"))
@@ -232,7 +234,7 @@ def follow(network: Network, source_mixture: Mixture, client: Client) -> Mixture
 
 
 class FollowingMixture:
-    """W_T: begins as W_S and takes a step of EM on every mini-batch (Algorithm 1, line 11).
+    """Makes W_T: it begins as W_S and takes a step of EM on every mini-batch (Algorithm 1, line 11).
 
     Who trains and who only joins drive the same steps: over equal mini-batches both get the same mixture, bit by bit.
 
@@ -267,7 +269,7 @@ class FollowingMixture:
 
 
 def use_own_statistics(network: Network, inputs: Inputs, client: Client) -> None:
-    """The extra `dualadapt.batch-norm`: move G's BatchNorm statistics towards those of the client's inputs, in place.
+    """Move G's BatchNorm statistics towards those of the client's inputs, in place (`dualadapt.batch-norm`).
 
     The client chooses its weight, up to `largest_weight`.
     """
@@ -278,7 +280,7 @@ def use_own_statistics(network: Network, inputs: Inputs, client: Client) -> None
 
 
 def largest_weight(examples: int, share: float, prior: float) -> float:
-    """Of a client's own statistics, in [0, 1): a few examples give noisy ones."""
+    """Limit the weight of a client's own statistics, in [0, 1): a few examples give noisy ones."""
     return share * examples / (examples + prior)
 
 
@@ -342,7 +344,7 @@ def personalise_network(network: Network, client: Client) -> dict[str, float]:
 
 
 def kept_mixture(client: Client) -> Mixture | None:
-    """W_T as the client last uploaded it, on the run's device; None where it has uploaded none."""
+    """Return W_T as the client last uploaded it, on the run's device; None where it has uploaded none."""
     uploaded = client.kept(UPLOADED)
     if uploaded is None or "mixture" not in uploaded:
         return None
@@ -350,12 +352,12 @@ def kept_mixture(client: Client) -> Mixture | None:
 
 
 def sent_mixture(message: Message) -> Mixture:
-    """W_S in a message."""
+    """Return W_S in a message."""
     return Mixture.from_arrays({n: a.numpy() for n, a in message.content.array_records["source_mixture"].items()})
 
 
 def sent_start(message: Message) -> Weights | None:
-    """Where the server wants F_l to begin in the place of F_g: it knows clients like this one that joined late."""
+    """Return what F_l begins as in the place of F_g, on a client that joined late; None elsewhere."""
     return received(message, START) if START in message.content else None
 
 

@@ -1,4 +1,4 @@
-"""DualAdapt's table of settings, and its rows in the benchmark's table.
+"""Declares DualAdapt's table of settings, and its rows in the benchmark's table.
 
 Our choice: all values but the existence of R_s, R_c and lambda, which the paper's notes name without a number.
 """
@@ -11,7 +11,7 @@ from fmtda.strategies.algorithm import BenchmarkRow
 
 
 class BatchNormSettings(Switchable):
-    """BatchNorm statistics of a client's own."""
+    """Sets BatchNorm statistics of a client's own."""
 
     on: bool = setting(
         by_data="own-statistics",
@@ -23,7 +23,7 @@ class BatchNormSettings(Switchable):
 
 
 class SelfTrainingSettings(Switchable):
-    """Self-training of F_l and BatchNorm scales before a client predicts."""
+    """Sets the self-training of F_l and BatchNorm scales before a client predicts."""
 
     on: bool = setting(
         by_preset=ON_BY_DEFAULT, description="extra: F_l and local BatchNorm scales by confident pseudo-labels"
@@ -37,7 +37,7 @@ class SelfTrainingSettings(Switchable):
 
 
 class PersonaliseSettings(Switchable):
-    """A client's own copy of G and head, trained at the end."""
+    """Sets the training of a client's own copy of G and head, at the end."""
 
     on: bool = setting(False, description="extra, not in the default preset: own G on each client at the end")
     steps: int = setting(480, ge=1, description="gradient steps of it")
@@ -47,7 +47,7 @@ class PersonaliseSettings(Switchable):
 
 
 class JoiningSettings(Table):
-    """What clients get that join a run under way."""
+    """Says what clients get that join a run under way."""
 
     rounds: int = setting(
         3,
@@ -63,7 +63,7 @@ class JoiningSettings(Table):
 
 
 class DualAdaptParameters(Parameters):
-    """The parameters of DualAdapt."""
+    """Holds the parameters of DualAdapt."""
 
     # Server side
     server_steps: int = setting(

@@ -1,4 +1,4 @@
-"""A client of a run with privacy: what it uploads comes with noise, is counted, and all else stays at home.
+"""Adds noise to what a client of a run with privacy uploads, and counts it; all else stays at home.
 
 What leaves in training are F_l out of DP-SGD, W_T out of noised sums, and what both have given away so far, epsilon.
 All of it is computed on G as the server sent it: the client's own BatchNorm statistics would make every example's
@@ -62,7 +62,7 @@ def check(client: Client) -> None:
 def learn(
     network: Network, source_mixture: Mixture, client: Client, start: Mapping[str, Tensor] | None = None
 ) -> tuple[torch.nn.Module, Mixture, dict[str, float]]:
-    """Algorithm 1, lines 7-11, under noise: F_l and W_T of a client, and epsilon.
+    """Learn F_l and W_T of a client under noise (Algorithm 1, lines 7-11), and return epsilon too.
 
     F_l begins as F_g, or at `start` in the first rounds of a client that joined late.
     """
@@ -91,14 +91,14 @@ def learn(
 
 
 def fit_mixture(network: Network, source_mixture: Mixture, client: Client) -> tuple[Mixture, dict[str, float]]:
-    """W_T alone, with which a client joins: the one that it would upload if it trained; and epsilon."""
+    """Fit W_T alone, with which a client joins: the one that it would upload if it trained; return epsilon too."""
     features = _features(network, client)
     spent = _account(client, Release(0, 1.0, 0.0, adaptation(client).privacy.mixture_noise))
     return _noised_mixture(source_mixture.to(features.device), features, client), {"epsilon": spent}
 
 
 def secret_uniforms(client: Client, purpose: str) -> Uniforms:
-    """What noise is made of: nobody can compute it on a real client; a simulation with equal seeds is the same."""
+    """Return what noise is made of: nobody can compute it on a real client; equal seeds repeat it in a simulation."""
     return seeded_uniforms(client.generator(purpose)) if client.simulated else system_uniforms
 
 

@@ -1,4 +1,4 @@
-"""DualAdapt's server side: lines 3-4 and 13-18 of Algorithm 1. The clients' side is `client`.
+"""Holds DualAdapt's server side: lines 3-4 and 13-18 of Algorithm 1. The clients' side is `client`.
 
 One round here, with the algorithm's line numbers::
 
@@ -68,7 +68,7 @@ discrepancy, each as a share of its range."""
 
 
 class DualAdaptServer(FederatedStrategy):
-    """FMTDA DualAdapt as a Flower strategy.
+    """This is the server's side of DualAdapt, a Flower strategy.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class DualAdaptServer(FederatedStrategy):
             yield message if same else Message(content, dst_node_id=node_id, message_type=kind)
 
     def source_mixture(self, server_round: int, arrays: ArrayRecord) -> Mixture:
-        """W_S on the features that this model's G gives of the source (line 3)."""
+        """Fit W_S on the features that this model's G gives of the source (line 3)."""
         self.network.load_state_dict(from_record(arrays))
         self.network.eval()
         features = self._source_features(self._generator(server_round, "mixture"))
@@ -239,7 +239,7 @@ class DualAdaptServer(FederatedStrategy):
 
 
 def names_of(grid: Grid) -> Mapping[int, str]:
-    """The clients' names by node id, which a cohort knows (`server.conversation`)."""
+    """Return the clients' names by node id, which a cohort knows (`server.conversation`)."""
     return grid.names  # type: ignore[attr-defined]
 
 

@@ -9,7 +9,7 @@ from fmtda.server.exchange import Exchange
 
 @pytest.fixture
 def question(settings_of, tmp_path):
-    return RecordDict({"config": config_record(settings_of(targets="blend,pen", output=str(tmp_path)), 0)})
+    return RecordDict({"config": config_record(settings_of({"data.targets": "blend,pen", "output": str(tmp_path)}), 0)})
 
 
 def to(node_ids, content):

@@ -18,7 +18,14 @@ from fmtda.strategies.registry import STRATEGIES
 @pytest.fixture
 def settings(settings_of, tmp_path):
     return settings_of(
-        targets="pen,blend", clients=2, rounds=1, source_limit=60, target_limit=30, output=str(tmp_path / "run")
+        {
+            "data.targets": "pen,blend",
+            "clients": 2,
+            "rounds": 1,
+            "data.source-limit": 60,
+            "data.target-limit": 30,
+            "output": str(tmp_path / "run"),
+        }
     )
 
 
@@ -33,7 +40,7 @@ def in_own_folders(node_configs, tmp_path):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_simulation_shows_features_and_pictures_of_every_domain(strategy, settings, grid_of, silence, tmp_path):
-    directory = run(grid_of.simulated(2), settings.changed(strategy=strategy), silence)
+    directory = run(grid_of.simulated(2), settings.changed({"strategy": strategy}), silence)
     shown = read_illustration(directory.path)
     assert shown.clients == ("blend/0000", "pen/0000")
     assert list(shown.arrays) == ["handwritten", "blend", "pen"]
@@ -50,7 +57,7 @@ def test_a_simulation_shows_features_and_pictures_of_every_domain(strategy, sett
 
 
 def test_equal_runs_write_equal_files(settings, grid_of, silence, tmp_path):
-    files = [run(grid_of.simulated(2), settings.changed(output=str(tmp_path / name)), silence) for name in "ab"]
+    files = [run(grid_of.simulated(2), settings.changed({"output": str(tmp_path / name)}), silence) for name in "ab"]
     first, second = ((directory.path / FILE).read_bytes() for directory in files)
     assert first == second
     with safe_open(files[0].path / FILE, "numpy") as file:
@@ -116,7 +123,7 @@ def changed(name, value):
 )
 def test_a_record_that_is_not_what_was_asked_for_is_dropped(name, value, settings, grid_of, silence):
     directory = run(
-        grid_of.simulated(2, tamper=changed(name, value)), settings.changed(strategy="source-only"), silence
+        grid_of.simulated(2, tamper=changed(name, value)), settings.changed({"strategy": "source-only"}), silence
     )
     assert read_illustration(directory.path).clients == ("blend/0000",)
     assert any("pen/0000: dropped, " in note for note in silence.notes)

@@ -112,7 +112,7 @@ def lines():
 
 
 def test_the_summary_has_every_field_of_the_design(settings_of, lines):
-    summary = summarise(settings_of(seed=3, rounds=2, inference="mean"), lines, wall_seconds=12.5)
+    summary = summarise(settings_of({"seed": 3, "rounds": 2, "dualadapt.inference": "mean"}), lines, wall_seconds=12.5)
     assert summary["accuracy"] == {"pen": 65.0, "blend": 75.0}
     assert summary["average_accuracy"] == 70.0
     assert summary["source_only"] == {"pen": 40.0}
@@ -132,7 +132,7 @@ def test_personalising_decides_the_accuracy_and_costs_no_round(settings_of, line
     personalised = lines[-1] | {"phase": "personalise", "clients": {"pen/0000": client(999, 999, 999.0)}}
     personalised["accuracy"] = {"pen": {"global": 60.0, "mean": 65.0, "personal": 90.0}}
     del personalised["server_seconds"]
-    summary = summarise(settings_of(rounds=2), [*lines, personalised], 1.0)
+    summary = summarise(settings_of({"rounds": 2}), [*lines, personalised], 1.0)
     assert summary["accuracy"] == {"pen": 90.0}
     assert summary["uplink_bytes_per_client_round"] == 15
     assert summary["personalise_seconds_per_client"] == 999.0
@@ -140,13 +140,13 @@ def test_personalising_decides_the_accuracy_and_costs_no_round(settings_of, line
 
 def test_a_target_that_is_missing_in_the_end_leaves_no_average(settings_of, lines):
     lines[0]["source_only"] = {"pen": 40.0, "street": 30.0}
-    assert summarise(settings_of(rounds=2), lines, 1.0)["average_accuracy"] is None
+    assert summarise(settings_of({"rounds": 2}), lines, 1.0)["average_accuracy"] is None
 
 
 def test_a_federation_without_labels_has_a_summary_too(settings_of, lines):
     for each in lines:
         each["accuracy"] = {}
-    summary = summarise(settings_of(rounds=2), lines, 1.0)
+    summary = summarise(settings_of({"rounds": 2}), lines, 1.0)
     assert summary["accuracy"] == {}
     assert summary["average_accuracy"] is None
 

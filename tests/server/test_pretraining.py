@@ -132,7 +132,7 @@ def test_unknown_labels_do_not_count():
 
 @pytest.fixture
 def with_bases(settings_of, tmp_path):
-    return settings_of(base_dir=str(tmp_path / "bases"), source_limit=100)
+    return settings_of({"pretraining.base-dir": str(tmp_path / "bases"), "data.source-limit": 100})
 
 
 def pretrained_from_scratch(settings, stage="pre-training", steps=2):
@@ -177,7 +177,7 @@ def test_a_folder_for_kept_networks_that_cant_be_written_to_is_refused_before_th
 )
 def test_another_pre_training_is_not_taken_for_it(with_bases, change):
     pretrained_from_scratch(with_bases)
-    assert pretrained_from_scratch(with_bases.changed(**change))[2].steps == 2
+    assert pretrained_from_scratch(with_bases.changed(change))[2].steps == 2
     assert pretrained_from_scratch(with_bases, stage="plain reference")[2].steps == 2
     assert pretrained_from_scratch(with_bases, steps=3)[2].steps == 3
 

@@ -20,7 +20,7 @@ from tests.server.compared import without_times
 
 @pytest.fixture
 def settings(settings_of, tmp_path):
-    return settings_of(output=str(tmp_path / "run"), rounds=3)
+    return settings_of({"output": str(tmp_path / "run"), "rounds": 3})
 
 
 def line(server_round, phase="round"):
@@ -36,7 +36,7 @@ def test_a_new_run_holds_its_effective_settings_and_versions(settings):
 
 
 def test_folders_above_are_made(settings, tmp_path):
-    run = RunDirectory.create(settings.changed(output=str(tmp_path / "a" / "b" / "c")))
+    run = RunDirectory.create(settings.changed({"output": str(tmp_path / "a" / "b" / "c")}))
     assert (run.path / "config.toml").is_file()
 
 
@@ -91,7 +91,7 @@ def test_refusing_creates_nothing(tmp_path):
 def test_a_run_with_other_settings_is_refused_by_the_key(settings, key, value):
     RunDirectory.create(settings)
     with pytest.raises(SettingsError) as caught:
-        RunDirectory.open(settings.changed(**{key: value}))
+        RunDirectory.open(settings.changed({key: value}))
     assert str(caught.value).startswith(f"{key}={value}: the run in {settings.output} has {key}=")
     assert "\n" not in str(caught.value)
     assert stored_run_config(Path(settings.output)) == settings.run_config()
@@ -99,17 +99,17 @@ def test_a_run_with_other_settings_is_refused_by_the_key(settings, key, value):
 
 def test_more_rounds_may_follow_and_fewer_may_not(settings):
     RunDirectory.create(settings)
-    RunDirectory.open(settings.changed(rounds=5))
+    RunDirectory.open(settings.changed({"rounds": 5}))
     assert stored_run_config(Path(settings.output))["rounds"] == 5
     with pytest.raises(SettingsError, match="rounds=4: .* has 5; only more can follow"):
-        RunDirectory.open(settings.changed(rounds=4))
+        RunDirectory.open(settings.changed({"rounds": 4}))
 
 
 def test_waiting_longer_is_no_other_run(settings):
     RunDirectory.create(settings)
-    refuse_other_settings(settings.changed(timeout=1.0, join_timeout=1.0, data_dir="/moved", resume=True))
+    refuse_other_settings(settings.changed({"timeout": 1.0, "join-timeout": 1.0, "data.dir": "/moved", "resume": True}))
     with pytest.raises(SettingsError, match="seed=9"):
-        refuse_other_settings(settings.changed(timeout=1.0, seed=9))
+        refuse_other_settings(settings.changed({"timeout": 1.0, "seed": 9}))
 
 
 @pytest.mark.parametrize("content", [None, "", "settings = [", "[versions]\ntorch = '2'"])

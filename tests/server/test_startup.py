@@ -66,16 +66,18 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch):
 
 
 def test_more_clients_than_examples_are_refused(settings_of):
-    message = refusal(check_simulation, settings_of(targets="pen,blend", clients=80, target_limit=30))
+    message = refusal(
+        check_simulation, settings_of({"data.targets": "pen,blend", "clients": 80, "data.target-limit": 30})
+    )
     assert message.startswith("clients=80: 40 of them would share the 30 training examples of pen")
 
 
 def test_as_many_clients_as_examples_are_allowed(settings_of):
-    check_simulation(settings_of(targets="pen,blend", clients=60, target_limit=30))
+    check_simulation(settings_of({"data.targets": "pen,blend", "clients": 60, "data.target-limit": 30}))
 
 
 def test_the_minimum_of_examples_counts(settings_of):
-    settings = settings_of(targets="pen", clients=10, target_limit=30, min_examples=4)
+    settings = settings_of({"data.targets": "pen", "clients": 10, "data.target-limit": 30, "data.min-examples": 4})
     assert "at least 4 each" in refusal(check_simulation, settings)
 
 

@@ -38,7 +38,7 @@ def write(settings_of, tmp_path, monkeypatch):
     folder.mkdir()
 
     def write(names, lines=LINES, first_round=1):
-        trackers = Trackers(settings_of(trackers=names), folder, first_round)
+        trackers = Trackers(settings_of({"trackers": names}), folder, first_round)
         for line in lines:
             trackers.log(line)
         trackers.show("samples", torch.arange(3 * 8 * 8).reshape(3, 8, 8).byte(), lines[-1]["round"])

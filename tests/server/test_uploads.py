@@ -12,8 +12,10 @@ from fmtda.server.writing import WriteError
 
 
 def test_the_last_uploads_and_the_next_rounds_source_mixture_are_kept(grid_of, silence, settings_of, tmp_path):
-    settings = settings_of(targets="pen,blend", clients=2, rounds=1, target_limit=40, source_limit=60)
-    settings = settings.changed(output=str(tmp_path / "run"))
+    settings = settings_of(
+        {"data.targets": "pen,blend", "clients": 2, "rounds": 1, "data.target-limit": 40, "data.source-limit": 60}
+    )
+    settings = settings.changed({"output": str(tmp_path / "run")})
     run(grid_of.simulated(2), settings, silence)
     kept = RunDirectory(tmp_path / "run").uploads
     assert uploads.senders(kept) == ["blend/0000", "pen/0000"]
@@ -24,7 +26,7 @@ def test_the_last_uploads_and_the_next_rounds_source_mixture_are_kept(grid_of, s
         assert all(torch.equal(sent[array], own[array]) for array in own)
     mixture = uploads.read(kept / uploads.SOURCE_MIXTURE)
     grid = grid_of.simulated(2)
-    run(grid, settings.changed(rounds=2, resume=True), silence)
+    run(grid, settings.changed({"rounds": 2, "resume": True}), silence)
     broadcast = next(m.content["source_mixture"] for m in grid.sent if "source_mixture" in m.content)
     assert all(np.array_equal(mixture[name].numpy(), array.numpy()) for name, array in broadcast.items())
 

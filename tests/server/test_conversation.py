@@ -13,7 +13,9 @@ from fmtda.server.roster import Roster, last_line
 
 @pytest.fixture
 def settings(settings_of, tmp_path):
-    return settings_of(targets="blend,pen", clients=4, join_timeout=0.1, timeout=0.2, output=str(tmp_path))
+    return settings_of(
+        {"data.targets": "blend,pen", "clients": 4, "join-timeout": 0.1, "timeout": 0.2, "output": str(tmp_path)}
+    )
 
 
 def asked(grid, settings, silence) -> tuple[Roster, list[str]]:
@@ -36,7 +38,7 @@ def test_nodes_are_known_by_their_clients_names_in_order(grid_of, settings, sile
 
 
 def test_a_cohort_is_drawn_by_name_and_not_by_node_id(grid_of, settings, silence):
-    settings = settings.changed(clients=8, fraction=0.5)
+    settings = settings.changed({"clients": 8, "fraction": 0.5})
     drawn = []
     for first_node_id in (100, 900):
         roster = called(grid_of.simulated(8, first_node_id), settings, silence)
@@ -49,14 +51,14 @@ def test_a_cohort_is_drawn_by_name_and_not_by_node_id(grid_of, settings, silence
 
 def test_a_cohort_has_one_client_at_least_and_all_at_fraction_one(grid_of, settings, silence):
     roster = called(grid_of.simulated(4), settings, silence)
-    assert len(roster.cohort(settings.changed(fraction=0.01), 1).get_node_ids()) == 1
+    assert len(roster.cohort(settings.changed({"fraction": 0.01}), 1).get_node_ids()) == 1
     assert roster.cohort(settings, 1).get_node_ids() == list(roster.names)
 
 
 def test_another_seed_draws_another_cohort(grid_of, settings, silence):
     roster = called(grid_of.simulated(4), settings, silence)
     drawn = [
-        [tuple(roster.cohort(settings.changed(seed=s, fraction=0.5), r).get_node_ids()) for r in range(8)]
+        [tuple(roster.cohort(settings.changed({"seed": s, "fraction": 0.5}), r).get_node_ids()) for r in range(8)]
         for s in (0, 1)
     ]
     assert drawn[0] != drawn[1]
@@ -100,7 +102,7 @@ def test_the_right_number_of_nodes_is_waited_for(grid_of, settings):
         return list(grid.node_configs)
 
     grid.get_node_ids = get_node_ids
-    Roster().wait(grid, settings.changed(join_timeout=30.0))
+    Roster().wait(grid, settings.changed({"join-timeout": 30.0}))
     assert len(looks) == 3
 
 
@@ -112,7 +114,7 @@ def test_a_client_without_usable_data_is_named_with_its_reason(grid_of, settings
 
 def test_a_node_that_is_silent_is_refused(grid_of, settings, silence):
     grid = grid_of.simulated(4, tamper=lambda sent, reply: None if sent.metadata.dst_node_id == 101 else reply)
-    roster, problems = asked(grid, settings.changed(timeout=0.5), silence)
+    roster, problems = asked(grid, settings.changed({"timeout": 0.5}), silence)
     assert problems == ["node 101 did not say who it is"]
     assert len(roster.names) == 3
 

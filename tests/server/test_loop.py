@@ -19,6 +19,7 @@ from tests.server.compared import same, without_times
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
 
+
 @pytest.fixture
 def settings(small_run):
     return small_run({"rounds": 2})

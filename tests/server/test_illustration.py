@@ -71,7 +71,7 @@ def test_a_deployment_shows_nothing_of_anybody_by_default(settings, grid_of, sil
     directory = run(grid, settings, silence)
     assert not (directory.path / FILE).exists()
     assert not (directory.path / "clients").exists()
-    assert {message.metadata.message_type for message in grid.sent} == {"query", "train", "evaluate"}
+    assert {message.metadata.message_type for message in grid.sent} == {"query", "evaluate.global", "train", "evaluate"}
     assert read_illustration(directory.path) is None
 
 

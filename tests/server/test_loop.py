@@ -117,7 +117,7 @@ def test_curves_of_earlier_rounds_stay_when_personalising_is_done_again(settings
 
 def test_a_client_that_cant_evaluate_before_the_first_round_is_written_down(settings, grid_of, silence):
     def failing(sent, honest):
-        early = sent.metadata.message_type == "evaluate" and sent.content["config"]["server-round"] == 0
+        early = sent.metadata.message_type == "evaluate.global"
         if early and not honest.has_error() and honest.content["client"]["name"] == "pen/0000":
             return Message(Error(1, "gone"), reply_to=sent)
         return honest
@@ -132,7 +132,7 @@ def test_a_client_that_cant_evaluate_before_the_first_round_is_written_down(sett
 @pytest.mark.parametrize("heads", [{"correct-local": 5}, {"correct-personal": 5}])
 def test_counts_without_those_of_f_g_end_no_run(heads, settings, grid_of, silence):
     def odd(sent, honest):
-        if sent.metadata.message_type == "evaluate" and honest.content["client"]["name"] == "pen/0000":
+        if sent.metadata.message_type.startswith("evaluate") and honest.content["client"]["name"] == "pen/0000":
             honest.content["metrics"] = MetricRecord({"num-examples": 10, **heads})
         return honest
 
@@ -295,7 +295,7 @@ def test_a_federation_whose_clients_all_left_ends_with_a_reason(settings, grid_o
     asked = grid.get_node_ids
 
     def gone_after_the_first_evaluation():
-        return [] if any(message.metadata.message_type == "evaluate" for message in grid.sent) else asked()
+        return [] if any(message.metadata.message_type == "evaluate.global" for message in grid.sent) else asked()
 
     grid.get_node_ids = gone_after_the_first_evaluation
     with pytest.raises(NoClientAnswered, match="round 1: no client is there any more"):

@@ -13,14 +13,14 @@ from fmtda.protocol.seeds import client_names
 from fmtda.server import checkpoints
 from fmtda.server.pooled import run_pooled
 from fmtda.server.pooled_data import held_out_by_client, pooled_examples
-from fmtda.server.rounds import RunStopped
+from fmtda.server.workload import RunStopped
 from fmtda.server.writing import WriteError
 
 
 @pytest.fixture
 def settings(generative_settings_of, tmp_path):
     return generative_settings_of(
-        "ddpm", {"strategy": "local", "data.target-limit": 40, "clients": 3, "output": str(tmp_path / "run")}
+        "ddpm", {"strategy": "pooled", "data.target-limit": 40, "clients": 3, "output": str(tmp_path / "run")}
     )
 
 
@@ -97,7 +97,7 @@ def test_a_run_has_the_files_of_a_federated_one(settings, silence):
         "config.toml", "metrics.jsonl", "summary.json", "checkpoints", "samples", "tensorboard"
     }  # fmt: skip
     summary = json.loads((directory.path / "summary.json").read_text())
-    assert (summary["strategy"], summary["gradient_steps"]) == ("local", 4)
+    assert (summary["strategy"], summary["gradient_steps"]) == ("pooled", 4)
     assert summary["uplink_bytes_per_client_round"] is None
     assert set(summary["loss"]) == {"handwritten"}
     assert (directory.samples / "round-000002.png").exists()
@@ -112,7 +112,7 @@ def test_a_run_that_is_interrupted_and_resumed_equals_an_unbroken_one(stopped_in
     class Impatient(type(silence)):
         def advance(self, done):
             steps.append(done)
-            if len(steps) == stopped_in * settings.local_steps:
+            if len(steps) == stopped_in * settings.training.steps:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

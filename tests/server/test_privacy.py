@@ -12,7 +12,7 @@ from fmtda.server.app import run
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
 
-NOISE = {"privacy_noise": 1.0, "mixture_noise": 4.0}
+NOISE = {"privacy.noise": 1.0, "privacy.mixture-noise": 4.0}
 
 
 def finished(grid, settings, silence):
@@ -34,7 +34,7 @@ def test_epsilon_of_every_client_is_in_each_line_in_the_summary_and_told(small_r
     settings = small_run({"rounds": 2, **NOISE})
     lines, summary = finished(grid_of.simulated(3), settings, silence)
     sizes = {"blend/0000": 20, "blend/0001": 20, "pen/0000": 40}
-    releases = {name: Release(settings.client_steps, 8 / size, 1.0, 4.0) for name, size in sizes.items()}
+    releases = {name: Release(settings.algorithm.client_steps, 8 / size, 1.0, 4.0) for name, size in sizes.items()}
     for line in lines[1:]:
         assert line["failures"] == []
         for name, client in line["clients"].items():

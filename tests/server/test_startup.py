@@ -3,9 +3,9 @@
 import pytest
 
 from fmtda.domains.examples import DataError
-from fmtda.protocol.settings import SettingsError
-from fmtda.protocol.workloads import run_config_defaults
+from fmtda.protocol.tables import SettingsError
 from fmtda.server.startup import check_simulation, check_source, effective_settings
+from fmtda.strategies.composition import every_default
 
 
 def refusal(check, *arguments):
@@ -17,8 +17,8 @@ def refusal(check, *arguments):
 
 @pytest.mark.parametrize("data", ["digits", "digit-five"])
 def test_the_defaults_are_good_for_every_family(data):
-    settings = effective_settings({**run_config_defaults(), "data": data})
-    assert settings.source not in settings.target_domains
+    settings = effective_settings({**every_default(), "data.name": data})
+    assert settings.data.source not in settings.target_domains
 
 
 @pytest.mark.parametrize(

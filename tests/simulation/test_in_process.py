@@ -6,7 +6,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fmtda.domains.examples import DataError
 from fmtda.protocol.records import config_record
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.tables import SettingsError
 from fmtda.server.run_directory import read_metrics
 from fmtda.simulation.in_process import InProcessGrid, run_in_process
 from tests.server.compared import without_times
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("few_source_examples")
 @pytest.fixture
 def settings(settings_of, tmp_path):
     """Two clients of one domain with few examples."""
-    few = {"target_limit": 40, "source_limit": 60, "randomise": False, "scenery": False}
+    few = {"data.target-limit": 40, "data.source-limit": 60, "inputs.randomise": False, "inputs.scenery": False}
     return settings_of({"data.targets": "pen", "clients": 2, "rounds": 1, "output": str(tmp_path / "run"), **few})
 
 
@@ -71,8 +71,8 @@ def test_progress_is_told_and_a_run_without_an_output_gets_a_folder(settings, tm
 
 
 def test_what_is_no_federation_or_cant_be_split_is_refused(settings, generative_settings_of):
-    with pytest.raises(SettingsError, match="strategy=local: that is no federation"):
-        run_in_process(generative_settings_of("ddpm", {"strategy": "local"}))
+    with pytest.raises(SettingsError, match="strategy=pooled: that is no federation"):
+        run_in_process(generative_settings_of("ddpm", {"strategy": "pooled"}))
     with pytest.raises(DataError, match="take fewer clients"):
         run_in_process(settings.changed({"clients": 41}))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fmtda.adaptation.registry import NETWORKS, build
+from fmtda.adaptation.networks import NETWORKS, build
 
 SHAPE = (3, 32, 32)
 DIGIT_NETWORKS = ("small-cnn", "mcd-digits", "m3sda-digits")
@@ -86,7 +86,7 @@ def test_the_mlp_refuses_pictures():
 
 
 def test_an_unknown_name_is_refused_with_the_allowed_ones():
-    with pytest.raises(ValueError, match="network.name=resnet-9: .*small-cnn, mcd-digits, m3sda-digits"):
+    with pytest.raises(ValueError, match="network.name=resnet-9: no such name.*small-cnn, mcd-digits, m3sda-digits"):
         build("resnet-9", 10, SHAPE, 0)
 
 

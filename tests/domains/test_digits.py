@@ -10,7 +10,6 @@ from fmtda.domains import background_patches, glyphs
 from fmtda.domains.digits import Digits, handwriting
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec
-from fmtda.domains.registry import FAMILIES, family
 
 SIZES = {
     "handwritten": (800, 100),
@@ -113,17 +112,6 @@ def test_patches_refuse_what_the_photographs_do_not_have():
 def test_unknown_names_are_refused_with_those_allowed(digits):
     with pytest.raises(DataError, match="'svhn' is not in the family 'digits'; allowed: handwritten, blend"):
         digits.check(["blend", "svhn"], DataSpec())
-    with pytest.raises(DataError, match="unknown data 'letters'; allowed: digits, digit-five"):
-        family("letters")
-
-
-@pytest.mark.parametrize("name", [n for n, family in FAMILIES.items() if family.domains and family.kind != "molecules"])
-def test_a_family_names_its_own_domains_as_defaults(name):
-    chosen = family(name)
-    assert chosen.name == name
-    assert {chosen.default_source, *chosen.default_targets} <= set(chosen.domains)
-    assert chosen.default_source not in chosen.default_targets
-    assert chosen.defaults()["targets"].split(",") == list(chosen.default_targets)
 
 
 def test_a_limit_draws_a_fixed_subset_in_order():

@@ -12,7 +12,7 @@ from fmtda.domains.examples import DataError
 from fmtda.domains.family import DataSpec
 from fmtda.domains.image_folders import ImageFolders
 from fmtda.domains.image_listing import pictures_of
-from fmtda.protocol.settings import Settings
+from fmtda.strategies.composition import resolve
 from tests.domains.refusals import refused
 
 CLASSES = ("cat", "dog")
@@ -177,7 +177,9 @@ def test_defaults_are_found_in_the_files(family, tmp_path, domains, given, sourc
     defaults = family.defaults(tmp_path, given)
     assert defaults["source"] == source and defaults["classes"] == ",".join(sorted(("a", source)))
     assert defaults["targets"] == ",".join(domain for domain in domains if domain != source)
-    settings = Settings.from_run_config({"data": "image-folders", **given}, defaults)
+    asked = {f"data.{key}": value for key, value in given.items()}
+    settings = resolve({"data.name": "image-folders", "data.dir": str(tmp_path), **asked})
+    assert (settings.data.source, settings.data.targets) == (source, defaults["targets"])
     assert settings.shape == (3, 96, 96) and settings.class_names == tuple(sorted(("a", source)))
 
 

@@ -13,7 +13,7 @@ from fmtda.domains.family import DataSpec
 from fmtda.domains.label_ids import CAMVID, CITYSCAPES, lookup_table
 from fmtda.domains.scene_folders import SceneFolders
 from fmtda.domains.scene_layouts import layout_of
-from fmtda.protocol.settings import Settings
+from fmtda.strategies.composition import resolve
 from tests.domains.refusals import refused
 
 CAMVID_CLASSES, CITY_CLASSES = tuple(CAMVID.values()), tuple(CITYSCAPES.values())
@@ -246,8 +246,9 @@ def test_a_part_may_be_empty_for_testing_but_not_for_training(family, tmp_path):
 
 def defaults_fit(family, root, given=None):
     defaults = family.defaults(root, given)
-    settings = Settings.from_run_config({"data": "scene-folders", **(given or {})}, defaults)
-    family.check([settings.source], spec(root, settings.class_names, settings.shape))
+    asked = {f"data.{key}": value for key, value in (given or {}).items()}
+    settings = resolve({"data.name": "scene-folders", "data.dir": str(root), **asked})
+    family.check([settings.data.source], spec(root, settings.class_names, settings.shape))
     return defaults["source"], defaults["targets"], settings.class_names
 
 

@@ -1,32 +1,25 @@
 """With the exact network of Gaussian data, DDPM's samples and bound are those of the closed form."""
 
 import math
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fmtda.generative.ddpm import DDPM, divergence, pixel_log_likelihood
+from fmtda.generative.ddpm import DDPM, DDPMSettings, divergence, pixel_log_likelihood
 from fmtda.generative.diffusion_schedule import DiffusionSchedule, Gaussian
 from fmtda.generative.pixels import from_signed, to_signed
 from fmtda.generative.registry import build
 from fmtda.protocol.runtime import repair_torchvision
+from fmtda.protocol.tables import Scalar
 
 repair_torchvision()
 from diffusers import DDIMScheduler, DDPMScheduler  # noqa: E402 - it imports torchvision
 
 MEAN, DEVIATION = 0.25, 0.2  # of every pixel, in [-1, 1]
-SETTINGS = SimpleNamespace(
-    channels=1,
-    image_size=8,
-    width=8,
-    timesteps=30,
-    schedule="cosine",
-    variance="posterior",
-    implicit_steps=0,
-    implicit_eta=0.0,
-)
+SMALL = {"image-size": 8, "width": 8, "timesteps": 30, "implicit-steps": 0, "implicit-eta": 0.0}
 
 
 class ExactNetwork(nn.Module):
@@ -44,6 +37,12 @@ class ExactNetwork(nn.Module):
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def built(changes: Mapping[str, Scalar] | None = None) -> DDPM:
+    """A small model by its table of settings."""
+    table = DDPMSettings.validated({**SMALL, **(changes or {})})
+    return build("ddpm", SimpleNamespace(model=table), seed=0)
 
 
 def exact(schedule="cosine", timesteps=1000, variance="posterior", image_shape=(1, 8, 8), **settings) -> DDPM:
@@ -140,7 +139,7 @@ def test_the_exact_network_has_the_least_loss():
 
 
 def test_training_lowers_the_loss():
-    model, batch, draws = build("ddpm", SETTINGS, seed=0), gaussian_pictures(24), generator()
+    model, batch, draws = built(), gaussian_pictures(24), generator()
     optimiser = torch.optim.Adam(model.parameters(), lr=4e-3)
     losses = []
     for _ in range(25):
@@ -155,7 +154,7 @@ def test_training_lowers_the_loss():
 
 @pytest.mark.parametrize("implicit_steps, steps", [(0, 30), (6, 6)])
 def test_samples_are_pictures_and_progress_adds_up(implicit_steps, steps):
-    model = build("ddpm", SimpleNamespace(**{**vars(SETTINGS), "implicit_steps": implicit_steps}), seed=0)
+    model = built({"implicit-steps": implicit_steps})
     made = []
     samples = model.sample(3, generator(), made.append)
     assert samples.shape == (3, 1, 8, 8) and samples.dtype == torch.uint8
@@ -169,8 +168,7 @@ def test_more_implicit_steps_than_steps_are_refused():
 
 
 def test_eta_decides_how_much_noise_implicit_steps_add():
-    settings = {**vars(SETTINGS), "implicit_steps": 6}
-    quiet, noisy = (build("ddpm", SimpleNamespace(**{**settings, "implicit_eta": eta}), seed=0) for eta in (0.0, 1.0))
+    quiet, noisy = (built({"implicit-steps": 6, "implicit-eta": eta}) for eta in (0.0, 1.0))
     expected = from_signed(noisy.sample_implicitly(2, 6, torch.Generator().manual_seed(0), eta=1.0))
     assert torch.equal(noisy.sample(2, torch.Generator().manual_seed(0)), expected)
     assert not torch.equal(quiet.sample(2, torch.Generator().manual_seed(0)), expected)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fmtda.domains.fragments import enumerated
-from fmtda.generative.graph_nvp import BOND_KINDS, GraphNVP, build, gaussian_log_density
+from fmtda.generative.graph_nvp import BOND_KINDS, GraphNVP, GraphNVPSettings, build, gaussian_log_density
 from fmtda.generative.molecules import QM9, all_smiles, read, read_many
 
 ROOT = Path(__file__).parents[2]
@@ -233,19 +233,9 @@ def test_the_state_holds_learned_floats_alone():
 
 
 def test_the_model_is_built_by_settings():
-    settings = SimpleNamespace(
-        nodes=3,
-        atom_kinds=4,
-        coupling="additive",
-        adjacency_turns=1,
-        node_turns=2,
-        adjacency_width=8,
-        node_width=4,
-        noise=0.5,
-        temperature=0.6,
-        precision="float32",
-    )
-    model = build(settings)
+    sizes = {"adjacency-turns": 1, "node-turns": 2, "adjacency-width": 8, "node-width": 4}
+    table = GraphNVPSettings.validated({**sizes, "coupling": "additive", "noise": 0.5, "temperature": 0.6})
+    model = build(SimpleNamespace(model=table, shape=(3, 3), class_names=("C", "N", "O")))
     assert (len(model.adjacency_couplings), len(model.node_couplings)) == (3, 6)
     assert (model.noise, model.temperature, model.dimensions) == (0.5, 0.6, 3 * 4 + 3 * 4)
 

@@ -12,8 +12,10 @@ from fmtda.generative.image_quality import train_classifier
 from fmtda.generative.images import BLOCK, Images
 
 
-def wanted(image_size, channels, **more):
-    return SimpleNamespace(image_size=image_size, channels=channels, shape=(3, 32, 32), **more)
+def wanted(image_size, channels, classes=()):
+    """What of a run's settings tells the form of its pictures."""
+    model = SimpleNamespace(image_size=image_size, channels=channels)
+    return SimpleNamespace(model=model, shape=(3, 32, 32), class_names=classes)
 
 
 def test_a_pixel_is_the_mean_over_its_area():
@@ -56,8 +58,8 @@ def test_a_grid_holds_every_sample_at_its_place(channels, tmp_path):
 
 def test_data_that_is_no_pictures_is_refused():
     Images().check(wanted(16, 1))
-    with pytest.raises(ValueError, match="data=feature-vectors: its inputs are 800 and no pictures"):
-        Images().check(SimpleNamespace(shape=(800,), data="feature-vectors", workload="ddpm"))
+    with pytest.raises(ValueError, match="data.name=feature-vectors: its inputs are 800 and no pictures"):
+        Images().check(SimpleNamespace(shape=(800,), data=SimpleNamespace(name="feature-vectors"), workload="ddpm"))
 
 
 def test_real_pictures_are_of_better_quality_than_noise(monkeypatch):
@@ -67,7 +69,7 @@ def test_real_pictures_are_of_better_quality_than_noise(monkeypatch):
     bright = torch.where(labels == 1, 200, 40)[:, None, None, None]
     real = (bright + torch.randint(-20, 20, (80, 1, 8, 8), generator=draws)).byte()
     noise = torch.randint(0, 256, (40, 1, 8, 8), generator=draws, dtype=torch.uint8)
-    settings = wanted(8, 1, class_names=("dark", "bright"))
+    settings = wanted(8, 1, ("dark", "bright"))
     judge = Images().judge(real, labels, settings, seed=0)
     good, bad = (judge(samples) for samples in (real[:40], noise))
     assert good["frechet_distance"] < bad["frechet_distance"]

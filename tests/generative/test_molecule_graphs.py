@@ -9,7 +9,9 @@ import torch
 from fmtda.generative.molecule_graphs import MoleculeGraphs
 from fmtda.generative.molecules import QM9, read
 
-SETTINGS = SimpleNamespace(shape=(9, 9), class_names=QM9.atoms, data="fragments", workload="graph-nvp")
+SETTINGS = SimpleNamespace(
+    shape=(9, 9), class_names=QM9.atoms, data=SimpleNamespace(name="fragments"), workload="graph-nvp"
+)
 
 
 def graphs_of(*smiles):
@@ -20,8 +22,12 @@ def graphs_of(*smiles):
 
 def test_data_without_graphs_are_refused():
     MoleculeGraphs().check(SETTINGS)
-    with pytest.raises(ValueError, match="data=digits: its inputs are 3x32x32 and no graphs of molecules, which graph"):
-        MoleculeGraphs().check(SimpleNamespace(shape=(3, 32, 32), data="digits", workload="graph-nvp"))
+    with pytest.raises(
+        ValueError, match="data.name=digits: its inputs are 3x32x32 and no graphs of molecules, which graph"
+    ):
+        MoleculeGraphs().check(
+            SimpleNamespace(shape=(3, 32, 32), data=SimpleNamespace(name="digits"), workload="graph-nvp")
+        )
 
 
 def test_samples_are_written_as_smiles_with_their_number_and_drawn(tmp_path):

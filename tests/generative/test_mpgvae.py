@@ -13,6 +13,7 @@ from fmtda.generative.mpgvae import (
     BOND_KINDS,
     MPGVAE,
     MessageRound,
+    MPGVAESettings,
     build,
     divergence_from_prior,
     order_dependence,
@@ -285,21 +286,11 @@ def test_every_parameter_is_trained_and_the_state_holds_nothing_else(molecules):
 
 
 def test_the_model_is_built_by_settings():
-    settings = SimpleNamespace(
-        nodes=4,
-        atom_kinds=3,
-        node_width=8,
-        message_width=6,
-        latent=5,
-        message_rounds=2,
-        divergence_weight=0.2,
-        numbering="given",
-        temperature=0.9,
-        categories="drawn",
-    )
-    model = build(settings)
+    sizes = {"node-width": 8, "message-width": 6, "latent": 5, "message-rounds": 2, "divergence-weight": 0.3}
+    table = MPGVAESettings.validated({**sizes, "numbering": "given", "temperature": 0.9, "categories": "drawn"})
+    model = build(SimpleNamespace(model=table, shape=(4, 4), class_names=("C", "N")))
     assert (len(model.encoder.rounds), len(model.decoder.rounds)) == (2, 2)
-    assert (model.nodes, model.latent, model.divergence_weight) == (4, 5, 0.2)
+    assert (model.nodes, model.latent, model.divergence_weight) == (4, 5, 0.3)
     assert (model.numbering, model.temperature, model.categories) == ("given", 0.9, "drawn")
 
 

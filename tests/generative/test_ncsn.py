@@ -7,27 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from fmtda.generative.langevin import geometric_levels
-from fmtda.generative.ncsn import NCSN, OBJECTIVES, dequantised
+from fmtda.generative.ncsn import NCSN, OBJECTIVES, NCSNSettings, dequantised
 from fmtda.generative.pixels import from_unit
 from fmtda.generative.registry import build
 
 MEAN, DEVIATION = 0.6, 0.1  # of every pixel, in [0, 1]
-SETTINGS = {
-    "channels": 1,
-    "image_size": 8,
-    "width": 8,
-    "noise_levels": 5,
-    "sigma_max": 2.0,
-    "sigma_min": 0.02,
-    "langevin_steps": 3,
-    "step_size": 0.0,
-    "objective": "noise-conditional",
-    "denoise": True,
-}
+SMALL = {"image-size": 8, "width": 8, "noise-levels": 5, "sigma-max": 2.0, "sigma-min": 0.02, "langevin-steps": 3}
 
 
 def model(**changes) -> NCSN:
-    return build("ncsn", SimpleNamespace(**{**SETTINGS, **changes}), seed=0)
+    """A small model by its table of settings; changed values go by no range, so that the model's own checks are met."""
+    table = NCSNSettings.validated(SMALL).model_copy(update=changes)
+    return build("ncsn", SimpleNamespace(model=table), seed=0)
 
 
 class ExactNetwork(nn.Module):
@@ -120,7 +111,7 @@ def test_dequantised_values_stay_in_their_interval():
     [
         ({"objective": "contrastive"}, "objective='contrastive' is unknown; allowed are noise-conditional, denoising"),
         ({"langevin_steps": 0}, "langevin_steps=0 must be at least 1"),
-        ({"step_size": -1.0}, "step_size=-1 must be positive, or 0"),
+        ({"langevin_step_size": -1.0}, "step_size=-1 must be positive, or 0"),
         ({"sigma_min": 3.0}, "noise levels from 2 to 3 must fall"),
     ],
 )

@@ -1,7 +1,6 @@
 """The training loop by a model whose loss is known by hand; the step sizes; the held-out loss."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,7 +71,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm():
             return super().loss(batch, generator) * (math.nan if self.steps == 2 else 1)
 
     model = Poisoned()
-    with pytest.raises(LossNotFinite, match="the loss is nan at step 2; take a smaller local-learning-rate"):
+    with pytest.raises(LossNotFinite, match="the loss is nan at step 2; take a smaller training.learning-rate"):
         trained(model, [0.25] * 5)
     assert model.mean.item() == 0.5
 
@@ -96,10 +95,9 @@ def test_step_sizes_rise_and_then_stay_or_fall_along_a_cosine():
     assert size(0, "cosine", warm_up=10) == pytest.approx(0.2)
 
 
-def test_the_rounds_share_one_schedule():
-    settings = SimpleNamespace(
-        local_steps=5, gradient_steps=10, local_learning_rate=2.0, learning_rate_schedule="cosine", warm_up_steps=3
-    )
+def test_the_rounds_share_one_schedule(generative_settings_of):
+    training = {"steps": 5, "learning-rate": 2.0, "schedule": "cosine", "warm-up-steps": 3}
+    settings = generative_settings_of("ddpm", {"rounds": 2, **{f"training.{key}": v for key, v in training.items()}})
     together = step_sizes(settings, 1) + step_sizes(settings, 2)
     assert together == [size(step, "cosine", warm_up=3) for step in range(10)]
 

@@ -1,7 +1,11 @@
 """What the server's tests share: a federation in this process, and a progress display that remembers."""
 
+from collections.abc import Mapping
+
 import pytest
 
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.protocol.tables import Scalar
 from fmtda.simulation.in_process import InProcessGrid
 
 
@@ -40,11 +44,11 @@ def silence():
 
 @pytest.fixture
 def small_run(settings_of, tmp_path):
-    """Settings of three clients of two domains with few examples; keyword arguments change keys."""
+    """Settings of three clients of two domains with few examples; a dictionary of dotted keys changes some."""
 
-    def make(**changes):
-        few = {"targets": "blend,pen", "clients": 3, "rounds": 1, "target_limit": 40, "source_limit": 60}
-        few |= {"randomise": False, "scenery": False, "output": str(tmp_path / "run")}
-        return settings_of(**{**few, **changes})
+    def make(changes: Mapping[str, Scalar] | None = None) -> AdaptationSettings:
+        few = {"data.targets": "blend,pen", "clients": 3, "rounds": 1, "data.target-limit": 40, "data.source-limit": 60}
+        few |= {"inputs.randomise": False, "inputs.scenery": False, "output": str(tmp_path / "run")}
+        return settings_of({**few, **(changes or {})})
 
     return make

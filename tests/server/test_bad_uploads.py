@@ -105,10 +105,10 @@ def without_it():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_upload_is_as_good_as_none(kind, settings, grid_of, silence, without_it, tmp_path):
     if not without_it:
-        nothing = settings.changed(output=str(tmp_path / "nothing"))
+        nothing = settings.changed({"output": str(tmp_path / "nothing")})
         _, model = result(nothing, grid_of, silence, lambda sent, _: Message(Error(1, "nothing"), reply_to=sent))
         without_it.update(model)
-        _, honest = result(settings.changed(output=str(tmp_path / "h")), grid_of, silence, lambda _, reply: reply)
+        _, honest = result(settings.changed({"output": str(tmp_path / "h")}), grid_of, silence, lambda _, reply: reply)
         assert any(not torch.equal(honest[name], array) for name, array in without_it.items())
     spoil, reason = KINDS[kind]
 

@@ -9,17 +9,26 @@ from fmtda.clients.app import app as client_app
 from fmtda.protocol.illustration import PICTURES, POINTS
 from fmtda.protocol.records import config_record, to_record
 from fmtda.server.app import run
+from fmtda.server.conversation import Conversation
 from fmtda.server.illustration import CLIENTS_OF_A_DOMAIN, FILE, read_illustration, who_shows
-from fmtda.server.roster import Roster
 from fmtda.server.startup import effective_settings
-from fmtda.strategies.registry import STRATEGIES
+from fmtda.strategies.registry import ADAPTING
 
 
 @pytest.fixture
-def settings(settings_of, tmp_path):
-    return settings_of(
-        targets="pen,blend", clients=2, rounds=1, source_limit=60, target_limit=30, output=str(tmp_path / "run")
-    )
+def settings_with(settings_of, tmp_path):
+    """Settings of two clients with few examples, under a strategy."""
+
+    def make(strategy="dualadapt"):
+        few = {"data.targets": "pen,blend", "clients": 2, "rounds": 1, "data.source-limit": 60, "data.target-limit": 30}
+        return settings_of({**few, "strategy": strategy, "output": str(tmp_path / "run")})
+
+    return make
+
+
+@pytest.fixture
+def settings(settings_with):
+    return settings_with()
 
 
 def deployed(**pen):
@@ -31,9 +40,9 @@ def in_own_folders(node_configs, tmp_path):
     return {node: {"folder": str(tmp_path / "clients"), **config} for node, config in node_configs.items()}
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_simulation_shows_features_and_pictures_of_every_domain(strategy, settings, grid_of, silence, tmp_path):
-    directory = run(grid_of.simulated(2), settings.changed(strategy=strategy), silence)
+@pytest.mark.parametrize("strategy", ADAPTING)
+def test_a_simulation_shows_features_and_pictures_of_every_domain(strategy, settings_with, grid_of, silence):
+    directory = run(grid_of.simulated(2), settings_with(strategy), silence)
     shown = read_illustration(directory.path)
     assert shown.clients == ("blend/0000", "pen/0000")
     assert list(shown.arrays) == ["handwritten", "blend", "pen"]
@@ -50,7 +59,7 @@ def test_a_simulation_shows_features_and_pictures_of_every_domain(strategy, sett
 
 
 def test_equal_runs_write_equal_files(settings, grid_of, silence, tmp_path):
-    files = [run(grid_of.simulated(2), settings.changed(output=str(tmp_path / name)), silence) for name in "ab"]
+    files = [run(grid_of.simulated(2), settings.changed({"output": str(tmp_path / name)}), silence) for name in "ab"]
     first, second = ((directory.path / FILE).read_bytes() for directory in files)
     assert first == second
     with safe_open(files[0].path / FILE, "numpy") as file:
@@ -62,7 +71,7 @@ def test_a_deployment_shows_nothing_of_anybody_by_default(settings, grid_of, sil
     directory = run(grid, settings, silence)
     assert not (directory.path / FILE).exists()
     assert not (directory.path / "clients").exists()
-    assert {message.metadata.message_type for message in grid.sent} == {"query", "train", "evaluate"}
+    assert {message.metadata.message_type for message in grid.sent} == {"query", "evaluate.global", "train", "evaluate"}
     assert read_illustration(directory.path) is None
 
 
@@ -114,17 +123,16 @@ def changed(name, value):
         ("labels", lambda a: a.reshape(-1, 1)),
     ],
 )
-def test_a_record_that_is_not_what_was_asked_for_is_dropped(name, value, settings, grid_of, silence):
-    directory = run(
-        grid_of.simulated(2, tamper=changed(name, value)), settings.changed(strategy="source-only"), silence
-    )
+def test_a_record_that_is_not_what_was_asked_for_is_dropped(name, value, settings_with, grid_of, silence):
+    directory = run(grid_of.simulated(2, tamper=changed(name, value)), settings_with("source-only"), silence)
     assert read_illustration(directory.path).clients == ("blend/0000",)
     assert any("pen/0000: dropped, " in note for note in silence.notes)
 
 
 def test_labels_of_some_and_none_of_others_stand_side_by_side(grid_of, silence, tmp_path):
-    few = {"targets": "fog", "clients": 2, "rounds": 1, "source-limit": 40, "target-limit": 12}
-    few |= {"data": "streets", "strategy": "source-only", "pretrain-steps": 1, "plain-steps": 1, "server-threads": 1}
+    few = {"data.targets": "fog", "clients": 2, "rounds": 1, "data.source-limit": 40, "data.target-limit": 12}
+    few |= {"data.name": "streets", "strategy": "source-only", "server-threads": 1}
+    few |= {"pretraining.steps": 1, "pretraining.plain-steps": 1}
     settings = effective_settings({**few, "output": str(tmp_path / "run")})
 
     def without_labels(message, honest):
@@ -142,10 +150,10 @@ def test_labels_of_some_and_none_of_others_stand_side_by_side(grid_of, silence, 
     assert (labels == -1).all()  # the first client's pictures are enough for the domain
 
 
-def test_of_many_clients_as_many_are_asked_as_a_map_needs():
-    roster = Roster()
-    roster.names = {node: f"pen/{node:04d}" for node in range(40)}
-    roster.showing = dict.fromkeys(range(1, 40), POINTS // 2)
-    assert who_shows(roster) == [1, 2]
-    roster.showing = dict.fromkeys(range(1, 40), 1)
-    assert who_shows(roster) == list(range(1, 1 + CLIENTS_OF_A_DOMAIN))
+def test_of_many_clients_as_many_are_asked_as_a_map_needs(settings, grid_of, silence):
+    conversation = Conversation(grid_of({}), settings, silence)
+    conversation.names = {node: f"pen/{node:04d}" for node in range(40)}
+    conversation.showing = dict.fromkeys(range(1, 40), POINTS // 2)
+    assert who_shows(conversation) == [1, 2]
+    conversation.showing = dict.fromkeys(range(1, 40), 1)
+    assert who_shows(conversation) == list(range(1, 1 + CLIENTS_OF_A_DOMAIN))

@@ -1,12 +1,11 @@
-"""What evaluation counts add up to, and which counts can't be true."""
+"""Which evaluation counts can't be true, and what summary.json says."""
 
 import re
 
 import pytest
 
 from fmtda.protocol.records import BadReply
-from fmtda.server.metrics import accuracy_by_domain, class_iou, confusion_by_domain, mean_iou, summarise
-from fmtda.server.adaptation import check_counts
+from fmtda.server.metrics import ACCURACY, MEAN_IOU, check_counts, summarise
 
 COUNTS = {
     "pen/0000": {"num-examples": 10, "correct-global": 1, "correct-mean": 2, "confusion": [1, 2, 3, 4]},
@@ -14,36 +13,6 @@ COUNTS = {
     "blend/0000": {"num-examples": 4, "correct-global": 1, "confusion": [1, 1, 1, 1]},
     "street/0000": {"num-examples": 50, "entropy": 1.0},
 }
-
-
-def test_accuracy_is_pooled_over_examples_and_not_over_clients():
-    accuracy = accuracy_by_domain(COUNTS)
-    assert accuracy["pen"] == {"global": pytest.approx(82.0), "mean": pytest.approx(92.0)}
-    assert accuracy["blend"] == {"global": 25.0}
-
-
-def test_a_domain_without_labels_has_no_accuracy():
-    assert "street" not in accuracy_by_domain(COUNTS)
-
-
-def test_a_client_without_labels_does_not_count_in_its_domain():
-    with_another = COUNTS | {"pen/0002": {"num-examples": 1000, "entropy": 1.0}}
-    assert accuracy_by_domain(with_another)["pen"] == accuracy_by_domain(COUNTS)["pen"]
-
-
-def test_a_client_that_has_not_trained_counts_for_f_g_alone():
-    with_another = COUNTS | {"pen/0002": {"num-examples": 100, "correct-global": 0}}
-    accuracy = accuracy_by_domain(with_another)["pen"]
-    assert accuracy == {"global": pytest.approx(41.0), "mean": pytest.approx(92.0)}
-
-
-def test_an_empty_test_share_divides_by_nothing():
-    assert accuracy_by_domain({"pen/0000": {"num-examples": 0, "correct-global": 0}}) == {}
-
-
-def test_confusion_counts_add_up_by_domain():
-    assert confusion_by_domain(COUNTS) == {"pen": [41, 2, 3, 54], "blend": [1, 1, 1, 1]}
-    assert COUNTS["pen/0000"]["confusion"] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
@@ -106,11 +75,12 @@ def lines():
 
 
 def test_the_summary_has_every_field_of_the_design(settings_of, lines):
-    summary = summarise(settings_of(seed=3, rounds=2, inference="mean"), lines, wall_seconds=12.5)
+    summary = summarise(settings_of({"seed": 3, "rounds": 2}), "mean", ACCURACY, lines, wall_seconds=12.5)
     assert summary["accuracy"] == {"pen": 65.0, "blend": 75.0}
     assert summary["average_accuracy"] == 70.0
     assert summary["source_only"] == {"pen": 40.0}
     assert summary["plain_source_only"] == {"pen": 20.0}
+    assert (summary["inference"], summary["metric"]) == ("mean", "accuracy")
     assert summary["uplink_bytes_per_client_round"] == 15
     assert summary["downlink_bytes_per_client_round"] == 200
     assert summary["client_seconds_per_round"] == 3.0
@@ -126,7 +96,7 @@ def test_personalising_decides_the_accuracy_and_costs_no_round(settings_of, line
     personalised = lines[-1] | {"phase": "personalise", "clients": {"pen/0000": client(999, 999, 999.0)}}
     personalised["accuracy"] = {"pen": {"global": 60.0, "mean": 65.0, "personal": 90.0}}
     del personalised["server_seconds"]
-    summary = summarise(settings_of(rounds=2), [*lines, personalised], 1.0)
+    summary = summarise(settings_of({"rounds": 2}), "mean", ACCURACY, [*lines, personalised], 1.0)
     assert summary["accuracy"] == {"pen": 90.0}
     assert summary["uplink_bytes_per_client_round"] == 15
     assert summary["personalise_seconds_per_client"] == 999.0
@@ -134,46 +104,40 @@ def test_personalising_decides_the_accuracy_and_costs_no_round(settings_of, line
 
 def test_a_target_that_is_missing_in_the_end_leaves_no_average(settings_of, lines):
     lines[0]["source_only"] = {"pen": 40.0, "street": 30.0}
-    assert summarise(settings_of(rounds=2), lines, 1.0)["average_accuracy"] is None
+    assert summarise(settings_of({"rounds": 2}), "mean", ACCURACY, lines, 1.0)["average_accuracy"] is None
 
 
 def test_a_federation_without_labels_has_a_summary_too(settings_of, lines):
     for each in lines:
         each["accuracy"] = {}
-    summary = summarise(settings_of(rounds=2), lines, 1.0)
+    summary = summarise(settings_of({"rounds": 2}), "mean", ACCURACY, lines, 1.0)
     assert summary["accuracy"] == {}
     assert summary["average_accuracy"] is None
 
 
-TWO_CLASSES = [40, 0, 10, 50]
-"""True class by predicted class: 10 pixels of the second taken for the first."""
-
-
-def test_the_intersection_over_union_is_the_one_computed_by_hand():
-    assert class_iou(TWO_CLASSES, ["road", "sky"]) == pytest.approx({"road": 40 / 50 * 100, "sky": 50 / 60 * 100})
-    assert mean_iou(TWO_CLASSES) == pytest.approx((40 / 50 + 50 / 60) / 2 * 100)
-
-
-def test_a_class_that_is_nowhere_does_not_count_in_the_mean():
-    nowhere = [40, 0, 0, 10, 50, 0, 0, 0, 0]
-    assert mean_iou(nowhere) == pytest.approx(mean_iou(TWO_CLASSES))
-    predicted_only = [40, 0, 0, 10, 50, 0, 0, 0, 0]
-    predicted_only[2] = 10  # pixels of the first class taken for the third
-    assert mean_iou(predicted_only) == pytest.approx((40 / 60 + 50 / 60 + 0) / 3 * 100)
-
-
-def test_where_every_head_has_its_confusion_the_figure_is_the_mean_iou_over_all_clients_pixels():
-    first = {
-        "num-examples": 60,
-        "correct-global": 50,
-        "confusion-global": [20, 0, 10, 30],
-        "confusion": [20, 0, 10, 30],
-    }
-    second = {"num-examples": 40, "correct-global": 40, "confusion-global": [20, 0, 0, 20], "confusion": [20, 0, 0, 20]}
-    counts = {"dusk/0000": first, "dusk/0001": second}
-    assert accuracy_by_domain(counts) == {"dusk": {"global": pytest.approx(mean_iou(TWO_CLASSES))}}
-    check_counts(first, classes=2, segmentation=True)
+def test_where_labels_are_maps_every_head_comes_with_its_confusion():
+    counts = {"num-examples": 60, "correct-global": 50, "confusion": [20, 0, 10, 30]}
+    counts["confusion-global"] = counts["confusion"]
+    check_counts(counts, classes=2, segmentation=True)
     with pytest.raises(BadReply, match="confusion-global"):
-        check_counts(first | {"confusion-global": [20, 0, 10, 31]}, classes=2, segmentation=True)
+        check_counts(counts | {"confusion-global": [20, 0, 10, 31]}, classes=2, segmentation=True)
     with pytest.raises(BadReply, match=r"confusion counts come for the heads \['global'\], right predictions for"):
-        check_counts(first | {"correct-local": 50}, classes=2, segmentation=True)
+        check_counts(counts | {"correct-local": 50}, classes=2, segmentation=True)
+
+
+def test_the_head_that_counts_is_the_one_that_the_algorithm_names(settings_of, lines):
+    lines[-1]["accuracy"]["pen"]["local"] = 80.0
+    settings = settings_of({"rounds": 2})
+    assert summarise(settings, "local", ACCURACY, lines, 1.0)["accuracy"] == {"pen": 80.0, "blend": 75.0}
+    assert summarise(settings, "mean", ACCURACY, lines, 1.0)["accuracy"] == {"pen": 65.0, "blend": 75.0}
+
+
+def test_a_segmentation_run_tells_the_intersection_over_union_of_every_class(settings_of, lines):
+    settings = settings_of({"rounds": 2, "data.name": "streets", "data.targets": "fog"})
+    classes = len(settings.class_names)
+    lines[-1]["confusion"] = {"fog": [0] * classes**2}
+    lines[-1]["confusion"]["fog"][0] = 7
+    summary = summarise(settings, "mean", MEAN_IOU, lines, 1.0)
+    assert summary["metric"] == "mean-iou"
+    assert summary["class_iou"]["fog"] == dict.fromkeys(settings.class_names, 0.0) | {settings.class_names[0]: 100.0}
+    assert "class_iou" not in summarise(settings, "mean", ACCURACY, lines, 1.0)

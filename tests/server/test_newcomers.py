@@ -1,4 +1,4 @@
-"""Clients that join a federation under way: asked for a mixture alone, started near their like, heard step by step."""
+"""Runs that clients join under way: asked for a mixture alone, started near their like, heard step by step."""
 
 import json
 
@@ -10,7 +10,7 @@ from fmtda.adaptation.nearest_domains import blend, nearest
 from fmtda.protocol.records import from_record, sender
 from fmtda.server import checkpoints
 from fmtda.server.app import run
-from fmtda.server.newcomers import JOIN, Newcomers
+from fmtda.strategies.dualadapt.newcomers import JOIN
 from tests.server.compared import same, without_times
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
@@ -19,9 +19,19 @@ NEW = "street/0000"
 
 
 @pytest.fixture
-def settings(small_run):
-    late = {"joining": "street", "join_round": 2, "join_rounds": 2}
-    return small_run(targets="blend,pen,street", clients=2, rounds=5, **late)
+def late_run(small_run):
+    """Settings of a run that a third client joins in its second round; a dictionary changes some."""
+
+    def make(changes=None):
+        late = {"simulation.late": "street", "simulation.late-round": 2}
+        return small_run({"data.targets": "blend,pen,street", "clients": 2, "rounds": 5, **late, **(changes or {})})
+
+    return make
+
+
+@pytest.fixture
+def settings(late_run):
+    return late_run({"dualadapt.joining.rounds": 2})
 
 
 def result(directory):
@@ -103,9 +113,9 @@ def test_a_client_joins_by_its_mixture_alone_and_starts_at_the_blend_of_its_near
 
 
 def test_until_it_joins_and_trains_the_others_are_untouched_to_the_bit(settings, grid_of, silence, tmp_path):
-    settings = settings.changed(rounds=2)
+    settings = settings.changed({"rounds": 2})
     joined = run(grid_of.simulated(3), settings, silence)
-    alone = settings.changed(targets="blend,pen", joining="", output=str(tmp_path / "alone"))
+    alone = settings.changed({"data.targets": "blend,pen", "simulation.late": "", "output": str(tmp_path / "alone")})
     without = run(grid_of.simulated(2), alone, silence)
     models = [checkpoints.latest(directory.checkpoints).model for directory in (joined, without)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[1])
@@ -115,21 +125,20 @@ def test_until_it_joins_and_trains_the_others_are_untouched_to_the_bit(settings,
 
 
 def test_a_run_that_is_killed_around_a_joining_and_resumed_equals_an_unbroken_one(settings, grid_of, silence, tmp_path):
-    settings = settings.changed(rounds=4)
-    unbroken = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "unbroken")), silence)
+    settings = settings.changed({"rounds": 4})
+    unbroken = run(grid_of.simulated(3), settings.changed({"output": str(tmp_path / "unbroken")}), silence)
     for messages in (14, 12, 5):  # in the round of the joining, and twice in that of the first training
         with pytest.raises(Killed):
             run(grid_of.simulated(3, tamper=Watched(messages)), settings, silence)
-        settings = settings.changed(resume=True)
+        settings = settings.changed({"resume": True})
     resumed = run(grid_of.simulated(3, 900), settings, silence)
     assert same(result(unbroken), result(resumed))
 
 
 def test_a_late_node_of_a_deployment_joins_without_a_key_and_a_resumed_run_knows_it(
-    settings_of, grid_of, silence, tmp_path
+    small_run, grid_of, silence, tmp_path
 ):
-    few = {"targets": "blend,pen", "clients": 2, "rounds": 3, "target_limit": 40, "source_limit": 60}
-    settings = settings_of(**few, randomise=False, scenery=False, output=str(tmp_path / "run"))
+    settings = small_run({"clients": 2, "rounds": 3})
     node = {"folder": str(tmp_path / "own")}
     grid = grid_of({1: {"domain": "blend", **node}, 2: {"domain": "pen", **node}})
 
@@ -143,13 +152,17 @@ def test_a_late_node_of_a_deployment_joins_without_a_key_and_a_resumed_run_knows
     lines = directory.metrics()
     assert [sorted(line.get("newcomers", {})) for line in lines] == [[], [], [NEW], [NEW]]
     assert NEW in lines[3]["clients"]
-    resumed = run(grid, settings.changed(rounds=4, resume=True), silence)  # three nodes, though clients=2
+    resumed = run(grid, settings.changed({"rounds": 4, "resume": True}), silence)  # three nodes, though clients=2
     assert resumed.metrics()[-1]["newcomers"][NEW]["joined"] == 2
 
 
 def test_starting_at_the_global_classifier_sends_no_start(settings, grid_of, silence):
     watched = Watched()
-    run(grid_of.simulated(3, tamper=watched), settings.changed(join_start="global", rounds=3), silence)
+    run(
+        grid_of.simulated(3, tamper=watched),
+        settings.changed({"dualadapt.joining.start": "global", "rounds": 3}),
+        silence,
+    )
     assert watched.of(NEW, "train")
     assert all("start" not in content for _, _, _, content, _ in watched.of(NEW))
 
@@ -160,36 +173,16 @@ def test_a_client_whose_mixture_is_refused_is_asked_again_in_the_next_round(sett
             del honest.content["mixture"]
         return honest
 
-    directory = run(grid_of.simulated(3, tamper=spoil), settings.changed(rounds=3), silence)
+    directory = run(grid_of.simulated(3, tamper=spoil), settings.changed({"rounds": 3}), silence)
     lines = directory.metrics()
     assert lines[2]["failures"][0].startswith(f"{NEW}: dropped, holds the records")
     assert "newcomers" not in lines[2]
     assert lines[3]["newcomers"][NEW]["joined"] == 3
 
 
-def test_a_strategy_that_knows_no_newcomers_takes_late_clients_at_once(settings, grid_of, silence):
-    settings = settings.changed(strategy="fedavg-self-training", rounds=3)
+def test_a_strategy_that_knows_no_newcomers_takes_late_clients_at_once(late_run, grid_of, silence):
+    settings = late_run({"strategy": "fedavg-self-training", "rounds": 3})
     lines = run(grid_of.simulated(3), settings, silence).metrics()
     assert [NEW in line["clients"] for line in lines[1:]] == [False, True, True]
     assert lines[2]["clients"][NEW]["up_training"] > 0
     assert all("newcomers" not in line for line in lines)
-
-
-def test_weights_grow_to_one_over_the_rounds_asked_for(settings):
-    newcomers = Newcomers(settings.changed(join_rounds=3))
-    newcomers.joined = {"pen/0000": 0, NEW: 4}
-    assert [newcomers.weight(NEW, server_round) for server_round in range(4, 10)] == [0, 0.25, 0.5, 0.75, 1, 1]
-    assert {newcomers.weight("pen/0000", server_round) for server_round in range(1, 10)} == {1.0}
-    assert newcomers.weights(5) == {NEW: 0.25}
-
-
-def test_what_is_known_of_clients_comes_back_out_of_a_checkpoint(settings):
-    newcomers, again = Newcomers(settings), Newcomers(settings)
-    newcomers.joined = {"pen/0000": 0, NEW: 4, "a.b/0001": 5}
-    newcomers.trained = {NEW}
-    newcomers.starts = {"a.b/0001": {"0.weight": torch.ones(2, 3), "bias": torch.zeros(2)}}
-    again.restore({**newcomers.state(), "something.else": torch.ones(1)})
-    assert (again.joined, again.trained) == (newcomers.joined, newcomers.trained)
-    assert again.starts.keys() == newcomers.starts.keys()
-    for name, tensor in newcomers.starts["a.b/0001"].items():
-        assert torch.equal(again.starts["a.b/0001"][name], tensor)

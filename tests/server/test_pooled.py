@@ -13,13 +13,15 @@ from fmtda.protocol.seeds import client_names
 from fmtda.server import checkpoints
 from fmtda.server.pooled import run_pooled
 from fmtda.server.pooled_data import held_out_by_client, pooled_examples
-from fmtda.server.rounds import RunStopped
-from fmtda.server.run_directory import WriteError
+from fmtda.server.workload import RunStopped
+from fmtda.server.writing import WriteError
 
 
 @pytest.fixture
 def settings(generative_settings_of, tmp_path):
-    return generative_settings_of(strategy="local", target_limit=40, clients=3, output=str(tmp_path / "run"))
+    return generative_settings_of(
+        "ddpm", {"strategy": "pooled", "data.target-limit": 40, "clients": 3, "output": str(tmp_path / "run")}
+    )
 
 
 def result(directory):
@@ -40,8 +42,8 @@ def same(first, second):
 def test_what_cant_be_written_is_named_and_the_run_goes_on_from_its_last_round(
     part, named, settings, silence, tmp_path, monkeypatch
 ):
-    settings = settings.changed(rounds=2, sample_every=1)
-    unbroken = result(run_pooled(settings.changed(output=str(tmp_path / "unbroken")), silence))
+    settings = settings.changed({"rounds": 2, "samples.every": 1})
+    unbroken = result(run_pooled(settings.changed({"output": str(tmp_path / "unbroken")}), silence))
     write = checkpoints.write
 
     def obstruct(*words, **more):
@@ -56,13 +58,20 @@ def test_what_cant_be_written_is_named_and_the_run_goes_on_from_its_last_round(
     obstacle = tmp_path / "run" / part
     obstacle.rmdir() if obstacle.is_dir() else obstacle.unlink()
     (tmp_path / "kept").rename(obstacle)
-    assert same(unbroken, result(run_pooled(settings.changed(resume=True), silence)))
+    assert same(unbroken, result(run_pooled(settings.changed({"resume": True}), silence)))
 
 
 @pytest.mark.parametrize("partition", ["iid", "dirichlet"])
 def test_the_pool_is_what_the_clients_hold_together(partition, generative_settings_of):
     settings = generative_settings_of(
-        targets="blend,pen", target_limit=60, clients=5, partition=partition, colour="rgb"
+        "ddpm",
+        {
+            "data.targets": "blend,pen",
+            "data.target-limit": 60,
+            "clients": 5,
+            "data.partition": partition,
+            "ddpm.colour": "rgb",
+        },
     )
     kind = MODELS["ddpm"].kind
     names = client_names(settings.target_domains, settings.clients)
@@ -88,7 +97,7 @@ def test_a_run_has_the_files_of_a_federated_one(settings, silence):
         "config.toml", "metrics.jsonl", "summary.json", "checkpoints", "samples", "tensorboard"
     }  # fmt: skip
     summary = json.loads((directory.path / "summary.json").read_text())
-    assert (summary["strategy"], summary["gradient_steps"]) == ("local", 4)
+    assert (summary["strategy"], summary["gradient_steps"]) == ("pooled", 4)
     assert summary["uplink_bytes_per_client_round"] is None
     assert set(summary["loss"]) == {"handwritten"}
     assert (directory.samples / "round-000002.png").exists()
@@ -96,19 +105,19 @@ def test_a_run_has_the_files_of_a_federated_one(settings, silence):
 
 @pytest.mark.parametrize("stopped_in", [1, 2, 3])
 def test_a_run_that_is_interrupted_and_resumed_equals_an_unbroken_one(stopped_in, settings, silence, tmp_path):
-    settings = settings.changed(rounds=3)
-    unbroken = result(run_pooled(settings.changed(output=str(tmp_path / "unbroken")), silence))
+    settings = settings.changed({"rounds": 3})
+    unbroken = result(run_pooled(settings.changed({"output": str(tmp_path / "unbroken")}), silence))
     steps = []
 
     class Impatient(type(silence)):
         def advance(self, done):
             steps.append(done)
-            if len(steps) == stopped_in * settings.local_steps:
+            if len(steps) == stopped_in * settings.training.steps:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_pooled(settings, Impatient())
-    assert same(unbroken, result(run_pooled(settings.changed(resume=True), silence)))
+    assert same(unbroken, result(run_pooled(settings.changed({"resume": True}), silence)))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_round(settings, silence, monkeypatch):
@@ -122,5 +131,5 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_round(settin
     with pytest.raises(RunStopped, match="round 2: the loss is nan at step 2"):
         run_pooled(settings, silence)
     monkeypatch.undo()
-    directory = run_pooled(settings.changed(resume=True), silence)
+    directory = run_pooled(settings.changed({"resume": True}), silence)
     assert [line["round"] for line in directory.metrics()] == [1, 2]

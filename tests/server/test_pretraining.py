@@ -132,7 +132,7 @@ def test_unknown_labels_do_not_count():
 
 @pytest.fixture
 def with_bases(settings_of, tmp_path):
-    return settings_of(base_dir=str(tmp_path / "bases"), source_limit=100)
+    return settings_of({"pretraining.base-dir": str(tmp_path / "bases"), "data.source-limit": 100})
 
 
 def pretrained_from_scratch(settings, stage="pre-training", steps=2):
@@ -154,7 +154,7 @@ def test_an_equal_pre_training_is_done_once_and_read_from_then_on(with_bases):
 
 def test_a_kept_network_that_was_cut_short_is_trained_anew(with_bases):
     first, report, _ = pretrained_from_scratch(with_bases)
-    (kept,) = Path(with_bases.base_dir).iterdir()
+    (kept,) = Path(with_bases.pretraining.base_dir).iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])
     again, same_report, told = pretrained_from_scratch(with_bases)
     assert told.steps == 2
@@ -163,7 +163,7 @@ def test_a_kept_network_that_was_cut_short_is_trained_anew(with_bases):
 
 
 def test_a_folder_for_kept_networks_that_cant_be_written_to_is_refused_before_the_work(with_bases):
-    Path(with_bases.base_dir).write_text("a file")
+    Path(with_bases.pretraining.base_dir).write_text("a file")
     told = Told()
     network = build("small-cnn", 10, (3, 32, 32), 0)
     source = Source.load(with_bases, torch.device("cpu"))
@@ -173,11 +173,20 @@ def test_a_folder_for_kept_networks_that_cant_be_written_to_is_refused_before_th
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"standardise": False}, {"scenery": False}, {"source_limit": 90}, {"precision": "bfloat16"}]
+    "change",
+    [
+        {"seed": 1},
+        {"inputs.standardise": False},
+        {"inputs.scenery": False},
+        {"data.source-limit": 90},
+        {"network.precision": "bfloat16"},
+        {"pretraining.batch": 9},
+        {"pretraining.weight-decay": 0.0},
+    ],
 )
 def test_another_pre_training_is_not_taken_for_it(with_bases, change):
     pretrained_from_scratch(with_bases)
-    assert pretrained_from_scratch(with_bases.changed(**change))[2].steps == 2
+    assert pretrained_from_scratch(with_bases.changed(change))[2].steps == 2
     assert pretrained_from_scratch(with_bases, stage="plain reference")[2].steps == 2
     assert pretrained_from_scratch(with_bases, steps=3)[2].steps == 3
 

@@ -12,7 +12,7 @@ from fmtda.server.app import run
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
 
-NOISE = {"privacy_noise": 1.0, "mixture_noise": 4.0}
+NOISE = {"privacy.noise": 1.0, "privacy.mixture-noise": 4.0}
 
 
 def finished(grid, settings, silence):
@@ -31,10 +31,10 @@ def without_seconds(lines):
 
 
 def test_epsilon_of_every_client_is_in_each_line_in_the_summary_and_told(small_run, grid_of, silence):
-    settings = small_run(rounds=2, **NOISE)
+    settings = small_run({"rounds": 2, **NOISE})
     lines, summary = finished(grid_of.simulated(3), settings, silence)
     sizes = {"blend/0000": 20, "blend/0001": 20, "pen/0000": 40}
-    releases = {name: Release(settings.client_steps, 8 / size, 1.0, 4.0) for name, size in sizes.items()}
+    releases = {name: Release(settings.algorithm.client_steps, 8 / size, 1.0, 4.0) for name, size in sizes.items()}
     for line in lines[1:]:
         assert line["failures"] == []
         for name, client in line["clients"].items():
@@ -49,10 +49,12 @@ def test_epsilon_of_every_client_is_in_each_line_in_the_summary_and_told(small_r
 
 
 def test_a_resumed_run_equals_an_unbroken_one_and_spends_no_more(small_run, grid_of, silence, tmp_path):
-    whole = finished(grid_of.simulated(3), small_run(rounds=2, output=str(tmp_path / "whole"), **NOISE), silence)
-    broken = small_run(rounds=1, output=str(tmp_path / "broken"), **NOISE)
+    whole = finished(
+        grid_of.simulated(3), small_run({"rounds": 2, "output": str(tmp_path / "whole"), **NOISE}), silence
+    )
+    broken = small_run({"rounds": 1, "output": str(tmp_path / "broken"), **NOISE})
     finished(grid_of.simulated(3), broken, silence)
-    resumed = finished(grid_of.simulated(3), broken.changed(rounds=2, resume=True), silence)
+    resumed = finished(grid_of.simulated(3), broken.changed({"rounds": 2, "resume": True}), silence)
     assert without_seconds(resumed[0]) == without_seconds(whole[0])
     assert resumed[1]["privacy"] == whole[1]["privacy"]
 
@@ -65,7 +67,7 @@ def test_a_run_without_noise_says_nothing_of_epsilon(small_run, grid_of, silence
 
 def test_real_nodes_withhold_their_evaluation_and_the_run_ends_all_the_same(small_run, grid_of, silence, tmp_path):
     nodes = {i: {"domain": domain, "folder": str(tmp_path / "nodes")} for i, domain in enumerate(("blend", "pen"), 1)}
-    settings = small_run(clients=2, personalise=True, **NOISE)
+    settings = small_run({"clients": 2, "dualadapt.personalise.on": True, **NOISE})
     lines, summary = finished(grid_of(nodes), settings, silence)
     assert [line["failures"] for line in lines] == [[]] * len(lines)
     assert summary["accuracy"] == summary["source_only"] == summary["label_free"] == {}
@@ -74,7 +76,7 @@ def test_real_nodes_withhold_their_evaluation_and_the_run_ends_all_the_same(smal
 
 
 def test_who_joins_late_accounts_for_the_mixture_that_it_joins_by(small_run, grid_of, silence):
-    settings = small_run(rounds=2, clients=1, joining="pen", **NOISE)
+    settings = small_run({"rounds": 2, "clients": 1, "simulation.late": "pen", **NOISE})
     lines, summary = finished(grid_of.simulated(2), settings, silence)
     assert lines[-1]["newcomers"]["pen/0000"]["weight"] == 0
     assert summary["privacy"]["epsilon"]["pen/0000"] == pytest.approx(epsilon([Release(0, 1.0, 0.0, 4.0)], 1e-5))

@@ -4,9 +4,13 @@ import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.tables import SettingsError
+from fmtda.server import app
 from fmtda.server.run_directory import (
     FLOWER_LOG,
     RunDirectory,
@@ -15,12 +19,23 @@ from fmtda.server.run_directory import (
     refuse_unusable_output,
     stored_run_config,
 )
+from fmtda.server.writing import WriteError
 from tests.server.compared import without_times
 
 
 @pytest.fixture
-def settings(settings_of, tmp_path):
-    return settings_of(output=str(tmp_path / "run"), rounds=3)
+def settings_with(settings_of, tmp_path):
+    """Settings of a run of three rounds; a dictionary changes some."""
+
+    def make(changes):
+        return settings_of({"output": str(tmp_path / "run"), "rounds": 3, **changes})
+
+    return make
+
+
+@pytest.fixture
+def settings(settings_with):
+    return settings_with({})
 
 
 def line(server_round, phase="round"):
@@ -30,13 +45,14 @@ def line(server_round, phase="round"):
 def test_a_new_run_holds_its_effective_settings_and_versions(settings):
     run = RunDirectory.create(settings)
     written = tomllib.loads((run.path / "config.toml").read_text())
-    assert written["settings"] == settings.run_config() == stored_run_config(run.path)
+    assert written["settings"] == settings.nested()
+    assert stored_run_config(run.path) == settings.flat()
     assert written["versions"]["torch"].startswith("2.13")
     assert [path.name for path in run.path.iterdir()] == ["config.toml"]
 
 
 def test_folders_above_are_made(settings, tmp_path):
-    run = RunDirectory.create(settings.changed(output=str(tmp_path / "a" / "b" / "c")))
+    run = RunDirectory.create(settings.changed({"output": str(tmp_path / "a" / "b" / "c")}))
     assert (run.path / "config.toml").is_file()
 
 
@@ -86,30 +102,54 @@ def test_refusing_creates_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("seed", 1), ("strategy", "source-only"), ("clients", 5), ("guard", False), ("alpha", 0.25)]
+    ("key", "value"),
+    [
+        ("seed", 1),
+        ("strategy", "source-only"),
+        ("clients", 5),
+        ("dualadapt.guard", False),
+        ("dualadapt.self-training.on", False),
+        ("data.alpha", 0.25),
+        ("pretraining.steps", 9),
+    ],
 )
-def test_a_run_with_other_settings_is_refused_by_the_key(settings, key, value):
+def test_a_run_with_other_settings_is_refused_by_the_key(settings, settings_with, key, value):
     RunDirectory.create(settings)
     with pytest.raises(SettingsError) as caught:
-        RunDirectory.open(settings.changed(**{key: value}))
+        RunDirectory.open(settings_with({key: value}))
     assert str(caught.value).startswith(f"{key}={value}: the run in {settings.output} has {key}=")
     assert "\n" not in str(caught.value)
-    assert stored_run_config(Path(settings.output)) == settings.run_config()
+    assert stored_run_config(Path(settings.output)) == settings.flat()
 
 
 def test_more_rounds_may_follow_and_fewer_may_not(settings):
     RunDirectory.create(settings)
-    RunDirectory.open(settings.changed(rounds=5))
+    RunDirectory.open(settings.changed({"rounds": 5}))
     assert stored_run_config(Path(settings.output))["rounds"] == 5
     with pytest.raises(SettingsError, match="rounds=4: .* has 5; only more can follow"):
-        RunDirectory.open(settings.changed(rounds=4))
+        RunDirectory.open(settings.changed({"rounds": 4}))
 
 
 def test_waiting_longer_is_no_other_run(settings):
     RunDirectory.create(settings)
-    refuse_other_settings(settings.changed(timeout=1.0, join_timeout=1.0, data_dir="/moved", resume=True))
+    refuse_other_settings(settings.changed({"timeout": 1.0, "join-timeout": 1.0, "data.dir": "/moved", "resume": True}))
     with pytest.raises(SettingsError, match="seed=9"):
-        refuse_other_settings(settings.changed(timeout=1.0, seed=9))
+        refuse_other_settings(settings.changed({"timeout": 1.0, "seed": 9}))
+
+
+def test_a_setting_that_has_no_say_is_no_other_run_until_it_has(settings_with):
+    RunDirectory.create(settings_with({}))
+    refuse_other_settings(settings_with({"dualadapt.personalise.steps": 9}))
+    with pytest.raises(SettingsError, match=r"dualadapt\.personalise\.on=True: the run in .* has .*on=False"):
+        refuse_other_settings(settings_with({"dualadapt.personalise.steps": 9, "dualadapt.personalise.on": True}))
+
+
+def test_a_run_of_a_version_whose_settings_were_no_tables_is_refused_by_its_version(settings):
+    path = Path(settings.output)
+    path.mkdir()
+    (path / "config.toml").write_text('[settings]\ndata = "digits"\n[versions]\nfmtda = "0.3.0"\n')
+    with pytest.raises(SettingsError, match=f"{path}: this run was made by fmtda 0.3.0 and wants that version"):
+        RunDirectory.open(settings)
 
 
 @pytest.mark.parametrize("content", [None, "", "settings = [", "[versions]\ntorch = '2'"])
@@ -172,3 +212,44 @@ def test_a_kill_while_the_summary_is_written_leaves_the_old_one(settings, monkey
     with pytest.raises(KeyboardInterrupt):
         run.write_summary({"accuracy": 2})
     assert json.loads((run.path / "summary.json").read_text()) == {"accuracy": 1}
+
+
+def test_the_last_uploads_and_the_next_rounds_source_mixture_are_kept(grid_of, silence, small_run, tmp_path):
+    settings = small_run({"clients": 2})
+    directory = app.run(grid_of.simulated(2), settings, silence)
+    assert directory.senders() == ["blend/0000", "pen/0000"]
+    for name in directory.senders():
+        own = load_file(tmp_path / "run" / "clients" / name / "uploaded.safetensors")
+        sent = load_file(directory.uploads / name / "uploaded.safetensors")
+        assert sent.keys() == own.keys()
+        assert all(torch.equal(sent[array], own[array]) for array in own)
+    (mixture,) = directory.closing().values()
+    grid = grid_of.simulated(2)
+    app.run(grid, settings.changed({"rounds": 2, "resume": True}), silence)
+    broadcast = next(m.content["source_mixture"] for m in grid.sent if "source_mixture" in m.content)
+    assert mixture.keys() == broadcast.keys()
+    assert all(np.array_equal(mixture[name].numpy(), array.numpy()) for name, array in broadcast.items())
+
+
+def test_a_run_whose_clients_upload_whole_models_keeps_none_of_them(grid_of, silence, small_run):
+    settings = small_run({"strategy": "fedavg-self-training"})
+    directory = app.run(grid_of.simulated(3), settings, silence)
+    assert (directory.senders(), directory.closing()) == ([], {})
+    assert not directory.uploads.exists()
+
+
+def test_what_is_kept_at_the_end_comes_back_and_a_damaged_file_is_as_good_as_none(settings):
+    run = RunDirectory.create(settings)
+    assert run.closing() == {}
+    run.keep_closing({"one": {"weight": torch.arange(4.0)}, "other": {"bias": torch.ones(2, 3).T}})
+    assert torch.equal(run.closing()["one"]["weight"], torch.arange(4.0))
+    assert torch.equal(run.closing()["other"]["bias"], torch.ones(3, 2))
+    (run.uploads / "one.safetensors").write_bytes(b"half")
+    assert list(run.closing()) == ["other"]
+
+
+def test_a_folder_for_uploads_that_cant_be_written_to_is_named(settings, message_to, client_of):
+    run = RunDirectory.create(settings)
+    run.uploads.write_text("a file")
+    with pytest.raises(WriteError, match="can't write the uploads to .*uploads"):
+        run.keep_uploads({"pen/0000": message_to(client_of())})

@@ -12,7 +12,7 @@ LOOK = WATCHED["digits"]
 
 @pytest.fixture
 def settings(settings_of):
-    return settings_of(source_limit=200)
+    return settings_of({"data.source-limit": 200})
 
 
 def pictures(images):
@@ -33,16 +33,16 @@ def test_nothing_held_out_is_trained_on(settings):
 
 def test_a_source_of_a_handful_is_refused(settings_of):
     with pytest.raises(DataError, match="source handwritten: 5 examples .*20 labelled ones"):
-        Source.load(settings_of(source_limit=5), CPU)
+        Source.load(settings_of({"data.source-limit": 5}), CPU)
 
 
 @pytest.mark.parametrize(("share", "held_out"), [(0.0001, 1), (0.25, 50), (0.89, 178)])
 def test_the_hold_out_has_its_share_and_one_example_at_least(settings, share, held_out):
-    assert len(Source.load(settings.changed(hold_out=share), CPU).watched.labels) == held_out
+    assert len(Source.load(settings.changed({"data.hold-out": share}), CPU).watched.labels) == held_out
 
 
 def test_no_limit_takes_all_of_the_source(settings):
-    source = Source.load(settings.changed(source_limit=0), CPU)
+    source = Source.load(settings.changed({"data.source-limit": 0}), CPU)
     assert len(source.trained.inputs) + len(source.watched.inputs) == 800
 
 
@@ -56,12 +56,17 @@ def test_equal_seeds_give_equal_sources_and_batches(settings):
 
 
 def test_another_seed_holds_out_others(settings):
-    first, second = (Source.load(settings.changed(seed=seed, source_limit=0), CPU) for seed in (0, 1))
+    first, second = (Source.load(settings.changed({"seed": seed, "data.source-limit": 0}), CPU) for seed in (0, 1))
     assert pictures(first.watched.inputs) != pictures(second.watched.inputs)
 
 
 def test_a_batch_keeps_pictures_and_labels_together(settings):
-    source = Source.load(settings.changed(preset="paper", randomise=False, scenery=False, standardise=False), CPU)
+    source = Source.load(
+        settings.changed(
+            {"preset": "paper", "inputs.randomise": False, "inputs.scenery": False, "inputs.standardise": False}
+        ),
+        CPU,
+    )
     inputs, labels = source.draw(32, generator())
     trained = zip(source.trained.inputs, source.trained.labels, strict=True)
     known = {image.numpy().tobytes(): int(label) for image, label in trained}
@@ -70,14 +75,18 @@ def test_a_batch_keeps_pictures_and_labels_together(settings):
 
 
 def test_the_extras_decide_how_a_batch_looks(settings):
-    plain = Source.load(settings.changed(randomise=False, scenery=False, standardise=False), CPU)
+    plain = Source.load(
+        settings.changed({"inputs.randomise": False, "inputs.scenery": False, "inputs.standardise": False}), CPU
+    )
     assert (plain.randomise, plain.backgrounds) == (False, None)
-    assert Source.load(settings.changed(scenery=False), CPU).backgrounds is None
+    assert Source.load(settings.changed({"inputs.scenery": False}), CPU).backgrounds is None
     full = Source.load(settings, CPU)
     assert full.backgrounds.shape[1:] == (3, 32, 32)
     inputs, _ = full.draw(8, generator())
     assert inputs.mean(dim=(1, 2, 3)).abs().max() < 1e-4  # standardised
-    assert not torch.equal(inputs, Source.load(settings.changed(scenery=False), CPU).draw(8, generator())[0])
+    assert not torch.equal(
+        inputs, Source.load(settings.changed({"inputs.scenery": False}), CPU).draw(8, generator())[0]
+    )
 
 
 def test_the_plain_source_has_the_same_examples_and_no_extra(settings):
@@ -89,7 +98,9 @@ def test_the_plain_source_has_the_same_examples_and_no_extra(settings):
 
 
 def test_a_small_hold_out_is_watched_evenly_and_each_time_randomised_anew(settings):
-    source = Source.load(settings.changed(randomise=False, scenery=False, standardise=False), CPU)
+    source = Source.load(
+        settings.changed({"inputs.randomise": False, "inputs.scenery": False, "inputs.standardise": False}), CPU
+    )
     inputs, labels = source.held_out(generator())
     assert inputs.shape == (LOOK, 3, 32, 32)
     shown = [((image + 1) * 127.5).round().to(torch.uint8).numpy().tobytes() for image in inputs]
@@ -106,7 +117,9 @@ def test_a_small_hold_out_is_watched_evenly_and_each_time_randomised_anew(settin
 
 def test_of_a_large_hold_out_a_part_is_drawn(settings, monkeypatch):
     monkeypatch.setitem(WATCHED, "digits", 12)
-    source = Source.load(settings.changed(randomise=False, scenery=False, standardise=False), CPU)
+    source = Source.load(
+        settings.changed({"inputs.randomise": False, "inputs.scenery": False, "inputs.standardise": False}), CPU
+    )
     first, labels = source.held_out(generator())
     assert len(pictures(first)) == len(labels) == 12
     assert pictures(first) != pictures(source.held_out(generator(1))[0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.tables import SettingsError
 from fmtda.server.startup import effective_settings
 from fmtda.server.trackers import Trackers, allowed_name
 
@@ -38,7 +38,7 @@ def write(settings_of, tmp_path, monkeypatch):
     folder.mkdir()
 
     def write(names, lines=LINES, first_round=1):
-        trackers = Trackers(settings_of(trackers=names), folder, first_round)
+        trackers = Trackers(settings_of({"trackers": names}), folder, first_round)
         for line in lines:
             trackers.log(line)
         trackers.show("samples", torch.arange(3 * 8 * 8).reshape(3, 8, 8).byte(), lines[-1]["round"])
@@ -70,7 +70,7 @@ def test_mlflow_gets_the_same_names_and_steps(write):
     names = client.get_run(run).data.metrics
     numbers = {(name, each.step, each.value) for name in names for each in client.get_metric_history(run, name)}
     assert (numbers, {("samples", 2)}) == in_tensorboard(folder)
-    assert client.get_run(run).data.params["client-steps"] == "3"
+    assert client.get_run(run).data.params["dualadapt.client-steps"] == "3"
     assert client.get_run(run).info.status == "FINISHED"
     assert list((folder / "mlflow").rglob("*.png"))
 

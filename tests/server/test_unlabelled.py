@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fmtda.adaptation.scores import LABEL_FREE
 from fmtda.face.run_table import print_run
 from fmtda.server.app import run
-from fmtda.server.metrics import LABEL_FREE, label_free_by_domain
 from fmtda.server.startup import effective_settings
 from fmtda.server.trackers import scalars
 
@@ -25,11 +25,14 @@ def settings(tmp_path):
         known = {} if domain == "clinic" else {"labels": labels}
         np.savez(tmp_path / f"{domain}.npz", features=features.astype(np.float32), **known)
 
-    def make(targets, **more):
-        few = {"pretrain-steps": 5, "plain-steps": 2, "server-steps": 2, "client-steps": 3, "self-train-steps": 2}
-        few |= {"server-threads": 1, "components": 2, "personalise-steps": 2}
-        data = {"data": "feature-vectors", "data-dir": str(tmp_path), "source": "source", "targets": targets}
-        return effective_settings({**few, **data, "rounds": 1, "output": str(tmp_path / "run"), **more})
+    def make(targets, more=None):
+        few = {"server-steps": 2, "client-steps": 3, "components": 2, "self-training.steps": 2, "personalise.steps": 2}
+        few = {f"dualadapt.{key}": value for key, value in few.items()}
+        few |= {"pretraining.steps": 5, "pretraining.plain-steps": 2, "server-threads": 1}
+        few |= {"data.name": "feature-vectors", "data.dir": str(tmp_path), "data.source": "source"}
+        return effective_settings(
+            {**few, "data.targets": targets, "rounds": 1, "output": str(tmp_path / "run"), **(more or {})}
+        )
 
     return make
 
@@ -58,19 +61,10 @@ def test_a_client_without_labels_stands_beside_one_that_has_them(settings, grid_
 
 @pytest.mark.parametrize("personalise", [False, True])
 def test_a_run_in_which_nobody_has_labels_ends_with_what_can_be_told(personalise, settings, grid_of, silence):
-    lines, summary, printed = finished(settings("clinic", personalise=personalise), grid_of, silence)
+    lines, summary, printed = finished(settings("clinic", {"dualadapt.personalise.on": personalise}), grid_of, silence)
     assert summary["failures"] == 0
     assert summary["accuracy"] == summary["source_only"] == {}
     assert summary["average_accuracy"] is None
     assert "percent" not in printed
     assert "agreement of F_g and F_l" in printed
     assert set(summary["label_free"]["clinic"]) >= {"entropy"}
-
-
-def test_what_is_told_without_labels_is_a_mean_over_examples():
-    counts = {
-        "clinic/0000": {"num-examples": 10, "entropy": 1.0, "agreement": 0.5},
-        "clinic/0001": {"num-examples": 30, "entropy": 2.0},
-        "pen/0000": {"num-examples": 0},
-    }
-    assert label_free_by_domain(counts) == {"clinic": {"entropy": pytest.approx(1.75), "agreement": 0.5}}

@@ -6,7 +6,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fmtda.domains.examples import DataError
 from fmtda.protocol.records import config_record
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.tables import SettingsError
 from fmtda.server.run_directory import read_metrics
 from fmtda.simulation.in_process import InProcessGrid, run_in_process
 from tests.server.compared import without_times
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("few_source_examples")
 @pytest.fixture
 def settings(settings_of, tmp_path):
     """Two clients of one domain with few examples."""
-    few = {"target_limit": 40, "source_limit": 60, "randomise": False, "scenery": False}
-    return settings_of(targets="pen", clients=2, rounds=1, output=str(tmp_path / "run"), **few)
+    few = {"data.target-limit": 40, "data.source-limit": 60, "inputs.randomise": False, "inputs.scenery": False}
+    return settings_of({"data.targets": "pen", "clients": 2, "rounds": 1, "output": str(tmp_path / "run"), **few})
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def test_a_run_from_settings_leaves_a_run_directory_and_says_nothing(settings, c
 
 def test_a_run_goes_on_where_it_ended_as_if_it_had_been_that_long(settings, tmp_path):
     run_in_process(settings)
-    longer = run_in_process(settings.changed(rounds=2, resume=True))
-    unbroken = run_in_process(settings.changed(rounds=2, output=str(tmp_path / "unbroken")))
+    longer = run_in_process(settings.changed({"rounds": 2, "resume": True}))
+    unbroken = run_in_process(settings.changed({"rounds": 2, "output": str(tmp_path / "unbroken")}))
     assert [*map(without_times, longer.metrics())] == [*map(without_times, unbroken.metrics())]
 
 
@@ -64,17 +64,17 @@ def test_progress_is_told_and_a_run_without_an_output_gets_a_folder(settings, tm
 
     monkeypatch.chdir(tmp_path)
     told = Told()
-    directory = run_in_process(settings.changed(output=""), told)
+    directory = run_in_process(settings.changed({"output": ""}), told)
     assert told.rounds == [(0, 1, ["pen"]), (1, 1, ["pen"])]
     assert directory.path.parent == tmp_path / "runs"
     assert read_metrics(directory.path)
 
 
 def test_what_is_no_federation_or_cant_be_split_is_refused(settings, generative_settings_of):
-    with pytest.raises(SettingsError, match="strategy=local: that is no federation"):
-        run_in_process(generative_settings_of("ddpm", strategy="local"))
+    with pytest.raises(SettingsError, match="strategy=pooled: that is no federation"):
+        run_in_process(generative_settings_of("ddpm", {"strategy": "pooled"}))
     with pytest.raises(DataError, match="take fewer clients"):
-        run_in_process(settings.changed(clients=41))
+        run_in_process(settings.changed({"clients": 41}))
 
 
 def test_every_message_is_answered_once(question):

@@ -1,93 +1,28 @@
-"""The round driver: bad replies are named and dropped, good ones sorted, and a resumed run equals an unbroken one."""
+"""The round loop: whoever spoils a reply is left out, and a resumed run equals an unbroken one."""
 
 import json
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MetricRecord
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmtda.protocol.records import BadReply, check_records, from_record, reply_to, to_record
+from fmtda.protocol.records import from_record, to_record
 from fmtda.server import checkpoints
 from fmtda.server.app import run
-from fmtda.server.exchange import Answers
 from fmtda.server.progress import describe
-from fmtda.server.rounds import NoClientAnswered, admit
 from fmtda.server.run_directory import read_metrics
-from fmtda.server.run_directory import WriteError
-from fmtda.strategies.registry import STRATEGIES
+from fmtda.server.workload import NoClientAnswered
+from fmtda.server.writing import WriteError
+from fmtda.strategies.registry import ADAPTING
 from tests.server.compared import same, without_times
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
 
-NAMES = {9: "blend/0000", 5: "pen/0000", 7: "pen/0001"}
-
-
-def reply(node_id, name, **records):
-    asked = Message(RecordDict(), dst_node_id=node_id, message_type="train")
-    return reply_to(asked, name, {"seconds": 1.0}, **records)
-
-
-def failed(node_id, reason):
-    return Message(Error(1, reason), reply_to=Message(RecordDict(), dst_node_id=node_id, message_type="train"))
-
-
-def admitted(replies, unanswered=(), check=check_records):
-    return admit(Answers(replies, dict.fromkeys(NAMES, 1000), list(unanswered)), NAMES, check, timeout=5.0)
-
-
-@pytest.mark.parametrize("order", [(9, 5, 7), (7, 5, 9), (5, 9, 7)])
-def test_replies_are_sorted_by_name_whatever_order_they_came_in(order):
-    phase = admitted([reply(node_id, NAMES[node_id]) for node_id in order])
-    assert list(phase.replies) == ["blend/0000", "pen/0000", "pen/0001"]
-    assert phase.failures == []
-    assert phase.down == dict.fromkeys(NAMES.values(), 1000)
-    assert phase.up.keys() == set(NAMES.values())
-
-
-def test_an_error_is_named_by_its_last_line():
-    phase = admitted([failed(5, "Traceback\n  in train\nValueError: no disk"), reply(9, "blend/0000")])
-    assert phase.failures == ["pen/0000: ValueError: no disk"]
-    assert list(phase.replies) == ["blend/0000"]
-
-
-def test_a_silent_client_is_named_with_the_seconds_waited():
-    phase = admitted([reply(9, "blend/0000"), reply(5, "pen/0000")], unanswered=[7])
-    assert phase.failures == ["pen/0001: no answer within 5 s"]
-    assert "pen/0001" not in phase.replies
-
-
-def test_a_client_under_anothers_name_is_dropped():
-    phase = admitted([reply(9, "blend/0000"), reply(5, "pen/0001"), reply(7, "pen/0001")])
-    assert phase.failures == ["pen/0000: dropped, calls itself pen/0001 now"]
-    assert list(phase.replies) == ["blend/0000", "pen/0001"]
-    assert phase.replies["pen/0001"].metadata.src_node_id == 7
-
-
-def test_a_reply_that_fails_its_check_is_dropped_and_its_bytes_still_count():
-    junk = reply(5, "pen/0000", extra=to_record({"weight": torch.zeros(100)}))
-    phase = admitted([junk, reply(9, "blend/0000")])
-    assert phase.failures[0].startswith("pen/0000: dropped, holds the records")
-    assert phase.up["pen/0000"] > 400
-    assert list(phase.replies) == ["blend/0000"]
-
-
-def test_every_failure_is_listed_in_order_of_the_names():
-    def refuse(content):
-        raise BadReply("no good")
-
-    phase = admitted([reply(7, "pen/0001"), failed(5, "gone")], unanswered=[9], check=refuse)
-    assert phase.failures == [
-        "blend/0000: no answer within 5 s",
-        "pen/0000: gone",
-        "pen/0001: dropped, no good",
-    ]
-    assert phase.replies == {}
-
 
 @pytest.fixture
 def settings(small_run):
-    return small_run(rounds=2)
+    return small_run({"rounds": 2})
 
 
 def result(directory):
@@ -95,11 +30,11 @@ def result(directory):
     return [without_times(line) for line in directory.metrics()], model
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_run_depends_neither_on_node_ids_nor_on_the_order_of_replies(strategy, settings, grid_of, silence, tmp_path):
-    settings = settings.changed(strategy=strategy)
+@pytest.mark.parametrize("strategy", ADAPTING)
+def test_a_run_depends_neither_on_node_ids_nor_on_the_order_of_replies(strategy, small_run, grid_of, silence, tmp_path):
+    settings = small_run({"strategy": strategy, "rounds": 2})
     first = result(run(grid_of.simulated(3), settings, silence))
-    again = settings.changed(output=str(tmp_path / "again"))
+    again = settings.changed({"output": str(tmp_path / "again")})
     assert same(first, result(run(grid_of.simulated(3, 5000, reverse=True), again, silence)))
     rounds = [(line["round"], line["phase"]) for line in first[0]]
     assert rounds == [(0, "round"), (1, "round"), (2, "round")]
@@ -110,9 +45,9 @@ def test_a_run_depends_neither_on_node_ids_nor_on_the_order_of_replies(strategy,
 
 
 def test_a_run_depends_on_its_seed(settings, grid_of, silence, tmp_path):
-    settings = settings.changed(rounds=1)
+    settings = settings.changed({"rounds": 1})
     first = result(run(grid_of.simulated(3), settings, silence))
-    other = settings.changed(seed=1, output=str(tmp_path / "other"))
+    other = settings.changed({"seed": 1, "output": str(tmp_path / "other")})
     assert not same(first, result(run(grid_of.simulated(3), other, silence)))
 
 
@@ -130,10 +65,10 @@ def unbroken():
 def test_a_run_that_is_killed_anywhere_and_resumed_equals_an_unbroken_one(
     messages, settings, unbroken, grid_of, silence, tmp_path
 ):
-    settings = settings.changed(personalise=True)
+    settings = settings.changed({"dualadapt.personalise.on": True})
     if not unbroken:
         whole = grid_of.simulated(3)
-        unbroken += result(run(whole, settings.changed(output=str(tmp_path / "unbroken")), silence))
+        unbroken += result(run(whole, settings.changed({"output": str(tmp_path / "unbroken")}), silence))
         # names, two evaluations before round 1, rounds, copies, examples
         assert len(whole.sent) == 3 + 6 + 2 * 6 + 3 + 3
 
@@ -147,7 +82,7 @@ def test_a_run_that_is_killed_anywhere_and_resumed_equals_an_unbroken_one(
         run(grid, settings, silence)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"round": 7, "pha')  # what a kill may leave behind
-    resumed = run(grid_of.simulated(3, 700), settings.changed(resume=True), silence)
+    resumed = run(grid_of.simulated(3, 700), settings.changed({"resume": True}), silence)
     assert same(unbroken, result(resumed))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["accuracy_by_head"] == unbroken[0][-1]["accuracy"]
@@ -155,9 +90,9 @@ def test_a_run_that_is_killed_anywhere_and_resumed_equals_an_unbroken_one(
 
 @pytest.mark.parametrize("messages", [10, 16], ids=["before the first checkpoint of a round", "after it"])
 @pytest.mark.parametrize("strategy", ["fed-mcd", "fed-dann"])
-def test_what_a_strategy_adds_to_the_model_survives_a_kill(strategy, messages, settings, grid_of, silence, tmp_path):
-    settings = settings.changed(strategy=strategy)
-    unbroken = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "unbroken")), silence)
+def test_what_a_strategy_adds_to_the_model_survives_a_kill(strategy, messages, small_run, grid_of, silence, tmp_path):
+    settings = small_run({"strategy": strategy, "rounds": 2})
+    unbroken = run(grid_of.simulated(3), settings.changed({"output": str(tmp_path / "unbroken")}), silence)
 
     def kill(sent, honest):
         if len(grid.sent) > messages:
@@ -167,13 +102,13 @@ def test_what_a_strategy_adds_to_the_model_survives_a_kill(strategy, messages, s
     grid = grid_of.simulated(3, tamper=kill)
     with pytest.raises(Killed):
         run(grid, settings, silence)
-    resumed = run(grid_of.simulated(3, 700), settings.changed(resume=True), silence)
+    resumed = run(grid_of.simulated(3, 700), settings.changed({"resume": True}), silence)
     assert same(result(unbroken), result(resumed))
 
 
 def test_curves_of_earlier_rounds_stay_when_personalising_is_done_again(settings, grid_of, silence):
-    settings = settings.changed(personalise=True)
-    for each in (settings, settings.changed(resume=True)):
+    settings = settings.changed({"dualadapt.personalise.on": True})
+    for each in (settings, settings.changed({"resume": True})):
         directory = run(grid_of.simulated(3), each, silence)
     events = EventAccumulator(str(directory.tensorboard)).Reload()
     curve = next(tag for tag in events.Tags()["scalars"] if tag.startswith("server/"))
@@ -182,7 +117,7 @@ def test_curves_of_earlier_rounds_stay_when_personalising_is_done_again(settings
 
 def test_a_client_that_cant_evaluate_before_the_first_round_is_written_down(settings, grid_of, silence):
     def failing(sent, honest):
-        early = sent.metadata.message_type == "evaluate" and sent.content["config"]["server-round"] == 0
+        early = sent.metadata.message_type == "evaluate.global"
         if early and not honest.has_error() and honest.content["client"]["name"] == "pen/0000":
             return Message(Error(1, "gone"), reply_to=sent)
         return honest
@@ -197,19 +132,19 @@ def test_a_client_that_cant_evaluate_before_the_first_round_is_written_down(sett
 @pytest.mark.parametrize("heads", [{"correct-local": 5}, {"correct-personal": 5}])
 def test_counts_without_those_of_f_g_end_no_run(heads, settings, grid_of, silence):
     def odd(sent, honest):
-        if sent.metadata.message_type == "evaluate" and honest.content["client"]["name"] == "pen/0000":
+        if sent.metadata.message_type.startswith("evaluate") and honest.content["client"]["name"] == "pen/0000":
             honest.content["metrics"] = MetricRecord({"num-examples": 10, **heads})
         return honest
 
-    directory = run(grid_of.simulated(3, tamper=odd), settings.changed(rounds=1), silence)
+    directory = run(grid_of.simulated(3, tamper=odd), settings.changed({"rounds": 1}), silence)
     summary = json.loads((directory.path / "summary.json").read_text())
     assert "blend" in summary["accuracy"]
     assert ("pen" in summary["accuracy"]) == ("correct-personal" in heads)
 
 
 def test_a_finished_run_goes_on_for_more_rounds(settings, grid_of, silence, tmp_path):
-    unbroken = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "unbroken")), silence)
-    run(grid_of.simulated(3), settings.changed(rounds=1), silence)
+    unbroken = run(grid_of.simulated(3), settings.changed({"output": str(tmp_path / "unbroken")}), silence)
+    run(grid_of.simulated(3), settings.changed({"rounds": 1}), silence)
     assert (tmp_path / "run" / "summary.json").exists()
 
     def look(sent, honest):
@@ -217,7 +152,7 @@ def test_a_finished_run_goes_on_for_more_rounds(settings, grid_of, silence, tmp_
         return honest
 
     first_sitting = sum(line["wall_seconds"] for line in read_metrics(tmp_path / "run"))
-    resumed = run(grid_of.simulated(3, tamper=look), settings.changed(resume=True), silence)
+    resumed = run(grid_of.simulated(3, tamper=look), settings.changed({"resume": True}), silence)
     first, second = result(unbroken), result(resumed)
     assert same(first, second)
     assert json.loads((resumed.path / "summary.json").read_text())["wall_seconds"] > first_sitting > 0
@@ -269,8 +204,8 @@ def spoiled(kind):
         ("fedavg-self-training", "many numbers", "dropped, metric accuracy holds 2 numbers, expected one"),
     ],
 )
-def test_a_round_goes_on_without_a_client_that_spoils_its_reply(strategy, kind, named, settings, grid_of, silence):
-    settings = settings.changed(strategy=strategy, rounds=1, timeout=0.5)
+def test_a_round_goes_on_without_a_client_that_spoils_its_reply(strategy, kind, named, small_run, grid_of, silence):
+    settings = small_run({"strategy": strategy, "timeout": 0.5})
     directory = run(grid_of.simulated(3, tamper=spoiled(kind)), settings, silence)
     line = directory.metrics()[-1]
     assert len(line["failures"]) == 1
@@ -282,9 +217,9 @@ def test_a_round_goes_on_without_a_client_that_spoils_its_reply(strategy, kind, 
 
 
 @pytest.mark.parametrize("kind", ["another metric", "a metric less"])
-def test_a_client_of_another_version_with_other_metrics_is_averaged_too(kind, settings, grid_of, silence, tmp_path):
-    settings = settings.changed(strategy="fedavg-self-training", rounds=1)
-    as_all = run(grid_of.simulated(3), settings.changed(output=str(tmp_path / "as all")), silence)
+def test_a_client_of_another_version_with_other_metrics_is_averaged_too(kind, small_run, grid_of, silence, tmp_path):
+    settings = small_run({"strategy": "fedavg-self-training"})
+    as_all = run(grid_of.simulated(3), settings.changed({"output": str(tmp_path / "as all")}), silence)
     other = run(grid_of.simulated(3, tamper=spoiled(kind)), settings, silence)
     line = other.metrics()[-1]
     assert line["failures"] == []
@@ -307,7 +242,7 @@ def test_metrics_that_cannot_be_written_stop_the_run_with_a_reason(settings, gri
         run(grid_of.simulated(3, tamper=obstruct), settings, silence)
     lines.rmdir()
     (tmp_path / "kept.jsonl").rename(lines)
-    resumed = run(grid_of.simulated(3), settings.changed(resume=True), silence)
+    resumed = run(grid_of.simulated(3), settings.changed({"resume": True}), silence)
     assert [line["round"] for line in resumed.metrics()] == [0, 1, 2]
 
 
@@ -317,8 +252,8 @@ def test_a_round_without_one_usable_reply_ends_the_run_and_keeps_what_was_reache
         return None if sent.metadata.message_type == "train" and config["server-round"] == 2 else honest
 
     with pytest.raises(NoClientAnswered, match="round 2: no client's training could be used: blend/0000: no answer"):
-        run(grid_of.simulated(3, tamper=late_silence), settings.changed(timeout=0.5), silence)
-    resumed = run(grid_of.simulated(3), settings.changed(resume=True), silence)
+        run(grid_of.simulated(3, tamper=late_silence), settings.changed({"timeout": 0.5}), silence)
+    resumed = run(grid_of.simulated(3), settings.changed({"resume": True}), silence)
     assert [line["round"] for line in resumed.metrics()] == [0, 1, 2]
 
 
@@ -333,15 +268,15 @@ def test_target_labels_are_asked_for_nowhere_but_in_evaluation(settings, grid_of
 
 def test_only_the_cohort_of_a_round_trains_and_everybody_evaluates(settings, grid_of, silence):
     grid = grid_of.simulated(3)
-    directory = run(grid, settings.changed(fraction=0.34), silence)
+    directory = run(grid, settings.changed({"fraction": 0.34}), silence)
     for line in directory.metrics()[1:]:
         assert len([client for client in line["clients"].values() if client["up_training"]]) == 1
         assert len([client for client in line["clients"].values() if client["evaluate"]]) == 3
 
 
 def test_fewer_evaluations_change_neither_the_model_nor_the_last_accuracy(settings, grid_of, silence, tmp_path):
-    always = run(grid_of.simulated(3), settings.changed(rounds=3, output=str(tmp_path / "always")), silence)
-    settings = settings.changed(rounds=3, evaluate_every=2, output=str(tmp_path / "seldom"))
+    always = run(grid_of.simulated(3), settings.changed({"rounds": 3, "output": str(tmp_path / "always")}), silence)
+    settings = settings.changed({"rounds": 3, "evaluate-every": 2, "output": str(tmp_path / "seldom")})
     grid = grid_of.simulated(3)
     seldom = run(grid, settings, silence)
     assert [line["evaluated"] for line in seldom.metrics()[1:]] == [False, True, True]
@@ -360,7 +295,7 @@ def test_a_federation_whose_clients_all_left_ends_with_a_reason(settings, grid_o
     asked = grid.get_node_ids
 
     def gone_after_the_first_evaluation():
-        return [] if any(message.metadata.message_type == "evaluate" for message in grid.sent) else asked()
+        return [] if any(message.metadata.message_type == "evaluate.global" for message in grid.sent) else asked()
 
     grid.get_node_ids = gone_after_the_first_evaluation
     with pytest.raises(NoClientAnswered, match="round 1: no client is there any more"):
@@ -368,5 +303,5 @@ def test_a_federation_whose_clients_all_left_ends_with_a_reason(settings, grid_o
 
 
 def test_a_federation_of_one_client_works(settings, grid_of, silence):
-    directory = run(grid_of.simulated(1), settings.changed(clients=1, targets="pen"), silence)
+    directory = run(grid_of.simulated(1), settings.changed({"clients": 1, "data.targets": "pen"}), silence)
     assert list(directory.metrics()[-1]["accuracy"]) == ["pen"]

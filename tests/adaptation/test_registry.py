@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fmtda.adaptation.networks import NETWORKS, build
+from fmtda.adaptation.registry import NETWORKS, build
 
 SHAPE = (3, 32, 32)
 DIGIT_NETWORKS = ("small-cnn", "mcd-digits", "m3sda-digits")

@@ -8,10 +8,10 @@ import torch
 from fmtda.benchmarking.centralised import REFERENCES, Reference, main
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.registry import FAMILIES
+from fmtda.domains.source import WATCHED
 from fmtda.domains.streets import Streets
 from fmtda.server.metrics import MEAN_IOU
 from fmtda.server.progress import Lines
-from fmtda.domains.source import WATCHED
 
 
 @pytest.fixture(autouse=True, scope="module")

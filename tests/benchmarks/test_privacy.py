@@ -11,7 +11,7 @@ from benchmarks import privacy, privacy_attacks
 from benchmarks.privacy_attacks import Round, membership, reconstruction
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.registry import build
-from fmtda.clients.network import feature_rows, inputs_of
+from fmtda.clients.network import feature_rows
 from tests.conftest import BLINK
 
 

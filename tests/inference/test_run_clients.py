@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fmtda.adaptation.registry import empty_network
 from fmtda.inference.run_clients import (
     adaptation_settings,
     client_named,
@@ -16,7 +17,6 @@ from fmtda.inference.run_clients import (
 from fmtda.protocol.tables import SettingsError
 from fmtda.server import checkpoints
 from fmtda.server.run_directory import RunDirectory
-from fmtda.strategies.local_network import empty_network
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from fmtda.protocol.records import from_record, to_record
 from fmtda.server import checkpoints
 from fmtda.server.app import run
 from fmtda.server.progress import describe
-from fmtda.server.run_directory import read_metrics
+from fmtda.server.run_directory import WriteError, read_metrics
 from fmtda.server.workload import NoClientAnswered
-from fmtda.server.writing import WriteError
 from fmtda.strategies.registry import ADAPTING
 from tests.server.compared import same, without_times
 

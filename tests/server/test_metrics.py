@@ -5,7 +5,8 @@ import re
 import pytest
 
 from fmtda.protocol.records import BadReply
-from fmtda.server.metrics import ACCURACY, MEAN_IOU, check_counts, summarise
+from fmtda.server.adaptation import check_counts
+from fmtda.server.metrics import ACCURACY, MEAN_IOU, summarise
 
 COUNTS = {
     "pen/0000": {"num-examples": 10, "correct-global": 1, "correct-mean": 2, "confusion": [1, 2, 3, 4]},

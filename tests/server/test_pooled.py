@@ -13,8 +13,8 @@ from fmtda.protocol.seeds import client_names
 from fmtda.server import checkpoints
 from fmtda.server.pooled import run_pooled
 from fmtda.server.pooled_data import held_out_by_client, pooled_examples
+from fmtda.server.run_directory import WriteError
 from fmtda.server.workload import RunStopped
-from fmtda.server.writing import WriteError
 
 
 @pytest.fixture

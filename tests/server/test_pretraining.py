@@ -9,9 +9,9 @@ from fmtda.adaptation.augment import prepare
 from fmtda.adaptation.augment_digits import DigitAugmentation
 from fmtda.adaptation.registry import build
 from fmtda.domains.examples import Examples
+from fmtda.domains.source import Source
 from fmtda.server.pretraining import one_cycle, pretrain, pretrained
 from fmtda.server.progress import Lines
-from fmtda.domains.source import Source
 from fmtda.server.run_directory import WriteError
 
 

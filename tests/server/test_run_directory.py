@@ -14,12 +14,12 @@ from fmtda.server import app
 from fmtda.server.run_directory import (
     FLOWER_LOG,
     RunDirectory,
+    WriteError,
     read_metrics,
     refuse_other_settings,
     refuse_unusable_output,
     stored_run_config,
 )
-from fmtda.server.writing import WriteError
 from tests.server.compared import without_times
 
 

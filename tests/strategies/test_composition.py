@@ -10,7 +10,15 @@ from fmtda.generative.registry import MODELS
 from fmtda.protocol.records import config_record, read_config
 from fmtda.protocol.settings import AdaptationSettings, GenerativeSettings, Parameters
 from fmtda.protocol.tables import AUTO, SettingsError, nested
-from fmtda.strategies.composition import every_default, own_keys, read_settings, resolve, settings_in, settings_of, workloads
+from fmtda.strategies.composition import (
+    every_default,
+    own_keys,
+    read_settings,
+    resolve,
+    settings_in,
+    settings_of,
+    workloads,
+)
 from fmtda.strategies.dualadapt.parameters import EXTRAS, DualAdaptParameters
 from fmtda.strategies.fed_dann import FedDANN
 from fmtda.strategies.registry import ADAPTING, GENERATING, algorithm

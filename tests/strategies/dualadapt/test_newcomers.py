@@ -5,9 +5,9 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.neighbours import blend, nearest
+from fmtda.adaptation.nearest_domains import blend, nearest
+from fmtda.adaptation.newcomers import JOIN, START, Newcomers, told
 from fmtda.protocol.records import from_record, to_record
-from fmtda.strategies.dualadapt.newcomers import JOIN, START, Newcomers, told
 
 NEW = "street/0000"
 

@@ -7,7 +7,7 @@ import torch
 
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.nearest_domains import blend, nearest
-from fmtda.adaptation.newcomers import JOIN
+from fmtda.strategies.dualadapt.server import JOIN
 from fmtda.protocol.records import from_record, sender
 from fmtda.server import checkpoints
 from fmtda.server.app import run

@@ -19,7 +19,15 @@ from fmtda.protocol.seeds import generator_for
 from fmtda.server.conversation import Answers, Cohort, admit
 from fmtda.server.pretraining import pretrain
 from fmtda.strategies.dualadapt.client import DualAdapt
-from fmtda.strategies.dualadapt.server import GUARD_INTERVAL, GUARD_TOLERANCE, DualAdaptServer, _Clients, _Guard
+from fmtda.strategies.dualadapt.server import (
+    GUARD_INTERVAL,
+    GUARD_TOLERANCE,
+    JOIN,
+    START,
+    DualAdaptServer,
+    _Clients,
+    _Guard,
+)
 
 ROUND = 6
 SHAPE = (3, 8, 8)
@@ -195,6 +203,26 @@ def joined(strategy, late):
     """The strategy after the rounds in which clients joined, by name; `joining.rounds` is 3."""
     strategy.newcomers.joined = {**dict.fromkeys(("pen/0000", "pen/0001", "pen/0002"), 0), **late}
     return strategy
+
+
+def test_members_are_sent_what_was_meant_for_all_and_newcomers_a_start_or_a_question(settings_of, network, source):
+    settings = settings_of()
+    strategy = joined(DualAdaptServer(settings, network, source), {"street/0001": 2})
+    start = {"weight": torch.ones(2)}
+    strategy.newcomers.starts = {"street/0001": start}
+    cohort = Cohort({1: "pen/0000", 2: "street/0001", 3: "street/0002"})
+    assert strategy.arriving(list(cohort.names.values())) == {"street/0002"}
+    model, config = to_record(network.state_dict()), config_record(settings, 3)
+    sent = list(strategy.configure_train(3, model, config, cohort))
+    assert [message.metadata.dst_node_id for message in sent] == [1, 2, 3]
+    assert [message.metadata.message_type for message in sent] == ["train", "train", JOIN]
+    assert [START in message.content for message in sent] == [False, True, False]
+    assert sent[0].content["model"] is sent[1].content["model"] is model  # what is shared stays shared
+    assert torch.equal(from_record(sent[1].content[START])["weight"], start["weight"])
+    for trained in (set(), {"street/0001"}):
+        strategy.newcomers.trained = trained
+        evaluated = strategy.configure_evaluate(3, model, config, cohort)
+        assert [START in message.content for message in evaluated] == [False, not trained, False]
 
 
 def test_a_client_that_joined_lately_counts_for_less_in_eq_6(settings_of, network, source, uploads):

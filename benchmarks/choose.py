@@ -3,8 +3,8 @@
     python -m benchmarks.choose pretraining.steps 400,800,1600 -c data.name=streets
     python -m benchmarks.choose dualadapt.self-training.learning-rate 1e-3,4e-3 -c data.name=digit-five -c data.dir=DIR
 
-Each value pre-trains the network as a run would (an equal one is read from ``pretraining.base-dir``), then adapts a copy
-of it to three quarters of each target's unlabelled training part, in one process and without rounds: own BatchNorm
+Each value pre-trains the network as a run would (an equal one is read from ``pretraining.base-dir``), then adapts a
+copy of it to three quarters of each target's unlabelled training part, in one process and without rounds: own BatchNorm
 statistics, then self-training, where these are on. What is judged:
 
 - the source hold-out, randomised as in training: percent right, or mean IoU of scenes;

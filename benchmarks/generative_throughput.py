@@ -70,10 +70,8 @@ def compare(name: str, steps_in_a_turn: int | None, repeats: int) -> dict[str, f
         if turn:
             for who, each in took.items():
                 seconds[who].append(each)
-    rates = {
-        who: [settings.training.steps * settings.training.batch / each for each in taken]
-        for who, taken in seconds.items()
-    }
+    steps, batch = settings.training.steps, settings.training.batch
+    rates = {who: [steps * batch / each for each in taken] for who, taken in seconds.items()}
     return {
         "steps": steps,
         "batch": batch,

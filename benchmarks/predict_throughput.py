@@ -81,10 +81,8 @@ def main() -> None:
 def untrained() -> AdaptedModel:
     """Make the parts of a digits client's model, with a mixture over 128 features."""
     settings = adaptation_settings({"device": "cpu"})
-    networks = {
-        head: build(settings.network.name, 10, settings.shape, seed).eval()
-        for seed, head in enumerate(("global", "local"))
-    }
+    name = settings.network.name
+    networks = {head: build(name, 10, settings.shape, seed).eval() for seed, head in enumerate(("global", "local"))}
     features = torch.rand(400, networks["global"].feature_size, generator=torch.Generator().manual_seed(0))
     mixture = fit(features, parameters(settings).components, seed=0)
     return AdaptedModel(settings, "blend/0000", Predictor(networks, mixture=mixture, parts="untrained"))

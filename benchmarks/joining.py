@@ -103,7 +103,7 @@ class JoiningPlan:
         if kind == "before":
             self._finish(cell, adaptation_settings({**self.config, "data.targets": others}), [(self.before, NEVER)])
         elif kind == "without":
-            settings = adaptation_settings({**self.config, "data.targets": others, "rounds": self.before})
+            settings: RunSettings = adaptation_settings({**self.config, "data.targets": others, "rounds": self.before})
             self._go_on(cell, f"{target}-before", settings)
             self._finish(cell, settings, [(self.round_after(AFTER[-1]), NEVER)])
         elif kind in ("nearest", "global", "bare"):
@@ -156,7 +156,12 @@ class JoiningPlan:
             begun = (folder / "config.toml").exists()
             if not begun:
                 shutil.rmtree(folder, ignore_errors=True)
-            stage = {"rounds": rounds, "evaluate-every": every, "output": str(folder), "resume": begun}
+            stage: dict[str, Scalar] = {
+                "rounds": rounds,
+                "evaluate-every": every,
+                "output": str(folder),
+                "resume": begun,
+            }
             staged = settings.changed(stage)
             run(InProcessGrid.simulated(staged.supernodes), staged, Lines())
 

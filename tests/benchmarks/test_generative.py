@@ -21,7 +21,8 @@ def measured(generative_settings_of, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.generative_measures.train_classifier", partial(train_classifier, steps=3))
     for arm in ("local", "skewed"):
         run = tmp_path / "runs" / f"ddpm-{arm}-seed-0"
-        run_pooled(generative_settings_of(strategy="local", output=str(run), target_limit=80), Lines("loss"))
+        changes = {"strategy": "pooled", "output": str(run), "data.target-limit": 80}
+        run_pooled(generative_settings_of("ddpm", changes), Lines("loss"))
 
     def measure():
         words = [

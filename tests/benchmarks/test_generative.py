@@ -1,5 +1,6 @@
 """The benchmark of generative models on runs that are there already: every figure, once, and kept."""
 
+import itertools
 import json
 import sys
 from functools import partial
@@ -10,6 +11,7 @@ from benchmarks import generative
 from fmtda.generative.image_quality import train_classifier
 from fmtda.server.pooled import run_pooled
 from fmtda.server.progress import Lines
+from fmtda.server.startup import effective_settings
 
 DRAWN = ("--samples", "70", "--sampler-samples", "70", "--ddim-steps", "5")
 
@@ -79,3 +81,13 @@ def test_an_unknown_arm_is_named_with_those_there_are(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         generative.main()
     assert "pooled: allowed are all, local, iid, skewed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arm", generative.ARMS)
+@pytest.mark.parametrize("model", ["ddpm", "ncsn"])
+def test_an_arms_settings_are_those_of_its_model(model, arm):
+    words = generative.ARMS[arm].words(model)
+    pairs = dict(value.split("=") for flag, value in itertools.pairwise(words) if flag == "-c")
+    settings = effective_settings({"workload": model, **pairs})
+    assert settings.model.colour == ("rgb" if arm.startswith("domains") else "grey")
+    assert settings.data.partition == ("dirichlet" if arm == "skewed" else "iid")

@@ -181,9 +181,11 @@ def _bfloat16() -> Finding:
         capabilities = torch.cpu.get_capabilities()
         where, known = "processor", any(able for name, able in capabilities.items() if name.endswith("bf16"))
     if known:
-        advice = "larger networks train faster with -c precision=bfloat16"
+        advice = "larger networks train faster with -c network.precision=bfloat16"
         return Finding("bfloat16", "ok", f"this {where} computes it", advice)
-    return Finding("bfloat16", "ok", f"this {where} doesn't compute it; fmtda needs none", "leave precision=float32")
+    return Finding(
+        "bfloat16", "ok", f"this {where} doesn't compute it; fmtda needs none", "leave network.precision=float32"
+    )
 
 
 ALONE = {"address": "local", "num_cpus": 1}

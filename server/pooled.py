@@ -1,9 +1,9 @@
 """The reference for the federated runs: the same model in one process, on the clients' data in one heap, no Flower.
 
-Equal gradient steps means: `rounds` x `local-steps` steps of `local-batch` examples here, and as many on every client
-of a federation. One Adam runs through all of them. What a round is elsewhere, `local-steps` steps, is here the distance
-between two updates of the moving average, two evaluations, two lines of metrics.jsonl and two checkpoints, so that the
-run directory is the same.
+Equal gradient steps means: `rounds` x `training.steps` steps of `training.batch` examples here, and as many on every
+client of a federation. One Adam runs through all of them. What a round is elsewhere, `training.steps` steps, is here
+the distance between two updates of the moving average, two evaluations, two lines of metrics.jsonl and two checkpoints,
+so that the run directory is the same.
 """
 
 import copy

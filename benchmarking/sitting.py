@@ -144,7 +144,7 @@ def plan(request: BenchmarkRequest) -> BenchmarkPlan:
     earlier = [cell for cell in cells_in(request.output, shared, options) if cell.folder not in folders]
     for cell in (*asked, *earlier):
         cell.refuse_other_settings()
-    settings = asked[0].settings
+    settings, *_ = [cell.settings for cell in asked]  # a key may be wrong for one method alone
     check_source(settings)
     check_simulation(settings)
     return BenchmarkPlan(request, methods, asked, earlier)

@@ -111,3 +111,5 @@ def test_each_method_gets_its_own_parameters_and_one_that_none_has_is_refused(wi
     assert source_only.settings.rounds == 2 and "dualadapt.components" not in source_only.run_config
     with pytest.raises(SettingsError, match="fed-mcd.local-steps=3: none of the methods has such a setting"):
         plan(replace(wish, config={"fed-mcd.local-steps": "3"}))
+    with pytest.raises(SettingsError, match="dualadapt.component: no such key; did you mean dualadapt.components"):
+        plan(replace(wish, config={"dualadapt.component": "3"}))

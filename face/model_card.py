@@ -155,6 +155,6 @@ def _call(model: AdaptedModel, form: str, file: Path) -> list[str]:
 
 
 def _verdict(model: AdaptedModel, form: str) -> list[str]:
-    if form == "safetensors" and model.has_mixture:
+    if form == "safetensors" and model.mixture is not None:
         return ["- Whether an example looks like the domain at all, its mixture tells: `prediction.looks_like_domain`."]
     return ["- The mixture that tells whether an example looks like the domain is in `--format safetensors` alone."]

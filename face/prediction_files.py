@@ -114,7 +114,7 @@ class _Table:
     def __init__(self, stream: TextIO, model: AdaptedModel, about: Mapping[str, Any]) -> None:
         self._stream = stream
         self._heads = [head for head in HEADS if head in model.networks]
-        self._mixture = model.has_mixture
+        self._mixture = model.mixture is not None
         verdict = [f"looks like {model.domain}"] if self._mixture else []
         self._write(["file", "label", "probability", *(HEADS[head] for head in self._heads), *verdict])
 

@@ -113,3 +113,12 @@ def test_each_method_gets_its_own_parameters_and_one_that_none_has_is_refused(wi
         plan(replace(wish, config={"fed-mcd.local-steps": "3"}))
     with pytest.raises(SettingsError, match="dualadapt.component: no such key; did you mean dualadapt.components"):
         plan(replace(wish, config={"dualadapt.component": "3"}))
+
+
+def test_a_later_sitting_repeats_the_parameters_of_earlier_cells(wish, programs):
+    programs["dualadapt"] = WRITE_SUMMARY
+    carry_out(plan(replace(wish, methods="dualadapt", config={"dualadapt.components": "3"})), Told())
+    later = replace(wish, methods="source-only")
+    assert len(plan(replace(later, config={"dualadapt.components": "3"})).earlier) == 1
+    with pytest.raises(SettingsError, match="dualadapt.components=10: dualadapt, seed 0 in .* made with .*=3"):
+        plan(replace(later, config={}))

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 from real_nodes import APP, Deployment
-from real_runs import SMALL, arrays, command, metrics, simulate
+from real_runs import arrays, command, metrics, overrides, simulate, small
 
 from fmtda.face.deploy.certificates import certificates
 from fmtda.face.deploy.node_keys import node_key_pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
-OVERRIDES = " ".join(word for word in SMALL if word != "-c")
+OVERRIDES = overrides(small())
 CLIENTS = ["blend", "fonts", "pen"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from real_runs import SMALL, TINY, arrays, metrics, simulate
+from real_runs import TINY_SETTINGS, arrays, metrics, overrides, simulate, small
 
 APP = Path(__file__).parents[2]
 FLWR = Path(sys.executable).with_name("flwr")
@@ -56,17 +56,15 @@ def flwr_run(environment: dict[str, str], supernodes: int, run_config: str) -> s
 
 def test_flwr_run_gives_the_same_result_as_fmtda_simulate(flower, tmp_path):
     simulate("--rounds", 1, "--output", tmp_path / "simulate")
-    overrides = " ".join(word for word in SMALL if word != "-c")
-    done = flwr_run(flower, 4, f'{overrides} rounds=1 output="{tmp_path / "flwr-run"}"')
+    done = flwr_run(flower, 4, f'{overrides(small())} rounds=1 output="{tmp_path / "flwr-run"}"')
     assert (tmp_path / "flwr-run" / "summary.json").exists(), done.stdout + done.stderr
     assert metrics(tmp_path / "flwr-run") == metrics(tmp_path / "simulate")
     assert arrays(tmp_path / "flwr-run") == arrays(tmp_path / "simulate")
 
 
 def test_flwr_run_in_one_go_trains_the_same_generative_model_as_fmtda_generate_in_two(flower, generated, tmp_path):
-    overrides = " ".join(word for word in TINY if word != "-c").replace("=constant", '="constant"')
     run = tmp_path / "flwr-run"
-    done = flwr_run(flower, 2, f'workload="ddpm" {overrides} clients=2 rounds=2 output="{run}"')
+    done = flwr_run(flower, 2, f'workload="ddpm" {overrides(TINY_SETTINGS)} clients=2 rounds=2 output="{run}"')
     assert (run / "summary.json").exists(), done.stdout + done.stderr
     assert metrics(run) == metrics(generated[0])
     assert arrays(run) == arrays(generated[0])

@@ -15,7 +15,7 @@ from real_runs import SMALL_FLOW, TINY_SETTINGS, words_of
 
 from fmtda.face.report.comparison import names_of
 from fmtda.face.report.page import rendered
-from fmtda.face.report.runs import Run
+from fmtda.face.report.runs import OPTIONS, Run
 from fmtda.protocol.illustrations import PICTURES
 from fmtda.server.illustration import FILE, read_illustration
 
@@ -133,8 +133,8 @@ def test_configuration_versions_and_a_command_that_makes_the_same_settings(finis
 
 
 def _given(words: list[str]) -> dict[str, str]:
-    pairs = zip(words[::2], words[1::2], strict=True)
-    return dict(value.split("=", 1) if key == "-c" else (key.removeprefix("--"), value) for key, value in pairs)
+    pairs, keys = zip(words[::2], words[1::2], strict=True), {option: key for key, option in OPTIONS.items()}
+    return dict(value.split("=", 1) if word == "-c" else (keys[word], value) for word, value in pairs)
 
 
 def test_the_file_needs_nothing_from_outside(page):

@@ -139,12 +139,12 @@ def plan(request: BenchmarkRequest) -> BenchmarkPlan:
         for seed in range(request.seeds)
         for method in methods
     ]
-    _refuse_unknown(request.config, asked)
     folders = {cell.folder for cell in asked}
     earlier = [cell for cell in cells_in(request.output, shared, options) if cell.folder not in folders]
+    _refuse_unknown(request.config, [*asked, *earlier])
     for cell in (*asked, *earlier):
         cell.refuse_other_settings()
-    settings = asked[0].settings
+    settings, *_ = [cell.settings for cell in asked]  # a key may be wrong for one method alone
     check_source(settings)
     check_simulation(settings)
     return BenchmarkPlan(request, methods, asked, earlier)
@@ -235,10 +235,10 @@ def _described(method: Method) -> dict[str, Any]:
     }
 
 
-def _refuse_unknown(config: Mapping[str, Scalar], asked: Sequence[BenchmarkCell]) -> None:
-    """Refuse a parameter of an algorithm that no method runs."""
+def _refuse_unknown(config: Mapping[str, Scalar], cells: Sequence[BenchmarkCell]) -> None:
+    """Refuse a parameter of an algorithm that no method runs, now or in an earlier sitting."""
     for key in config:
-        if not any(key in cell.run_config for cell in asked):
+        if not any(key in cell.run_config for cell in cells):
             raise SettingsError(f"{key}={config[key]}: none of the methods has such a setting; leave it out")
 
 

@@ -28,15 +28,17 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
+from fmtda.adaptation.scores import accuracy_by_domain
 from fmtda.benchmarking.cells import write_whole
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.settings import adaptation_settings
-from fmtda.protocol.records import from_record, sender, to_record
+from fmtda.protocol.records import from_record, read_config, sender, to_record
 from fmtda.protocol.seeds import client_names, generator_for
-from fmtda.protocol.settings import Settings, SettingsError
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.protocol.tables import SettingsError
 from fmtda.server.app import run
-from fmtda.server.metrics import accuracy_by_domain, mean
+from fmtda.server.metrics import mean
 from fmtda.server.progress import Lines
 from fmtda.simulation.in_process import InProcessGrid, Tamper
 
@@ -44,7 +46,7 @@ FEDERATIONS = {5: 1, 10: 2}
 """How many of how many clients are bad: the last ones, which share their domains with honest ones."""
 
 SHARES = (0.0, 0.2)
-"""Values of `robust-share`: the paper's plain mean, and the default preset's."""
+"""Values of `dualadapt.robust-share`: the paper's plain mean, and the default preset's."""
 
 HONEST = "none"
 """In place of an attack: the bad clients send what they learned."""
@@ -83,7 +85,7 @@ ATTACKS: dict[str, Callable[[Classifier, torch.Generator], Classifier]] = {
 }
 
 
-def bad_uploads(attack: str, bad: set[str], settings: Settings) -> Tamper:
+def bad_uploads(attack: str, bad: set[str], settings: AdaptationSettings) -> Tamper:
     """Replace what the bad clients send in training; the arrays of F_g come out of the message that they answer."""
 
     def tamper(sent: Message, honest: Message) -> Message:
@@ -91,8 +93,7 @@ def bad_uploads(attack: str, bad: set[str], settings: Settings) -> Tamper:
             return honest
         received = from_record(sent.content.array_records["model"])
         classifier = {name: received[f"classifier.{name}"] for name in honest.content["classifier"]}
-        server_round = sent.content.config_records["config"]["server-round"]
-        assert isinstance(server_round, int)
+        _, server_round = read_config(sent.content.config_records["config"])
         generator = generator_for(settings.seed, sender(honest.content), server_round)
         honest.content["classifier"] = to_record(ATTACKS[attack](classifier, generator))
         mixture = {name: array.numpy() for name, array in honest.content.array_records["mixture"].items()}
@@ -103,11 +104,11 @@ def bad_uploads(attack: str, bad: set[str], settings: Settings) -> Tamper:
     return tamper
 
 
-def measured(settings: Settings, attack: str | None, bad: set[str]) -> dict[str, Any]:
+def measured(settings: AdaptationSettings, attack: str | None, bad: set[str]) -> dict[str, Any]:
     """Measure one run; accuracy by domain over the clients that are not among the bad ones, honest or not."""
     tamper = bad_uploads(attack, bad, settings) if attack else None
     with tempfile.TemporaryDirectory() as folder:
-        settings = settings.changed(output=f"{folder}/run")
+        settings = settings.changed({"output": f"{folder}/run"})
         directory = run(InProcessGrid.simulated(settings.clients, tamper=tamper), settings, Lines())
         lines = directory.metrics()
     others = {name: client["evaluate"] for name, client in lines[-1]["clients"].items() if name not in bad}
@@ -141,9 +142,10 @@ def main() -> None:
     config = {"rounds": given.rounds, "evaluate-every": given.rounds, **given.config}  # evaluating takes longest
     with tempfile.TemporaryDirectory() as folder, refusals():
         rows = _rows(given.output, config)
-        place = {"base-dir": str(given.base_dir or folder)}
+        place = {"pretraining.base-dir": str(given.base_dir or folder)}
         for seed, clients, share in itertools.product(range(given.seeds), given.clients, SHARES):
-            settings = adaptation_settings({**config, **place, "seed": seed, "clients": clients, "robust-share": share})
+            cell = {"seed": seed, "clients": clients, "dualadapt.robust-share": share}
+            settings = adaptation_settings({**config, **place, **cell})
             bad = set(client_names(settings.target_domains, clients)[-FEDERATIONS[clients] :])
             for attack in (HONEST, *ATTACKS):
                 row = {"seed": seed, "clients": clients, "bad": len(bad), "robust_share": share, "attack": attack}

@@ -1,17 +1,17 @@
 """Tries values of a setting and judges each without a target's label, to choose one for all targets of a kind of data.
 
-    python -m benchmarks.choose pretrain-steps 400,800,1600 -c data=streets
-    python -m benchmarks.choose self-train-learning-rate 1e-3,4e-3 -c data=digit-five -c data-dir=DIR
+    python -m benchmarks.choose pretraining.steps 400,800,1600 -c data.name=streets
+    python -m benchmarks.choose dualadapt.self-training.learning-rate 1e-3,4e-3 -c data.name=digit-five -c data.dir=DIR
 
-Each value pre-trains the network as a run would (an equal one is read from ``base-dir``), then adapts a copy of it to
-three quarters of each target's unlabelled training part, in one process and without rounds: own BatchNorm statistics,
-then self-training, where these are on. What is judged:
+Each value pre-trains the network as a run would (an equal one is read from ``pretraining.base-dir``), then adapts a
+copy of it to three quarters of each target's unlabelled training part, in one process and without rounds: own BatchNorm
+statistics, then self-training, where these are on. What is judged:
 
 - the source hold-out, randomised as in training: percent right, or mean IoU of scenes;
 - the same of the source's test part, randomised, after a client to which it was given without labels has adapted to it,
   by the mean of F_g and F_l: adaptation that harms where nothing is to be gained is not worth having elsewhere;
 - the source's test part as it is, before and after G has taken on its statistics with the largest weight that a client
-  might choose, where `local-batch-norm` is on: what sharpens predictions on a target must not harm here;
+  might choose, where `dualadapt.batch-norm.on`: what sharpens predictions on a target must not harm here;
 - on the last quarter, before and after adaptation: the criteria of `adaptation.validation_criteria`, averaged over the
   targets.
 
@@ -39,8 +39,9 @@ from torch import Tensor
 from fmtda.adaptation.batch_norm import reestimate
 from fmtda.adaptation.batches import forward_slices
 from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.network import Network
+from fmtda.adaptation.networks import Network
 from fmtda.adaptation.registry import AUGMENTATIONS
+from fmtda.adaptation.scores import mean_iou
 from fmtda.adaptation.self_training import logits
 from fmtda.adaptation.validation_criteria import (
     mean_entropy,
@@ -48,24 +49,28 @@ from fmtda.adaptation.validation_criteria import (
     soft_neighbourhood_density,
     view_information,
 )
+from fmtda.benchmarking.cells import PLACES
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.pooled_targets import PooledTargets
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.settings import adaptation_settings
-from fmtda.clients.adaptation import localise
-from fmtda.clients.network import inputs_of, largest_weight, use_own_statistics
 from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
 from fmtda.domains.registry import family, spec_of
 from fmtda.domains.source import Source
 from fmtda.protocol.runtime import choose_device, prepare_to_compute
 from fmtda.protocol.seeds import client_name, generator_for
-from fmtda.protocol.settings import Scalar, Settings
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.protocol.tables import Scalar
 from fmtda.server.adaptation import new_network
-from fmtda.server.metrics import MEAN_IOU, mean_iou, metric_of
+from fmtda.server.metrics import MEAN_IOU
 from fmtda.server.pretraining import pretrained
 from fmtda.server.progress import Lines
 from fmtda.server.startup import check_source
+from fmtda.server.workloads import metric_of
+from fmtda.strategies.dualadapt.client import largest_weight, localised, use_own_statistics
+from fmtda.strategies.dualadapt.parameters import parameters
+from fmtda.strategies.local_network import inputs_of
 
 JUDGED_SHARE = 0.25
 """Part of a target's training examples that is judged and not adapted to: there, overfitting shows."""
@@ -83,13 +88,13 @@ LEVEL = 0.5
 """Percent of the hold-out below which two values are level."""
 
 
-def judge(settings: Settings) -> dict[str, Any]:
+def judge(settings: AdaptationSettings) -> dict[str, Any]:
     """Judge one value; nothing in the figures depends on a target's label."""
     began = time.perf_counter()
     device = choose_device(settings.device)
     source = Source.load(settings, device)
     network = new_network(settings, device)
-    pretrained(network, source, settings, settings.pretrain_steps, "pre-training", Lines(metric_of(settings)))
+    pretrained(network, source, settings, settings.pretraining.steps, "pre-training", Lines(metric_of(settings)))
     targets = PooledTargets.load(settings, device)
     before, after = {}, {}
     for domain, examples in zip(targets.domains, targets.trained, strict=True):
@@ -98,8 +103,8 @@ def judge(settings: Settings) -> dict[str, Any]:
             judged = client.inputs(client.test)
             before[domain] = criteria(network, judged, settings)
             own = copy.deepcopy(network).requires_grad_(False)
-            use_own_statistics(own, client.inputs(client.train), client)
-            after[domain] = criteria(localise(own, client), judged, settings)
+            use_own_statistics(own, inputs_of(client, client.train), client)
+            after[domain] = criteria(localised(own, client), judged, settings)
     return {
         "hold_out": hold_out(network, source, settings),
         "source": adapted_source(network, source, settings),
@@ -112,13 +117,13 @@ def judge(settings: Settings) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def hold_out(network: Network, source: Source, settings: Settings) -> float:
+def hold_out(network: Network, source: Source, settings: AdaptationSettings) -> float:
     """Take the percent right, or mean IoU in percent, on a randomised look at the source hold-out."""
     inputs, labels = source.held_out(generator_for(settings.seed, "server", 0, "hold-out"))
     return _right([network], inputs, labels, settings)
 
 
-def adapted_source(network: Network, source: Source, settings: Settings) -> dict[str, float]:
+def adapted_source(network: Network, source: Source, settings: AdaptationSettings) -> dict[str, float]:
     """Take `hold_out` of the source's test part, randomised, `before` and `after` adaptation to it without labels.
 
     And how many `labels` that was judged by.
@@ -129,32 +134,34 @@ def adapted_source(network: Network, source: Source, settings: Settings) -> dict
     if source.randomise:
         inputs, labels = source.augmentation.randomise(inputs, labels, generator, source.backgrounds)
     with tempfile.TemporaryDirectory() as folder:
-        client = _client(settings.source, Examples(inputs, labels), settings, Path(folder))
+        client = _client(settings.data.source, Examples(inputs, labels), settings, Path(folder))
         unlabelled = replace(client, train=client.train.without_labels())
         judged, known = client.inputs(client.test), client.test.labels[:].long()
         before = _right([network], judged, known, settings)
         own = copy.deepcopy(network).requires_grad_(False)
-        use_own_statistics(own, unlabelled.inputs(unlabelled.train), unlabelled)
-        local = localise(copy.deepcopy(own), unlabelled)
+        use_own_statistics(own, inputs_of(unlabelled, unlabelled.train), unlabelled)
+        local = localised(copy.deepcopy(own), unlabelled)
         after = _right([own, local], judged, known, settings)
         return {"before": before, "after": after, "labels": int((known >= 0).sum())}
 
 
-def own_statistics(network: Network, settings: Settings) -> dict[str, float]:
+def own_statistics(network: Network, settings: AdaptationSettings) -> dict[str, float]:
     """Judge the source's test part, in percent as `hold_out`, `before` and `after` G has its BatchNorm statistics."""
     examples = _source_test(settings)
-    inputs = Inputs(examples.inputs, AUGMENTATIONS[family(settings.data).kind], settings.standardise, _device(network))
+    augmentation = AUGMENTATIONS[family(settings.data.name).kind]
+    inputs = Inputs(examples.inputs, augmentation, settings.inputs.standardise, _device(network))
     labels = examples.labels[:].long()
     before = _right([network], inputs, labels, settings)
-    if not settings.local_batch_norm:
+    extra = parameters(settings).batch_norm
+    if not extra.on:
         return {"before": before, "after": before}
     own = copy.deepcopy(network).requires_grad_(False)
-    reestimate(own.feature_extractor, inputs, largest_weight(len(inputs), settings))
+    reestimate(own.feature_extractor, inputs, largest_weight(len(inputs), extra.share, extra.prior))
     return {"before": before, "after": _right([own], inputs, labels, settings)}
 
 
-def _source_test(settings: Settings) -> Examples:
-    examples = family(settings.data).load(settings.source, "test", spec_of(settings)).with_known_labels()
+def _source_test(settings: AdaptationSettings) -> Examples:
+    examples = family(settings.data.name).load(settings.data.source, "test", spec_of(settings)).with_known_labels()
     return examples.limited(ADAPTED_SOURCE, settings.seed)
 
 
@@ -163,7 +170,7 @@ def _device(network: Network) -> torch.device:
 
 
 @torch.no_grad()
-def _right(networks: Sequence[Network], inputs: Inputs | Tensor, labels: Tensor, settings: Settings) -> float:
+def _right(networks: Sequence[Network], inputs: Inputs | Tensor, labels: Tensor, settings: AdaptationSettings) -> float:
     """Percent that the networks' mean probabilities get right, or mean IoU in percent."""
     predicted = torch.cat(
         [
@@ -180,7 +187,7 @@ def _right(networks: Sequence[Network], inputs: Inputs | Tensor, labels: Tensor,
 
 
 @torch.no_grad()
-def criteria(network: Network, inputs: Inputs, settings: Settings) -> dict[str, float]:
+def criteria(network: Network, inputs: Inputs, settings: AdaptationSettings) -> dict[str, float]:
     """Take the label-free criteria on some of a target's inputs, and on a changed view of these."""
     generator = torch.Generator().manual_seed(settings.seed)
     judged = torch.randperm(len(inputs), generator=generator)[:JUDGED]
@@ -219,7 +226,7 @@ def _gain(figures: dict[str, float]) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = command_line(__doc__, "python -m benchmarks.choose")
-    parser.add_argument("key", help="run-config key to choose a value for")
+    parser.add_argument("key", help="setting to choose a value for")
     parser.add_argument("values", help="comma list of values to try")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     given = parser.parse_args(arguments)
@@ -228,7 +235,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(table(given.key, tried))
     print(f"chosen without a target's label: {given.key}={chosen(tried)}")
     if given.output:
-        shown = {key: "DIR" if key.endswith("-dir") else value for key, value in given.config.items()}
+        shown = {key: "DIR" if key in PLACES else value for key, value in given.config.items()}
         report = {"key": given.key, "config": shown, "chosen": chosen(tried), "tried": tried, **provenance()}
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_text(json.dumps(report, indent=1) + "\n")
@@ -248,7 +255,7 @@ def table(key: str, tried: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _client(domain: str, unlabelled: Examples, settings: Settings, folder: Path) -> Client:
+def _client(domain: str, unlabelled: Examples, settings: AdaptationSettings, folder: Path) -> Client:
     """A client that adapts to `1 - JUDGED_SHARE` of a target's unlabelled training part; the rest is its test part."""
     order = torch.randperm(len(unlabelled), generator=generator_for(settings.seed, domain, "judged"))
     cut = max(2, round(JUDGED_SHARE * len(unlabelled)))

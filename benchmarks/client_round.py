@@ -20,7 +20,7 @@ from fmtda.adaptation.mixture import fit
 from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.clients import app
 from fmtda.protocol.records import config_record, to_record
-from fmtda.protocol.settings import Settings
+from fmtda.protocol.settings import AdaptationSettings
 from fmtda.server.adaptation import new_network
 from fmtda.server.run_directory import versions
 from fmtda.simulation.in_process import belong_to_a_run
@@ -37,17 +37,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = {
             "preset": "paper",
-            "targets": "fonts",
+            "data.targets": "fonts",
             "clients": 1,
-            "target-limit": arguments.examples,
-            "client-steps": arguments.steps,
+            "data.target-limit": arguments.examples,
+            "dualadapt.client-steps": arguments.steps,
             "output": folder,
         }
         settings = adaptation_settings(config)
         message(settings)  # loads the data and warms up
         for _ in range(arguments.repeats):
             seconds["cached"].append(message(settings))
-            seconds["recomputed"].append(message(settings.changed(cache_features=False)))
+            seconds["recomputed"].append(message(settings.changed({"dualadapt.cache-features": False})))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
         "command": f"python -m benchmarks.client_round --examples {arguments.examples} --steps {arguments.steps}",
@@ -61,7 +61,7 @@ def main() -> None:
         arguments.output.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def message(settings: Settings) -> float:
+def message(settings: AdaptationSettings) -> float:
     """Measure the seconds that the client's train function takes for one message."""
     belong_to_a_run()
     network = new_network(settings, torch.device("cpu"))
@@ -79,7 +79,7 @@ def message(settings: Settings) -> float:
     began = time.perf_counter()
     reply = app.train(Message(content, dst_node_id=1, message_type="train"), context)
     seconds = time.perf_counter() - began
-    assert reply.content["metrics"]["num-examples"] == settings.target_limit
+    assert reply.content["metrics"]["num-examples"] == settings.data.target_limit
     return seconds
 
 

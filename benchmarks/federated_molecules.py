@@ -5,8 +5,8 @@
 
 Each arm of each model is a run of `fmtda generate` in a process of its own below `--runs`; one that is done is not run
 again, one that was cut short goes on, so Ctrl-C is harmless and the table grows over several sittings. An arm `local`
-makes rounds x local-steps steps of local-batch molecules, and so does every client of the federation beside it. The
-figures are those of the runs' summaries: 10,000 samples each, no correction.
+makes rounds x training.steps steps of training.batch molecules, and so does every client of the federation beside it.
+The figures are those of the runs' summaries: 10,000 samples each, no correction.
 
 What is written to `--output`: ``results.json`` and ``table.md``.
 """
@@ -28,15 +28,15 @@ REFERENCE = "local"
 ARMS: dict[str, tuple[str, ...]] = {
     REFERENCE: ("--local",),
     "iid": ("--clients", "4"),
-    "scaffold": ("--clients", "4", "-c", "partition=scaffold"),
+    "scaffold": ("--clients", "4", "-c", "data.partition=scaffold"),
 }
 MODELS: dict[str, dict[str, str]] = {
-    "graph-nvp": {"rounds": "12", "local-batch": "512", "precision": "bfloat16"},
+    "graph-nvp": {"rounds": "12", "training.batch": "512", "graph-nvp.precision": "bfloat16"},
     "mpgvae": {"rounds": "24"},
 }
 """What differs from the model's defaults."""
 
-COMMON = {"target-limit": "0", "quality-samples": "10000", "sample-every": "0"}
+COMMON = {"data.target-limit": "0", "samples.quality": "10000", "samples.every": "0"}
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def figures(run: Path) -> dict[str, Any]:
     """Read the figures of a finished run."""
     summary = json.loads((run / "summary.json").read_text())
     kept = ("gradient_steps", "parameters", "loss", "quality", "uplink_bytes_per_client_round", "wall_seconds")
-    settings = shown(read_settings(stored_run_config(run)).run_config())
+    settings = shown(read_settings(stored_run_config(run)))
     return {
         "settings": settings,
         **{key: summary[key] for key in (*kept, "client_seconds_per_round", "failures")},

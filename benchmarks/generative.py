@@ -5,8 +5,8 @@
 
 Each arm of each model is a run of `fmtda generate` in a process of its own below `--runs`; one that is done is not run
 again, one that was cut short goes on, so Ctrl-C is harmless and the table grows over several sittings. Equal gradient
-steps means: an arm `local` makes rounds x local-steps steps of local-batch pictures, and so does every client of the
-federation beside it.
+steps means: an arm `local` makes rounds x training.steps steps of training.batch pictures, and so does every client of
+the federation beside it.
 
 What is written to `--output`: ``results.json``, ``table.md``, and a grid of samples of each arm.
 """
@@ -25,12 +25,12 @@ from benchmarks.generative_measures import Judged, bits_per_dimension, opened, s
 from benchmarks.generative_runs import run_to_the_end, settings_words, shown, training_seconds
 from fmtda.benchmarking.command_line import command_line
 from fmtda.benchmarking.provenance import provenance
-from fmtda.face.generate import MODELS
-from fmtda.protocol.generative_settings import ImageModelSettings
+from fmtda.generative.registry import MODELS
+from fmtda.protocol.settings import GenerativeSettings
 from fmtda.server.run_directory import stored_run_config
 from fmtda.strategies.composition import read_settings
 
-DOMAINS = ("--targets", "blend,fonts,street,pen", "-c", "colour=rgb")
+DOMAINS = ("--targets", "blend,fonts,street,pen", "-c", "{model}.colour=rgb")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Arm:
 
     Attributes
     ----------
+    options
+        ``{model}`` in them stands for the model's name.
     reference
         The arm that this one is compared with; None for a reference.
     """
@@ -47,13 +49,17 @@ class Arm:
     options: tuple[str, ...]
     reference: str | None = None
 
+    def words(self, model: str) -> list[str]:
+        """Write the options for a model, whose own settings stand in its own table."""
+        return [option.format(model=model) for option in self.options]
+
 
 ARMS = {
     "local": Arm("one domain, handwritten, grey: pooled", ("--local",)),
     "iid": Arm("the same over 4 clients at random", ("--clients", "4"), "local"),
     "skewed": Arm(
         "the same over 4 clients, labels skewed (Dirichlet, alpha 0.5)",
-        ("--clients", "4", "-c", "partition=dirichlet", "-c", "alpha=0.5"),
+        ("--clients", "4", "-c", "data.partition=dirichlet", "-c", "data.alpha=0.5"),
         "local",
     ),
     "domains-local": Arm("four domains, RGB: pooled", ("--local", *DOMAINS)),
@@ -69,13 +75,13 @@ def main() -> None:
     judges: dict[tuple, Judged] = {}
     for name, model, arm, seed in _asked(arguments):
         run = arguments.runs / name
-        words = [model, *ARMS[arm].options, "--seed", str(seed), *settings_words(arguments.config)]
+        words = [model, *ARMS[arm].words(model), "--seed", str(seed), *settings_words(arguments.config)]
         run_to_the_end(run, words, _resources(arguments, arm))
         settings = read_settings(stored_run_config(run))
-        if records.get(name, {}).get("settings") == shown(settings.run_config()):
+        if records.get(name, {}).get("settings") == shown(settings):
             print(f"{name}: measured already", flush=True)
             continue
-        assert isinstance(settings, ImageModelSettings)
+        assert isinstance(settings, GenerativeSettings)
         key = Judged.key(settings)
         judged = judges.get(key) or Judged(settings)
         judges[key] = judged
@@ -99,7 +105,7 @@ def measure(run: Path, model: str, arm: str, judged: Judged, arguments: argparse
     record = {
         "model": model,
         "arm": arm,
-        "settings": shown(results.settings.run_config()),
+        "settings": shown(results.settings),
         **{key: summary[key] for key in ("gradient_steps", "parameters", "loss", "wall_seconds", "failures")},
         **{key: summary[key] for key in ("uplink_bytes_per_client_round", "client_seconds_per_round")},
         "training_seconds": training_seconds(run),

@@ -16,8 +16,9 @@ from fmtda.generative.ddpm import DDPM
 from fmtda.generative.image_quality import PictureClassifier, frechet_distance, judge, train_classifier
 from fmtda.generative.registry import MODELS
 from fmtda.generative.sampling import draw
-from fmtda.protocol.generative_settings import GenerativeSettings, ImageModelSettings
 from fmtda.protocol.seeds import generator_for
+from fmtda.protocol.settings import GenerativeSettings
+from fmtda.protocol.tables import Scalar
 from fmtda.server import checkpoints
 from fmtda.server.generative import Results
 from fmtda.server.pooled_data import held_out_by_client, pooled_examples
@@ -33,11 +34,11 @@ class Judged:
 
     Parameters
     ----------
-    settings : ImageModelSettings
-        Of any of these runs.
+    settings : GenerativeSettings
+        Of any of these runs, of a model of pictures.
     """
 
-    def __init__(self, settings: ImageModelSettings) -> None:
+    def __init__(self, settings: GenerativeSettings) -> None:
         self.real, labels = pooled_examples(settings)
         self.held_out = torch.cat(list(held_out_by_client(settings).values()))
         self.classifier: PictureClassifier = train_classifier(
@@ -45,15 +46,15 @@ class Judged:
         )
 
     @staticmethod
-    def key(settings: ImageModelSettings) -> tuple:
+    def key(settings: GenerativeSettings) -> tuple:
         """Tell what runs share that can have one judge."""
         return (
-            settings.data,
-            settings.targets,
-            settings.target_limit,
+            settings.data.name,
+            settings.data.targets,
+            settings.data.target_limit,
             settings.seed,
-            settings.image_size,
-            settings.colour,
+            settings.model.image_size,
+            settings.model.colour,
         )
 
     def of(self, samples: Tensor) -> dict[str, Any]:
@@ -78,9 +79,9 @@ class Judged:
         }
 
 
-def opened(run: Path, **changes: float) -> Results:
-    """Open a run's model with the average's weights, ready to draw; keyword arguments change how it samples."""
-    settings = read_settings(stored_run_config(run)).changed(**changes)
+def opened(run: Path, changes: Mapping[str, Scalar] | None = None) -> Results:
+    """Open a run's model with the average's weights, ready to draw; settings by dotted keys change how it samples."""
+    settings = read_settings(stored_run_config(run)).changed(changes or {})
     checkpoint = checkpoints.latest(RunDirectory(run).checkpoints)
     if not isinstance(settings, GenerativeSettings) or checkpoint is None:
         raise ValueError(f"{run}: no finished run of fmtda generate; name one")
@@ -105,7 +106,7 @@ def samplers(run: Path, judged: Judged, count: int, steps: int) -> dict[str, Any
         (f"ddim-{steps}, eta 0", steps, 0.0),
         (f"ddim-{steps}, eta 1", steps, 1.0),
     ):
-        results = opened(run, implicit_steps=implicit_steps, implicit_eta=eta)
+        results = opened(run, {"ddpm.implicit-steps": implicit_steps, "ddpm.implicit-eta": eta})
         samples, seconds = sampled(results, count)
         found[name] = {
             "steps": results.model.sampling_steps,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fmtda.protocol.settings import RunSettings
+from fmtda.protocol.tables import Scalar
 from fmtda.server.run_directory import read_metrics
 
 
@@ -44,9 +46,10 @@ def settings_words(config: Mapping[str, Any]) -> list[str]:
     return [word for key, value in config.items() for word in ("-c", f"{key}={value}")]
 
 
-def shown(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of settings what names a place on this machine."""
-    return {key: value for key, value in config.items() if key not in ("output", "resume", "data-dir")}
+def shown(settings: RunSettings) -> dict[str, Scalar]:
+    """Write settings by dotted keys, without those that name a place on this machine."""
+    places = {entry.key for entry in type(settings).fields() if entry.meaning.place}
+    return {key: value for key, value in settings.flat().items() if key not in places}
 
 
 def training_seconds(run: Path) -> float:

@@ -22,17 +22,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from fmtda.benchmarking.provenance import provenance
-from fmtda.clients import generative
-from fmtda.clients.identity import Client, load_share
-from fmtda.face.generate import MODELS as NAMES
+from fmtda.clients.identity import load_share
+from fmtda.domains.client import Client
 from fmtda.generative.ddpm import DDPM
 from fmtda.generative.model import GenerativeModel
 from fmtda.generative.ncsn import NCSN
 from fmtda.generative.registry import MODELS, build
-from fmtda.protocol.generative_settings import GenerativeSettings
 from fmtda.protocol.records import config_record, to_record
+from fmtda.protocol.settings import GenerativeSettings
 from fmtda.server.startup import effective_settings
 from fmtda.simulation.in_process import belong_to_a_run
+from fmtda.strategies.registry import algorithm
 
 
 def main() -> None:
@@ -49,9 +49,9 @@ def main() -> None:
         arguments.output.write_text(text)
 
 
-def compare(name: str, steps: int | None, repeats: int) -> dict[str, float | int | list[float]]:
+def compare(name: str, steps_in_a_turn: int | None, repeats: int) -> dict[str, float | int | list[float]]:
     """Measure examples per CPU second of both, in turns after one turn each to warm up."""
-    own_steps = {} if steps is None else {"local-steps": steps}
+    own_steps = {} if steps_in_a_turn is None else {"training.steps": steps_in_a_turn}
     settings = effective_settings({"workload": name, "clients": 1, "output": "/nowhere", **own_steps})
     assert isinstance(settings, GenerativeSettings)
     client_name = f"{settings.target_domains[0]}/0000"
@@ -65,17 +65,16 @@ def compare(name: str, steps: int | None, repeats: int) -> dict[str, float | int
     seconds: dict[str, list[float]] = {"ours": [], "bare": []}
     for turn in range(repeats + 1):
         began = time.process_time()
-        generative.train(message, client)
+        algorithm(settings.strategy).train(message, client)
         took = {"ours": time.process_time() - began, "bare": loop(name, settings, examples)}
         if turn:
             for who, each in took.items():
                 seconds[who].append(each)
-    rates = {
-        who: [settings.local_steps * settings.local_batch / each for each in taken] for who, taken in seconds.items()
-    }
+    steps, batch = settings.training.steps, settings.training.batch
+    rates = {who: [steps * batch / each for each in taken] for who, taken in seconds.items()}
     return {
-        "steps": settings.local_steps,
-        "batch": settings.local_batch,
+        "steps": steps,
+        "batch": batch,
         "parameters": sum(parameter.numel() for parameter in build(name, settings, 0).parameters()),
         "examples_per_second_ours": statistics.median(rates["ours"]),
         "examples_per_second_bare": statistics.median(rates["bare"]),
@@ -89,14 +88,14 @@ def loop(name: str, settings: GenerativeSettings, examples: Tensor) -> float:
     """Train without checks, progress and messages; returns the seconds of the steps alone."""
     model = build(name, settings, seed=0)
     parameters = list(model.parameters())
-    optimiser = torch.optim.Adam(parameters, lr=settings.local_learning_rate, fused=True)
+    optimiser = torch.optim.Adam(parameters, lr=settings.training.learning_rate, fused=True)
     values, loss_of = bare_loss(model, examples)
     began = time.process_time()
-    for _ in range(settings.local_steps):
-        loss = loss_of(values[torch.randint(len(values), (settings.local_batch,))])
+    for _ in range(settings.training.steps):
+        loss = loss_of(values[torch.randint(len(values), (settings.training.batch,))])
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+        torch.nn.utils.clip_grad_norm_(parameters, settings.training.gradient_clip)
         optimiser.step()
     return time.process_time() - began
 
@@ -130,7 +129,7 @@ def _denoising(model: NCSN, clean: Tensor) -> Tensor:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="gradient steps in a turn; without: those of a round")
-    parser.add_argument("--models", default=",".join(NAMES))
+    parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--repeats", type=int, default=5, help="turns of each that count")
     parser.add_argument("--threads", type=int, default=1, help="of torch; a client has one")
     parser.add_argument("--output", type=Path, help="where the JSON result goes too")

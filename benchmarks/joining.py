@@ -2,12 +2,12 @@
 
     python -m benchmarks.joining --output benchmarks/results/joining-digits
     python -m benchmarks.joining --data digit-five --data-dir DIR --output benchmarks/results/joining-digit-five \\
-        -c source=mnist -c targets=mnist-m,svhn,usps,fonts
+        -c data.source=mnist -c data.targets=mnist-m,svhn,usps,fonts
 
 Each target in turn is left out of the first rounds, and joins a federation of the others. Its accuracy after 0, 1, 2
-and 5 rounds is compared with the same where F_l starts at F_g (`join-start=global`), and with a run in which everybody
-was there from the start, after as many rounds; the accuracy of the others with that, and with a run in which nobody
-joined.
+and 5 rounds is compared with the same where F_l starts at F_g (`dualadapt.joining.start=global`), and with a run in
+which everybody was there from the start, after as many rounds; the accuracy of the others with that, and with a run in
+which nobody joined.
 
 Default preset, the whole run driver with real messages in one process. A cell is one run:
 
@@ -33,7 +33,8 @@ from fmtda.benchmarking.cells import write_whole
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.settings import adaptation_settings
-from fmtda.protocol.settings import Scalar, Settings
+from fmtda.protocol.settings import RunSettings
+from fmtda.protocol.tables import Scalar
 from fmtda.server.app import run
 from fmtda.server.branching import branch, with_joining
 from fmtda.server.metrics import mean
@@ -46,6 +47,8 @@ AFTER = (0, 1, 2, 5)
 
 NEVER = 100_000
 """As `evaluate-every`: in the last round alone, for evaluating takes most of the time."""
+
+START, SELF_TRAINING = "dualadapt.joining.start", "dualadapt.self-training.on"
 
 NOT_FOR_GIT = "# Figures are worth keeping; what made them is large.\n/bases/\n/runs/\n"
 
@@ -98,15 +101,17 @@ class JoiningPlan:
         target, _, kind = cell.rpartition("-")
         others = ",".join(each for each in self.targets if each != target)
         if kind == "before":
-            self._finish(cell, adaptation_settings({**self.config, "targets": others}), [(self.before, NEVER)])
+            self._finish(cell, adaptation_settings({**self.config, "data.targets": others}), [(self.before, NEVER)])
         elif kind == "without":
-            settings = adaptation_settings({**self.config, "targets": others, "rounds": self.before})
+            settings: RunSettings = adaptation_settings({**self.config, "data.targets": others, "rounds": self.before})
             self._go_on(cell, f"{target}-before", settings)
             self._finish(cell, settings, [(self.round_after(AFTER[-1]), NEVER)])
         elif kind in ("nearest", "global", "bare"):
-            change = {"self-train": False} if kind == "bare" else {"join-start": kind}
             self._run_again(f"{target}-before")
-            settings = with_joining(self.folder(f"{target}-before"), target, 1, 0, change)
+            start = {} if kind == "bare" else {START: kind}
+            settings = with_joining(self.folder(f"{target}-before"), target, 1, 0, start)
+            if kind == "bare":
+                settings = settings.changed({SELF_TRAINING: False})
             self._go_on(cell, f"{target}-before", settings)
             longer = [(self.round_after(2), 1), (self.round_after(AFTER[-1]), NEVER)]
             self._finish(cell, settings, [(self.round_after(0), 1)] if kind == "bare" else longer)
@@ -130,18 +135,18 @@ class JoiningPlan:
         (self.output / "cells").mkdir(parents=True, exist_ok=True)
         write_whole(self.output / "cells" / f"{cell}.json", json.dumps(result, indent=1) + "\n")
 
-    def _go_on(self, cell: str, earlier: str, settings: Settings) -> None:
+    def _go_on(self, cell: str, earlier: str, settings: RunSettings) -> None:
         """Begin a cell as the copy of another."""
         if not (self.folder(cell) / "config.toml").exists():
             self._run_again(earlier)
-            branch(self.folder(earlier), settings.changed(output=str(self.folder(cell))))
+            branch(self.folder(earlier), settings.changed({"output": str(self.folder(cell))}))
 
     def _run_again(self, cell: str) -> None:
         """Make a cell's run directory, where only its figures were kept."""
         if not (self.folder(cell) / "summary.json").exists():
             self.measure(cell)
 
-    def _finish(self, cell: str, settings: Settings, stages: list[tuple[int, int]]) -> None:
+    def _finish(self, cell: str, settings: RunSettings, stages: list[tuple[int, int]]) -> None:
         """Run rounds up to each stage's, evaluating as often as it says; those that are done are left alone."""
         folder = self.folder(cell)
         for rounds, every in stages:
@@ -151,7 +156,13 @@ class JoiningPlan:
             begun = (folder / "config.toml").exists()
             if not begun:
                 shutil.rmtree(folder, ignore_errors=True)
-            staged = settings.changed(rounds=rounds, evaluate_every=every, output=str(folder), resume=begun)
+            stage: dict[str, Scalar] = {
+                "rounds": rounds,
+                "evaluate-every": every,
+                "output": str(folder),
+                "resume": begun,
+            }
+            staged = settings.changed(stage)
             run(InProcessGrid.simulated(staged.supernodes), staged, Lines())
 
 
@@ -225,10 +236,10 @@ def main() -> None:
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: OUTPUT/bases")
     given = parser.parse_args()
     output = given.output.absolute()
-    config: dict[str, Scalar] = {"data": given.data, "seed": given.seed, "rounds": given.before}
+    config: dict[str, Scalar] = {"data.name": given.data, "seed": given.seed, "rounds": given.before}
     config |= given.config
-    places = {"base-dir": str((given.base_dir or output / "bases").absolute())}
-    places |= {"data-dir": str(given.data_dir.absolute())} if given.data_dir else {}
+    places = {"pretraining.base-dir": str((given.base_dir or output / "bases").absolute())}
+    places |= {"data.dir": str(given.data_dir.absolute())} if given.data_dir else {}
     plan = JoiningPlan(output, {**config, **places}, given.before)
     words = [word for word in given.only.split(",") if word]
     with refusals():

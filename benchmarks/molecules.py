@@ -1,7 +1,8 @@
 """Measures what a model of molecules reaches by training time; no Flower, one process, resumable.
 
-    python -m benchmarks.molecules graph-nvp -c data=qm9 -c data-dir=DIR -c precision=bfloat16 --steps 4800 --output OUT
-    python -m benchmarks.molecules mpgvae -c data=qm9 -c data-dir=DIR --steps 32000 --output OUT
+    python -m benchmarks.molecules graph-nvp -c data.name=qm9 -c data.dir=DIR -c graph-nvp.precision=bfloat16 \\
+        --steps 4800 --output OUT
+    python -m benchmarks.molecules mpgvae -c data.name=qm9 -c data.dir=DIR --steps 32000 --output OUT
 
 The model, its data and its training are those of `fmtda generate`; ``-c`` changes a setting. Trains on the training
 part, and looks at the moving average of the weights after 1/32, 1/16, ... and all of the steps: the likelihood of the
@@ -28,7 +29,7 @@ import torch
 from matplotlib import pyplot
 from torch import Tensor
 
-from benchmarks.generative_runs import settings_words
+from benchmarks.generative_runs import settings_words, shown
 from benchmarks.molecule_likelihood import likelihood, order_dependence, reconstructed
 from fmtda.adaptation.batches import shuffled_batches
 from fmtda.benchmarking.command_line import command_line, refusals
@@ -42,7 +43,7 @@ from fmtda.generative.molecules import GraphFormat, all_smiles
 from fmtda.generative.mpgvae import MPGVAE
 from fmtda.generative.registry import build
 from fmtda.generative.training import descend, step_size
-from fmtda.protocol.generative_settings import MoleculeModelSettings
+from fmtda.protocol.settings import GenerativeSettings
 from fmtda.server.startup import effective_settings
 
 MODELS = ("graph-nvp", "mpgvae")
@@ -59,14 +60,14 @@ BATCH = 512
 
 def main() -> None:
     arguments = parsed()
-    settings: MoleculeModelSettings = arguments.settings
+    settings: GenerativeSettings = arguments.settings
     torch.set_num_threads(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    data, spec = family(settings.data), spec_of(settings)
+    data, spec = family(settings.data.name), spec_of(settings)
     assert isinstance(data, Molecules)
-    train, test = (data.load(settings.data, part, spec).inputs[:] for part in ("train", "test"))
+    train, test = (data.load(settings.data.name, part, spec).inputs[:] for part in ("train", "test"))
     known = set(written(train.numpy(), data.form()))
-    print(data.account(spec) or f"{settings.data}: nothing left out", flush=True)
+    print(data.account(spec) or f"{settings.data.name}: nothing left out", flush=True)
 
     training = Training(arguments, train)
     looks = [round(arguments.steps / 2**k) for k in reversed(range(LOOKS))]
@@ -80,7 +81,7 @@ def main() -> None:
     result = {
         "command": f"python -m benchmarks.molecules {arguments.given}",
         **provenance(),
-        "settings": {key: value for key, value in settings.run_config().items() if key not in ("data-dir", "output")},
+        "settings": shown(settings),
         "left_out": data.account(spec).partition("; left out are")[0],
         "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
         "curve": training.curve,
@@ -108,12 +109,12 @@ class Training:
     """
 
     def __init__(self, arguments: argparse.Namespace, examples: Tensor) -> None:
-        self.settings: MoleculeModelSettings = arguments.settings
+        self.settings: GenerativeSettings = arguments.settings
         model = build(self.settings.workload, self.settings, self.settings.seed)
         assert isinstance(model, MoleculeModel)
         self.model = model
         self.average = copy.deepcopy(self.model).eval()
-        rate = self.settings.local_learning_rate
+        rate = self.settings.training.learning_rate
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=rate, fused=True)
         self.generator = torch.Generator().manual_seed(self.settings.seed)
         self.examples, self.steps = examples, arguments.steps
@@ -141,10 +142,10 @@ class Training:
             self.model,
             self.optimiser,
             self.examples,
-            shuffled_batches(len(self.examples), self.settings.local_batch, left, self.generator),
+            shuffled_batches(len(self.examples), self.settings.training.batch, left, self.generator),
             self._step_sizes(left),
             self.generator,
-            gradient_clip=self.settings.gradient_clip,
+            gradient_clip=self.settings.training.gradient_clip,
             on_step=self._average,
         )
         self.seconds += time.perf_counter() - began
@@ -159,13 +160,13 @@ class Training:
         aside.rename(self.file)
 
     def _step_sizes(self, count: int) -> Iterable[float]:
-        settings = self.settings
+        training = self.settings.training
         return [
             step_size(
                 step,
-                peak=settings.local_learning_rate,
-                schedule=settings.learning_rate_schedule,
-                warm_up=settings.warm_up_steps,
+                peak=training.learning_rate,
+                schedule=training.schedule,
+                warm_up=training.warm_up_steps,
                 steps=self.steps,
             )
             for step in range(self.step, self.step + count)
@@ -185,7 +186,7 @@ def look(
     """Take the figures after some of the steps."""
     return {
         "step": training.step,
-        "epochs": training.step * training.settings.local_batch / len(training.examples),
+        "epochs": training.step * training.settings.training.batch / len(training.examples),
         "seconds": training.seconds,
         "processor_seconds": training.processor_seconds,
         "likelihood": likelihood(training.average, test[:TEST_MOLECULES]),
@@ -278,7 +279,7 @@ def parsed() -> argparse.Namespace:
     with refusals():
         arguments.settings = effective_settings({"workload": arguments.model, **arguments.config})
     told = [arguments.model, *settings_words(arguments.config)]
-    told = ["data-dir=DIR" if word.startswith("data-dir=") else word for word in told]
+    told = ["data.dir=DIR" if word.startswith("data.dir=") else word for word in told]
     for name in ("steps", "threads", "samples"):
         told += [f"--{name}", str(getattr(arguments, name))]
     arguments.given = shlex.join(told)

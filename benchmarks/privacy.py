@@ -36,7 +36,8 @@ from fmtda.domains.client import Client
 from fmtda.domains.partition import limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
 from fmtda.protocol.seeds import domain_of, generator_for
-from fmtda.protocol.settings import Scalar, Settings
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.protocol.tables import Scalar
 from fmtda.server.app import run
 from fmtda.server.metrics import mean
 from fmtda.server.progress import Lines
@@ -49,7 +50,7 @@ NOISE: dict[str, tuple[float, float]] = {
     "medium": (2.0, 8.0),
     "strong": (4.0, 16.0),
 }
-"""`privacy-noise` and `mixture-noise` by strength."""
+"""`privacy.noise` and `privacy.mixture-noise` by strength."""
 
 FLOOR = 20
 """Of the cells with one; in the others, components with fewer examples are counted."""
@@ -69,7 +70,7 @@ def measured(cell: str, config: dict[str, Scalar], shadows: int) -> dict[str, An
     strength = cell.removesuffix(WITH_FLOOR)
     noise, mixture_noise = NOISE[strength]
     floor = FLOOR if cell.endswith(WITH_FLOOR) else 0
-    keys = {"privacy-noise": noise, "mixture-noise": mixture_noise, "mixture-floor": floor}
+    keys = {"privacy.noise": noise, "privacy.mixture-noise": mixture_noise, "privacy.mixture-floor": floor}
     observer = Observer()
     with tempfile.TemporaryDirectory() as folder:
         settings = adaptation_settings({**config, **keys, "output": f"{folder}/run"})
@@ -85,7 +86,7 @@ def measured(cell: str, config: dict[str, Scalar], shadows: int) -> dict[str, An
     return {
         "settings": keys,
         "epsilon": max(summary["privacy"]["epsilon"].values()) if settings.private else None,
-        "delta": settings.privacy_delta,
+        "delta": settings.privacy.delta,
         "accuracy": {domain: decisive(heads, "mean") for domain, heads in lines[-1]["accuracy"].items()},
         "by_head": lines[-1]["accuracy"],
         "source_only": summary["source_only"],
@@ -98,15 +99,16 @@ def measured(cell: str, config: dict[str, Scalar], shadows: int) -> dict[str, An
     }
 
 
-def _attacked(name: str, settings: Settings) -> tuple[Client, Client, torch.Tensor]:
+def _attacked(name: str, settings: AdaptationSettings) -> tuple[Client, Client, torch.Tensor]:
     """A client, the same with all candidates as its training examples, and which of them are its own.
 
     There are as many other candidates as own ones, or all that its domain has.
     """
     domain = domain_of(name)
-    whole = family(settings.data).load(domain, "train", spec_of(settings))
-    how = (settings.partition, settings.alpha, settings.seed, settings.min_examples)
-    (own,) = limited_split(split_labels(whole), settings.target_limit, 1, *how, domain)
+    whole = family(settings.data.name).load(domain, "train", spec_of(settings))
+    data = settings.data
+    how = (data.partition, data.alpha, settings.seed, data.min_examples)
+    (own,) = limited_split(split_labels(whole), data.target_limit, 1, *how, domain)
     others = np.setdiff1d(np.arange(len(whole)), own)
     others = np.sort(np.random.default_rng(settings.seed).permutation(others)[: len(own)])
     chosen = np.concatenate([own, others])
@@ -158,7 +160,8 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
 
 def _head(cell: str, result: dict[str, Any]) -> str:
     epsilon = "none" if result["epsilon"] is None else f"{result['epsilon']:.1f}"
-    return f"| {cell.removesuffix(WITH_FLOOR)} | {result['settings']['mixture-floor'] or '-'} | {epsilon} |"
+    floor = next(value for key, value in result["settings"].items() if key.endswith("mixture-floor"))
+    return f"| {cell.removesuffix(WITH_FLOOR)} | {floor or '-'} | {epsilon} |"
 
 
 def picture(cells: dict[str, dict[str, Any]]) -> Figure:
@@ -207,7 +210,7 @@ def main() -> None:
     parser.add_argument("--base-dir", type=Path, help="folder of pre-trained networks; default: OUTPUT/bases")
     given = parser.parse_args()
     output = given.output.absolute()
-    config: dict[str, Scalar] = {"rounds": given.rounds, "seed": given.seed, "target-limit": given.members}
+    config: dict[str, Scalar] = {"rounds": given.rounds, "seed": given.seed, "data.target-limit": given.members}
     config["evaluate-every"] = given.rounds  # evaluating takes most of the time
     config |= given.config
     base = str((given.base_dir or output / "bases").absolute())
@@ -221,7 +224,7 @@ def main() -> None:
         if not file.exists():
             print(f"cell {cell}", flush=True)
             with refusals():
-                result = measured(cell, {**config, "base-dir": base}, given.shadows)
+                result = measured(cell, {**config, "pretraining.base-dir": base}, given.shadows)
             write_whole(file, json.dumps({**result, **provenance()}, indent=1) + "\n")
         cells = {
             each: json.loads((output / "cells" / f"{each}.json").read_text())

@@ -30,17 +30,18 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from fmtda.adaptation.feature_map import feature_rows
 from fmtda.adaptation.losses import local_classifier_loss
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.network import Network
 from fmtda.adaptation.private_classifier import per_example_gradients
-from fmtda.clients import adaptation, privacy
-from fmtda.clients.mixture import fitted_and_held_out
-from fmtda.clients.network import feature_rows, loaded_network, use_own_statistics
 from fmtda.domains.client import Client
 from fmtda.protocol.records import from_record, sender
 from fmtda.protocol.seeds import client_name, domain_of
-from fmtda.protocol.settings import Settings
+from fmtda.strategies.dualadapt import privacy
+from fmtda.strategies.dualadapt.client import DualAdapt, learn, use_own_statistics
+from fmtda.strategies.dualadapt.parameters import parameters
+from fmtda.strategies.local_network import adaptation_settings, inputs_of, mixture_parts
 
 FALSE_POSITIVES = 0.01
 """Share of the non-members at which the found members are counted."""
@@ -144,7 +145,7 @@ def reconstruction(seen: Round, client: Client, floor: int) -> dict[str, Any]:
     distances, of_source = (
         torch.cdist(mixture.means, features).min(dim=1).values / unit for mixture in (seen.mixture, seen.source_mixture)
     )
-    fitted, _ = fitted_and_held_out(client, len(features))
+    fitted, _ = mixture_parts(client, len(features))
     counts = seen.mixture.responsibilities(features[fitted]).sum(dim=0)
     return {
         "components": len(distances),
@@ -157,18 +158,18 @@ def reconstruction(seen: Round, client: Client, floor: int) -> dict[str, Any]:
 
 def _scores(seen: Round, candidates: Client) -> dict[str, Tensor]:
     """The scores of all candidates that a single round gives, but the likelihood ratio."""
-    settings = _settings(candidates)
+    discrepancy_weight = parameters(candidates.settings).discrepancy_weight
     network = _network(seen, candidates)
     features = _features(network, candidates)
     f_g = network.classifier
     local_logits, global_logits = functional_call(f_g, seen.classifier, (features,)), f_g(features)
     weights = seen.source_mixture.typicality(features)
-    gradients = per_example_gradients(f_g, features, global_logits, weights, settings.discrepancy_weight)
+    gradients = per_example_gradients(f_g, features, global_logits, weights, discrepancy_weight)
     moved = {name: value - seen.classifier[name] for name, value in f_g.named_parameters()}
     along = ((gradients[name] * moved[name]).flatten(1).sum(dim=1) for name in moved)
     entropies = [torch.special.entr(logits.softmax(dim=1)).sum(dim=1) for logits in (global_logits, local_logits)]
     return {
-        "loss": _loss_fall(local_logits, global_logits, weights, settings.discrepancy_weight),
+        "loss": _loss_fall(local_logits, global_logits, weights, discrepancy_weight),
         "entropy": entropies[0] - entropies[1],
         "gradient": sum(along, torch.zeros(())),
         "mixture": seen.mixture.log_likelihood(features) - seen.source_mixture.log_likelihood(features),
@@ -179,11 +180,12 @@ def _likelihood_ratio(
     seen: Round, candidates: Client, scores: Tensor, members: int, shadows: int, generator: torch.Generator
 ) -> Tensor:
     """LiRA: the score's log-likelihood over shadows with the candidate, minus that over shadows without it."""
-    settings, count = _settings(candidates), len(candidates.train)
+    settings, count = candidates.settings, len(candidates.train)
     network = _network(seen, candidates)
     features = _features(network, candidates)
     weights, global_logits = seen.source_mixture.typicality(features), network.classifier(features)
-    learn = privacy.learn if settings.private else adaptation.learn
+    discrepancy_weight = parameters(settings).discrepancy_weight
+    learnt = privacy.learn if settings.private else learn
     taken, found = torch.zeros(shadows, count, dtype=torch.bool), torch.zeros(shadows, count)
     with tempfile.TemporaryDirectory() as folder:
         order = torch.randperm(count, generator=generator)
@@ -195,13 +197,13 @@ def _likelihood_ratio(
             shadow = dataclasses.replace(
                 candidates,
                 name=client_name(domain_of(candidates.name), 9000 + i),
-                settings=settings.changed(local_batch_norm=False),
+                settings=settings.changed({"dualadapt.batch-norm.on": False}),
                 train=candidates.train.select(chosen),
                 folder=Path(folder) / str(i),
             )
-            classifier, *_ = learn(network, seen.source_mixture, shadow)
+            classifier, *_ = learnt(network, seen.source_mixture, shadow)
             with torch.no_grad():
-                found[i] = _loss_fall(classifier(features), global_logits, weights, settings.discrepancy_weight)
+                found[i] = _loss_fall(classifier(features), global_logits, weights, discrepancy_weight)
     ratio = torch.zeros(count)
     for sign, where in ((1, taken), (-1, ~taken)):
         mean = (found * where).sum(dim=0) / where.sum(dim=0)
@@ -210,22 +212,17 @@ def _likelihood_ratio(
     return ratio
 
 
-def _settings(client: Client) -> Settings:
-    settings = client.settings
-    assert isinstance(settings, Settings)  # nothing but domain adaptation is attacked here
-    return settings
-
-
 def _network(seen: Round, client: Client) -> Network:
     """G and F_g as sent, with statistics of the client's examples where the uploads were computed on such."""
-    network = loaded_network(seen.model, _settings(client)).requires_grad_(False).eval()
-    if not _settings(client).private:
-        use_own_statistics(network, client.inputs(client.train), client)
+    network = DualAdapt().network(seen.model, adaptation_settings(client))
+    if not client.settings.private:
+        use_own_statistics(network, inputs_of(client, client.train), client)
     return network
 
 
 def _features(network: Network, client: Client) -> Tensor:
-    return feature_rows(network, client.inputs(client.train), _settings(client), client.generator("places"))
+    inputs, places = inputs_of(client, client.train), parameters(client.settings).places
+    return feature_rows(network, inputs, places, client.generator("places"))
 
 
 def _loss_fall(local_logits: Tensor, global_logits: Tensor, weights: Tensor, discrepancy_weight: float) -> Tensor:

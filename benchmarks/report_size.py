@@ -17,7 +17,13 @@ from pathlib import Path
 
 from fmtda.benchmarking.provenance import provenance
 
-FEW_STEPS = {"pretrain-steps": 20, "plain-steps": 5, "server-steps": 1, "client-steps": 2, "components": 2}
+FEW_STEPS = {
+    "pretraining.steps": 20,
+    "pretraining.plain-steps": 5,
+    "dualadapt.server-steps": 1,
+    "dualadapt.client-steps": 2,
+    "dualadapt.components": 2,
+}
 
 
 def main() -> None:

@@ -183,8 +183,9 @@ def _bfloat16() -> Finding:
     if known:
         advice = "larger networks train faster with -c network.precision=bfloat16"
         return Finding("bfloat16", "ok", f"this {where} computes it", advice)
-    why = f"this {where} doesn't compute it; fmtda needs none"
-    return Finding("bfloat16", "ok", why, "leave network.precision=float32")
+    return Finding(
+        "bfloat16", "ok", f"this {where} doesn't compute it; fmtda needs none", "leave network.precision=float32"
+    )
 
 
 ALONE = {"address": "local", "num_cpus": 1}

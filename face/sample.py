@@ -10,7 +10,6 @@ import typer
 from fmtda.face.console import open_console
 from fmtda.face.refusals import INTERRUPTED, refuse, writable
 from fmtda.protocol.settings import GenerativeSettings, SettingsError
-from fmtda.strategies.composition import read_settings
 
 
 def sample(
@@ -44,6 +43,7 @@ def sample(
     from fmtda.server import checkpoints
     from fmtda.server.generative import Results
     from fmtda.server.run_directory import RunDirectory, stored_run_config
+    from fmtda.strategies.composition import read_settings
 
     try:
         settings = read_settings(stored_run_config(path))

@@ -2,24 +2,25 @@
 
 import json
 import sys
+from collections.abc import Mapping
 
 import psutil
 import pytest
 
 from fmtda.benchmarking.cells import BenchmarkCell, CellFailed, cells_in, write_whole
 from fmtda.benchmarking.methods import METHODS
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.tables import Scalar, SettingsError
 
 REACHED = {"average_accuracy": 80.0, "accuracy": {"pen": 80.0}, "confusion": {"pen": [1]}}
 
 
 @pytest.fixture
 def cell_with(tmp_path, monkeypatch):
-    """A cell of `dualadapt` on the embedded digits whose process runs this Python text; config keys are arguments."""
+    """A cell of `dualadapt` on the embedded digits whose process runs this Python text; a dictionary is its config."""
 
-    def make(program: str = "", method: str = "dualadapt", **config) -> BenchmarkCell:
-        config = {key.replace("_", "-"): value for key, value in config.items()}
-        cell = BenchmarkCell(METHODS[method], 0, {"data": "digits", **config}, tmp_path / "cells" / method / "seed-0")
+    def make(program: str = "", method: str = "dualadapt", config: Mapping[str, Scalar] | None = None) -> BenchmarkCell:
+        config = {"data.name": "digits", **(config or {})}
+        cell = BenchmarkCell(METHODS[method], 0, config, tmp_path / "cells" / method / "seed-0")
         if program:
             monkeypatch.setattr(cell, "command", lambda: [sys.executable, "-c", program, str(cell.run)])
         return cell
@@ -46,7 +47,7 @@ def test_what_a_process_reached_is_kept_with_settings_and_provenance(cell_with):
     assert record["result"]["average_accuracy"] == 80.0
     assert "confusion" not in record["result"]
     assert record["result"]["accuracy_by_round"] == [{"round": 0, "phase": "round", "accuracy": {"pen": 60.0}}]
-    assert record["settings"]["strategy"] == "dualadapt" and "data-dir" not in record["settings"]
+    assert record["settings"]["strategy"] == "dualadapt" and "data.dir" not in record["settings"]
     assert record["process_seconds"] > 0 and record["machine"] and record["versions"]["torch"]
     assert cell.last_lines(1) == ["all is well"]
 
@@ -139,30 +140,43 @@ def test_without_a_checkpoint_a_cell_begins_anew(cell_with):
 
 
 def test_other_settings_are_refused_and_paths_and_patience_are_not_settings(cell_with, tmp_path):
-    cell_with(WRITE_SUMMARY, rounds=2).execute(lambda: None)
-    cell_with(rounds=2, timeout=9.0, base_dir=str(tmp_path)).refuse_other_settings()
-    peer = cell_with(WRITE_SUMMARY, method="fed-mcd", client_steps=7)
-    peer.execute(lambda: None)
-    cell_with(method="fed-mcd", client_steps=8).refuse_other_settings()
-    cell_with(WRITE_SUMMARY, method="dualadapt-paper", batch_norm_share=0.3).execute(lambda: None)
-    cell_with(method="dualadapt-paper", batch_norm_share=0.4).refuse_other_settings()
-    with pytest.raises(SettingsError, match="client-steps=3: dualadapt-paper, seed 0 in .*"):
-        cell_with(method="dualadapt-paper", client_steps=3).refuse_other_settings()
-    with pytest.raises(SettingsError, match="local-steps=3: fed-mcd, seed 0 in .*"):
-        cell_with(method="fed-mcd", local_steps=3).refuse_other_settings()
+    def refuse(method: str = "dualadapt", **config) -> None:
+        cell_with(method=method, config=config).refuse_other_settings()
+
+    cell_with(WRITE_SUMMARY, config={"rounds": 2}).execute(lambda: None)
+    refuse(**{"rounds": 2, "timeout": 9.0, "pretraining.base-dir": str(tmp_path)})
+    # What is another algorithm's own, or switched off, decides nothing.
+    cell_with(WRITE_SUMMARY, "fed-mcd", {"dualadapt.robust-share": 0.3}).execute(lambda: None)
+    refuse("fed-mcd", **{"dualadapt.robust-share": 0.4})
+    cell_with(WRITE_SUMMARY, "dualadapt-paper", {"dualadapt.batch-norm.share": 0.3}).execute(lambda: None)
+    refuse("dualadapt-paper", **{"dualadapt.batch-norm.share": 0.4})
+    with pytest.raises(SettingsError, match="dualadapt.client-steps=3: dualadapt-paper, seed 0 in .*"):
+        refuse("dualadapt-paper", **{"dualadapt.client-steps": 3})
+    with pytest.raises(SettingsError, match="fed-mcd.local-steps=3: fed-mcd, seed 0 in .*"):
+        refuse("fed-mcd", **{"fed-mcd.local-steps": 3})
     with pytest.raises(SettingsError, match="rounds=5: dualadapt, seed 0 in .* was made with rounds=2"):
-        cell_with(rounds=5).refuse_other_settings()
+        refuse(rounds=5)
+
+
+def test_a_cell_of_before_the_tables_is_left_as_it_is(cell_with):
+    cell_with(WRITE_SUMMARY, config={"rounds": 2}).execute(lambda: None)
+    file = cell_with().folder / "cell.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": {"data": "digits", "rounds": 2}}))
+    cell = cell_with(config={"rounds": 5})
+    cell.refuse_other_settings()
+    assert cell.done
 
 
 def test_commands_name_the_program_and_what_makes_the_method(cell_with):
-    federated = cell_with(method="dualadapt-paper", rounds=2).command()
+    federated = cell_with(method="dualadapt-paper", config={"rounds": 2}).command()
     assert federated[1:4] == ["-m", "fmtda", "simulate"]
-    assert {"data=digits", "rounds=2", "preset=paper", "seed=0"} <= set(federated)
+    assert {"data.name=digits", "rounds=2", "preset=paper", "seed=0"} <= set(federated)
     reference = cell_with(method="mcd").command()
     assert reference[1:4] == ["-m", "fmtda.benchmarking.centralised", "mcd"]
-    assert "--output" in reference and "data=digits" in reference
-    shown = cell_with(method="mcd", base_dir="/some/place").shown_command()
-    assert shown.startswith("python -m fmtda.benchmarking.centralised mcd -c data=digits -c base-dir=DIR")
+    assert "--output" in reference and "data.name=digits" in reference
+    shown = cell_with(method="mcd", config={"pretraining.base-dir": "/some/place"}).shown_command()
+    program = "python -m fmtda.benchmarking.centralised mcd"
+    assert shown.startswith(f"{program} -c data.name=digits -c pretraining.base-dir=DIR")
 
 
 def test_cells_of_earlier_sittings_are_found(cell_with, tmp_path):
@@ -170,4 +184,4 @@ def test_cells_of_earlier_sittings_are_found(cell_with, tmp_path):
     stranger = tmp_path / "cells" / "no-such-method" / "seed-0"
     stranger.mkdir(parents=True)
     (stranger / "cell.json").write_text("{}")
-    assert [cell.name for cell in cells_in(tmp_path, {"data": "digits"}, ())] == ["dualadapt, seed 0"]
+    assert [cell.name for cell in cells_in(tmp_path, {"data.name": "digits"}, ())] == ["dualadapt, seed 0"]

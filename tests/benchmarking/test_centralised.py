@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from fmtda.benchmarking.centralised import REFERENCES, Reference, main
+from fmtda.benchmarking.centralised import Reference, main
+from fmtda.benchmarking.methods import METHODS, SELECTIONS
 from fmtda.domains.examples import DataError, Examples
-from fmtda.domains.registry import FAMILIES
 from fmtda.domains.source import WATCHED
 from fmtda.domains.streets import Streets
 from fmtda.server.metrics import MEAN_IOU
@@ -27,18 +27,35 @@ def small_looks():
 
 
 @pytest.fixture
-def settings(settings_of, tmp_path):
-    return settings_of(
-        targets="blend,pen",
-        clients=2,
-        rounds=2,
-        local_steps=3,
-        target_limit=40,
-        source_limit=60,
-        pretrain_steps=12,
-        scenery=False,
-        output=str(tmp_path / "run"),
-    )
+def reference_settings(settings_of, tmp_path):
+    """A reference's settings, those of its federated form; a dictionary changes some."""
+
+    def make(method, changes=None):
+        strategy = METHODS[method].strategy
+        few = {
+            "strategy": strategy,
+            "data.targets": "blend,pen",
+            "clients": 2,
+            "rounds": 2,
+            "data.target-limit": 40,
+            "data.source-limit": 60,
+            "pretraining.steps": 12,
+            "inputs.scenery": False,
+            "output": str(tmp_path / "run"),
+        }
+        few |= {f"{strategy}.local-steps": 3} if method in ("mcd", "dann") else {}
+        return settings_of({**few, **(changes or {})})
+
+    return make
+
+
+@pytest.fixture
+def settings(reference_settings, method):
+    return reference_settings(method)
+
+
+def pairs_of(config):
+    return [word for key, value in config.items() for word in ("-c", f"{key}={value}")]
 
 
 def lines(settings):
@@ -64,10 +81,10 @@ def test_a_reference_writes_what_a_federated_run_writes(method, steps, settings)
     assert {domain: heads["global"] for domain, heads in written[-1]["accuracy"].items()} == summary["accuracy"]
 
 
-@pytest.mark.parametrize("method", REFERENCES)
+@pytest.mark.parametrize("method", SELECTIONS["references"])
 def test_equal_seeds_give_equal_metrics_and_another_seed_does_not(method, settings, tmp_path):
-    def told(name, **changes):
-        own = settings.changed(output=str(tmp_path / name), **changes)
+    def told(name, seed=0):
+        own = settings.changed({"output": str(tmp_path / name), "seed": seed})
         Reference(method, own, Lines()).run()
         return [{k: v for k, v in line.items() if "seconds" not in k} for line in lines(own)]
 
@@ -78,9 +95,10 @@ def test_equal_seeds_give_equal_metrics_and_another_seed_does_not(method, settin
 
 
 @pytest.mark.parametrize("method", ["mcd", "dann"])
-def test_a_collapse_ends_the_run_at_the_last_good_state_and_is_told(method, settings, capsys):
+def test_a_collapse_ends_the_run_at_the_last_good_state_and_is_told(method, reference_settings, capsys):
     """A step size of 100 throws every weight away in the first step."""
-    settings = settings.changed(local_learning_rate=100.0, pretrain_steps=60, pretrain_batch=32)
+    rate = f"{METHODS[method].strategy}.local-learning-rate"
+    settings = reference_settings(method, {rate: 100.0, "pretraining.steps": 60, "pretraining.batch": 32})
     reference = Reference(method, settings, Lines())
     summary = reference.run()
     written = lines(settings)
@@ -94,27 +112,32 @@ def test_a_collapse_ends_the_run_at_the_last_good_state_and_is_told(method, sett
         assert summary["accuracy"] == summary["source_only"]
 
 
-def test_target_supervised_needs_labels(settings):
+def test_target_supervised_needs_labels(reference_settings):
+    settings = reference_settings("target-supervised")
     reference = Reference("target-supervised", settings, Lines())
     object.__setattr__(reference.targets, "trained", tuple(e.without_labels() for e in reference.targets.trained))
     with pytest.raises(DataError, match="target-supervised: not every target's training part has labels"):
         reference.run()
 
 
-@pytest.mark.parametrize("method", REFERENCES)
+@pytest.mark.parametrize("method", SELECTIONS["references"])
 def test_a_reference_takes_label_maps_with_void_pixels_and_unlabelled_pictures(method, settings, monkeypatch, capsys):
-    def half_void(domain, part, spec):
+    load = Streets.load
+
+    def half_void(self, domain, part, spec):
         """A third of the pictures without any label, half of the pixels of the others."""
-        drawn = Streets().load(domain, part, spec)
+        drawn = load(self, domain, part, spec)
         labels = drawn.labels.clone()
         labels[::3], labels[:, ::2] = -1, -1
         return Examples(drawn.inputs, labels)
 
-    monkeypatch.setattr(FAMILIES["streets"], "load", half_void)
-    few = {key: value for key, value in settings.run_config().items() if key.endswith(("-steps", "-batch", "-threads"))}
-    few |= {"pretrain-batch": 2, "local-batch": 2, "local-steps": 1, "plain-steps": 1, "device": "cpu"}
-    pairs = [word for key, value in few.items() for word in ("-c", f"{key}={value}")]
-    main([method, "--output", settings.output, "-c", "data=streets", "-c", "targets=dusk,fog", *pairs])
+    monkeypatch.setattr(Streets, "load", half_void)
+    few = {key: value for key, value in settings.flat().items() if key.endswith(("steps", "batch", "-threads"))}
+    few |= {"data.name": "streets", "data.targets": "dusk,fog", "device": "cpu"}
+    few |= {"pretraining.batch": 2, "pretraining.plain-steps": 1}
+    if (strategy := METHODS[method].strategy) != "source-only":
+        few |= {f"{strategy}.local-batch": 2, f"{strategy}.local-steps": 1}
+    main([method, "--output", settings.output, *pairs_of(few)])
     summary = json.loads(open(f"{settings.output}/summary.json").read())
     assert f"{method}: average mIoU {summary['average_accuracy']:.1f} %" in capsys.readouterr().out
     assert summary["metric"] == MEAN_IOU
@@ -123,9 +146,9 @@ def test_a_reference_takes_label_maps_with_void_pixels_and_unlabelled_pictures(m
     assert lines(settings)[0]["pretraining"]["loss"] < 100  # and no nan
 
 
-def test_the_command_runs_and_says_what_it_reached(settings, capsys):
-    keys = {key: value for key, value in settings.run_config().items() if key != "output" and value != ""}
-    pairs = [word for key, value in keys.items() for word in ("-c", f"{key}={value}")]
+def test_the_command_runs_and_says_what_it_reached(reference_settings, capsys):
+    settings = reference_settings("target-supervised")
+    pairs = pairs_of({key: value for key, value in settings.flat().items() if key != "output" and value != ""})
     main(["target-supervised", "--output", settings.output, *pairs])
     assert "target-supervised: average" in capsys.readouterr().out
     with pytest.raises(SystemExit) as caught:
@@ -139,7 +162,7 @@ def test_the_command_runs_and_says_what_it_reached(settings, capsys):
     [
         ("rounds", "-c rounds: expected KEY=VALUE"),
         ("rounds=0", "rounds=0"),
-        ("targets=nowhere", "nowhere: no such domain"),
+        ("data.targets=nowhere", "nowhere: no such domain"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_made(config, said, tmp_path, capsys):

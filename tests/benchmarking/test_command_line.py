@@ -2,13 +2,13 @@ import pytest
 
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.domains.examples import DataError
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.tables import SettingsError
 
 
 def test_the_run_config_comes_out_as_a_dict_and_the_last_value_of_a_key_counts():
     parser = command_line("What it measures.")
-    given = parser.parse_args(["-c", "rounds=3", "--config", "data-dir=/a=b", "-c", " rounds = 5 "])
-    assert given.config == {"rounds": "5", "data-dir": "/a=b"}
+    given = parser.parse_args(["-c", "rounds=3", "--set", "data.dir=/a=b", "-c", " rounds = 5 "])
+    assert given.config == {"rounds": "5", "data.dir": "/a=b"}
     assert parser.parse_args([]).config == {}
 
 

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def settings(settings_of):
-    return settings_of(targets="blend,pen", clients=4, target_limit=40)
+    return settings_of({"data.targets": "blend,pen", "clients": 4, "data.target-limit": 40})
 
 
 def test_the_pool_holds_what_the_clients_of_a_federated_run_hold_together(settings):

@@ -8,6 +8,7 @@ import pytest
 
 from fmtda.benchmarking.cells import BenchmarkCell
 from fmtda.benchmarking.sitting import BenchmarkRequest, carry_out, plan
+from fmtda.protocol.tables import SettingsError
 
 SUMMARY = {
     "metric": "accuracy",
@@ -55,7 +56,7 @@ class Told:
 @pytest.fixture
 def wish(tmp_path):
     """A asked for `source-only` and `dualadapt` with one seed."""
-    return BenchmarkRequest("digits", None, "source-only,dualadapt", 1, tmp_path / "out", {"targets": "pen"})
+    return BenchmarkRequest("digits", None, "source-only,dualadapt", 1, tmp_path / "out", {"data.targets": "pen"})
 
 
 @pytest.fixture
@@ -95,9 +96,29 @@ def test_results_hold_every_cell_of_the_folder_in_the_order_of_the_methods(wish,
 
 
 def test_the_command_names_no_place_where_others_read_it(wish):
-    asked = replace(wish, config={"base-dir": "/some/place", "rounds": "2"}, client_cpus=0.5)
+    asked = replace(wish, config={"pretraining.base-dir": "/some/place", "rounds": "2"}, client_cpus=0.5)
     assert asked.command("DIR") == (
         "fmtda benchmark --data digits --methods source-only,dualadapt --seeds 1 --output DIR "
-        "-c base-dir=DIR -c rounds=2 --client-cpus 0.5"
+        "-c pretraining.base-dir=DIR -c rounds=2 --client-cpus 0.5"
     )
     assert str(wish.output) in asked.command()
+
+
+def test_each_method_gets_its_own_parameters_and_one_that_none_has_is_refused(wish):
+    shared = {"dualadapt.components": "3", "rounds": "2"}
+    source_only, dualadapt = plan(replace(wish, config=shared)).asked
+    assert dualadapt.settings.algorithm.components == 3
+    assert source_only.settings.rounds == 2 and "dualadapt.components" not in source_only.run_config
+    with pytest.raises(SettingsError, match="fed-mcd.local-steps=3: none of the methods has such a setting"):
+        plan(replace(wish, config={"fed-mcd.local-steps": "3"}))
+    with pytest.raises(SettingsError, match="dualadapt.component: no such key; did you mean dualadapt.components"):
+        plan(replace(wish, config={"dualadapt.component": "3"}))
+
+
+def test_a_later_sitting_repeats_the_parameters_of_earlier_cells(wish, programs):
+    programs["dualadapt"] = WRITE_SUMMARY
+    carry_out(plan(replace(wish, methods="dualadapt", config={"dualadapt.components": "3"})), Told())
+    later = replace(wish, methods="source-only")
+    assert len(plan(replace(later, config={"dualadapt.components": "3"})).earlier) == 1
+    with pytest.raises(SettingsError, match="dualadapt.components=10: dualadapt, seed 0 in .* made with .*=3"):
+        plan(replace(later, config={}))

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import bad_clients
 from benchmarks.bad_clients import ATTACKS, falls_of, table
-from tests.conftest import BLINK
+from tests.conftest import blink
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
 
@@ -48,8 +48,14 @@ def test_rows_that_the_file_holds_are_not_measured_again(tmp_path, monkeypatch, 
     monkeypatch.setattr(bad_clients, "SHARES", (0.2,))
     monkeypatch.setattr(bad_clients, "ATTACKS", {"constant": ATTACKS["constant"]})
     output = tmp_path / "new folder" / "bad.json"
-    few = {"target-limit": 40, "source-limit": 60, "randomise": "false", "scenery": "false", "targets": "blend,pen"}
-    pairs = [word for key, value in {**BLINK, **few}.items() for word in ("-c", f"{key}={value}")]
+    few = {
+        "data.target-limit": 40,
+        "data.source-limit": 60,
+        "inputs.randomise": "false",
+        "inputs.scenery": "false",
+        "data.targets": "blend,pen",
+    }
+    pairs = [word for key, value in blink(few).items() for word in ("-c", f"{key}={value}")]
     words = ["bad_clients", "--output", str(output), "--rounds", "1", "--clients", "5", *pairs]
     monkeypatch.setattr(sys, "argv", words)
     bad_clients.main()
@@ -68,7 +74,7 @@ def test_rows_that_the_file_holds_are_not_measured_again(tmp_path, monkeypatch, 
     measured = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [json.loads(line)["attack"] for line in measured] == ["constant"]
 
-    monkeypatch.setattr(sys, "argv", [*words, "-c", "server-steps=3"])
+    monkeypatch.setattr(sys, "argv", [*words, "-c", "dualadapt.server-steps=3"])
     with pytest.raises(SystemExit, match="2"):
         bad_clients.main()
     assert f"{output} was measured with" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from benchmarks.choose import chosen, judge, main, table
 from fmtda.domains.digits import Digits
 from fmtda.domains.source import WATCHED
 
+FEW = {"data.target-limit": 40, "data.source-limit": 60, "inputs.scenery": False}
 CRITERIA = {"mean_entropy", "prediction_information", "soft_neighbourhood_density", "view_information"}
 
 
@@ -20,7 +21,7 @@ def small_look():
 
 @pytest.fixture
 def settings(settings_of):
-    return settings_of(targets="blend,pen", target_limit=40, source_limit=60, scenery=False)
+    return settings_of({**FEW, "data.targets": "blend,pen"})
 
 
 def result(hold_out, information, source=70.0, own_statistics=75.0, labels=10_000):
@@ -74,7 +75,7 @@ def test_of_level_hold_outs_those_are_left_that_own_statistics_harm_least():
 
 
 def test_without_own_statistics_nothing_changes_by_them(settings_of):
-    off = settings_of(targets="pen", target_limit=40, source_limit=60, scenery=False, local_batch_norm=False)
+    off = settings_of({**FEW, "data.targets": "pen", "dualadapt.batch-norm.on": False})
     judged = judge(off)["own_statistics"]
     assert judged["before"] == judged["after"]
 
@@ -82,30 +83,30 @@ def test_without_own_statistics_nothing_changes_by_them(settings_of):
 def test_the_command_writes_figures_and_a_table_without_a_path(settings, tmp_path, capsys):
     path = tmp_path / "out" / "choice.json"
     shared = [
-        "targets=pen",
-        "target-limit=40",
-        "source-limit=60",
-        "scenery=false",
-        "pretrain-batch=8",
+        "data.targets=pen",
+        "data.target-limit=40",
+        "data.source-limit=60",
+        "inputs.scenery=false",
+        "pretraining.batch=8",
         "server-threads=1",
     ]
-    shared += ["self-train-steps=2", f"base-dir={tmp_path}"]
-    main(["pretrain-steps", "2,4", "--output", str(path), *(word for pair in shared for word in ("-c", pair))])
+    shared += ["dualadapt.self-training.steps=2", f"pretraining.base-dir={tmp_path}"]
+    main(["pretraining.steps", "2,4", "--output", str(path), *(word for pair in shared for word in ("-c", pair))])
     report = json.loads(path.read_text())
     assert list(report["tried"]) == ["2", "4"]
     assert report["chosen"] in ("2", "4")
     assert str(tmp_path) not in path.read_text()
     printed = capsys.readouterr().out
-    assert table("pretrain-steps", report["tried"]) in printed
-    assert f"chosen without a target's label: pretrain-steps={report['chosen']}" in printed
+    assert table("pretraining.steps", report["tried"]) in printed
+    assert f"chosen without a target's label: pretraining.steps={report['chosen']}" in printed
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["pretrain-stepz", "2"], "pretrain-stepz: no such key"),
-        (["pretrain-steps", "none"], "pretrain-steps=none"),
-        (["pretrain-steps", "2", "-c", "digits"], "-c digits: expected KEY=VALUE"),
+        (["pretraining.stepz", "2"], "pretraining.stepz: no such key; did you mean pretraining.steps"),
+        (["pretraining.steps", "none"], "pretraining.steps=none"),
+        (["pretraining.steps", "2", "-c", "digits"], "-c digits: expected KEY=VALUE"),
     ],
 )
 def test_bad_input_is_named(arguments, named, capsys):

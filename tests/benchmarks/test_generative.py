@@ -1,5 +1,6 @@
 """The benchmark of generative models on runs that are there already: every figure, once, and kept."""
 
+import itertools
 import json
 import sys
 from functools import partial
@@ -10,6 +11,7 @@ from benchmarks import generative
 from fmtda.generative.image_quality import train_classifier
 from fmtda.server.pooled import run_pooled
 from fmtda.server.progress import Lines
+from fmtda.server.startup import effective_settings
 
 DRAWN = ("--samples", "70", "--sampler-samples", "70", "--ddim-steps", "5")
 
@@ -21,7 +23,8 @@ def measured(generative_settings_of, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.generative_measures.train_classifier", partial(train_classifier, steps=3))
     for arm in ("local", "skewed"):
         run = tmp_path / "runs" / f"ddpm-{arm}-seed-0"
-        run_pooled(generative_settings_of(strategy="local", output=str(run), target_limit=80), Lines("loss"))
+        changes = {"strategy": "pooled", "output": str(run), "data.target-limit": 80}
+        run_pooled(generative_settings_of("ddpm", changes), Lines("loss"))
 
     def measure():
         words = [
@@ -78,3 +81,13 @@ def test_an_unknown_arm_is_named_with_those_there_are(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         generative.main()
     assert "pooled: allowed are all, local, iid, skewed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arm", generative.ARMS)
+@pytest.mark.parametrize("model", ["ddpm", "ncsn"])
+def test_an_arms_settings_are_those_of_its_model(model, arm):
+    words = generative.ARMS[arm].words(model)
+    pairs = dict(value.split("=") for flag, value in itertools.pairwise(words) if flag == "-c")
+    settings = effective_settings({"workload": model, **pairs})
+    assert settings.model.colour == ("rgb" if arm.startswith("domains") else "grey")
+    assert settings.data.partition == ("dirichlet" if arm == "skewed" else "iid")

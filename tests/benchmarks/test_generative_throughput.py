@@ -23,7 +23,7 @@ def test_a_message_is_compared_with_a_bare_loop(tmp_path, monkeypatch):
     assert figures["ratio"] == pytest.approx(rates[0] / rates[1])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", list(MODELS))
 def test_the_loss_by_hand_is_that_of_the_model(name):
     model = build(name, effective_settings({"workload": name, "output": "/nowhere"}), seed=0)
     shape = (32, 1, 16, 16) if name in ("ddpm", "ncsn") else (32, 9, 9)

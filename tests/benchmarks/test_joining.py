@@ -7,15 +7,21 @@ import sys
 import pytest
 
 from benchmarks import joining
-from tests.conftest import BLINK
+from tests.conftest import blink
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")
 
 
 def test_cells_of_a_target_are_measured_once_and_tabulated(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(joining, "AFTER", (0, 1, 2, 3))
-    few = {"target-limit": 40, "source-limit": 60, "randomise": "false", "scenery": "false", "targets": "blend,pen"}
-    pairs = [word for key, value in {**BLINK, **few}.items() for word in ("-c", f"{key}={value}")]
+    few = {
+        "data.target-limit": 40,
+        "data.source-limit": 60,
+        "inputs.randomise": "false",
+        "inputs.scenery": "false",
+        "data.targets": "blend,pen",
+    }
+    pairs = [word for key, value in blink(few).items() for word in ("-c", f"{key}={value}")]
     words = ["joining", "--output", str(tmp_path), "--before", "1", "--only", "pen,start", *pairs]
     monkeypatch.setattr(sys, "argv", words)
     joining.main()

@@ -8,8 +8,8 @@ import pytest
 from benchmarks import molecules
 
 NETWORK = {
-    "graph-nvp": ("adjacency-turns=2", "adjacency-width=8", "node-width=8"),
-    "mpgvae": ("node-width=8", "message-width=4", "latent=4", "message-rounds=1"),
+    "graph-nvp": ("graph-nvp.adjacency-turns=2", "graph-nvp.adjacency-width=8", "graph-nvp.node-width=8"),
+    "mpgvae": ("mpgvae.node-width=8", "mpgvae.message-width=4", "mpgvae.latent=4", "mpgvae.message-rounds=1"),
 }
 
 
@@ -17,7 +17,7 @@ NETWORK = {
 def run(monkeypatch):
     def start(model, folder, steps=6):
         given = [model, "--steps", str(steps), "--samples", "30", "--temperatures", "0.5", "1.0"]
-        given += [word for pair in ("local-batch=16", *NETWORK[model]) for word in ("-c", pair)]
+        given += [word for pair in ("training.batch=16", *NETWORK[model]) for word in ("-c", pair)]
         monkeypatch.setattr(sys, "argv", ["molecules.py", *given, "--output", str(folder)])
         monkeypatch.setattr(molecules, "LOOKS", 3)
         monkeypatch.setattr(molecules, "KEPT_EVERY", 2)

@@ -9,10 +9,12 @@ import torch
 
 from benchmarks import privacy, privacy_attacks
 from benchmarks.privacy_attacks import Round, membership, reconstruction
+from fmtda.adaptation.feature_map import feature_rows
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.registry import build
-from fmtda.clients.network import feature_rows
-from tests.conftest import BLINK
+from fmtda.adaptation.networks import build
+from fmtda.strategies.dualadapt.parameters import parameters
+from fmtda.strategies.local_network import inputs_of
+from tests.conftest import blink
 
 
 def round_of(message, network, means):
@@ -26,9 +28,10 @@ def round_of(message, network, means):
 @pytest.fixture
 def attacked(settings_of, client_of, message_to):
     """A client, its features under the network that it is sent, that network, and the message."""
-    client = dataclasses.replace(client_of(settings_of(preset="paper"), train=40), simulated=True)
-    network = build(client.settings.network, 10, (3, 32, 32), 0).eval()
-    features = feature_rows(network, client.inputs(client.train), client.settings, client.generator("places"))
+    client = dataclasses.replace(client_of(settings_of({"preset": "paper"}), train=40), simulated=True)
+    network = build(client.settings.network.name, 10, (3, 32, 32), 0).eval()
+    inputs, places = inputs_of(client, client.train), parameters(client.settings).places
+    features = feature_rows(network, inputs, places, client.generator("places"))
     return client, features, network, message_to(client)
 
 
@@ -53,8 +56,8 @@ def test_a_mixture_on_its_members_gives_them_away_and_an_unmoved_classifier_nobo
 
 @pytest.mark.usefixtures("few_source_examples")
 def test_cells_are_measured_once_tabulated_and_drawn(tmp_path, monkeypatch, capsys):
-    few = {"source-limit": 60, "randomise": "false", "scenery": "false", "targets": "pen"}
-    pairs = [word for key, value in {**BLINK, **few}.items() for word in ("-c", f"{key}={value}")]
+    few = {"data.source-limit": 60, "inputs.randomise": "false", "inputs.scenery": "false", "data.targets": "pen"}
+    pairs = [word for key, value in blink(few).items() for word in ("-c", f"{key}={value}")]
     words = ["privacy", "--output", str(tmp_path), "--members", "30", "--shadows", "2", "--rounds", "1"]
     monkeypatch.setattr(privacy, "FLOOR", 15)
     monkeypatch.setattr(sys, "argv", [*words, "--only", "off,light-floor", *pairs])

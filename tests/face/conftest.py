@@ -36,7 +36,7 @@ def finished(made_once) -> tuple[Path, str]:
     """One finished run of the default preset with `personalise`, and what it printed."""
 
     def make(run: Path) -> str:
-        return simulate("--rounds", 2, "--output", run, "-c", "personalise=true").stdout
+        return simulate("--rounds", 2, "--output", run, "-c", "dualadapt.personalise.on=true").stdout
 
     return made_once("finished", make)
 
@@ -56,15 +56,24 @@ def generated(made_once) -> tuple[Path, str]:
 def adapted(tmp_path_factory) -> Path:
     """One finished run of the default preset with `personalise`, over one client of `pen` and of `blend` each."""
     output = tmp_path_factory.mktemp("adapted") / "run"
-    few = {"target_limit": 120, "source_limit": 200, "pretrain_steps": 20, "client_steps": 80, "client_batch": 32}
-    return finish(output, targets="pen,blend", personalise=True, **few)
+    few = {
+        "data.targets": "pen,blend",
+        "data.target-limit": 120,
+        "data.source-limit": 200,
+        "pretraining.steps": 20,
+        "dualadapt.client-steps": 80,
+        "dualadapt.client-batch": 32,
+        "dualadapt.personalise.on": True,
+    }
+    return finish(output, few)
 
 
 @pytest.fixture(scope="session")
 def adapted_streets(tmp_path_factory) -> Path:
     """One finished run of segmentation, over one client of `dusk`."""
     output = tmp_path_factory.mktemp("streets") / "run"
-    return finish(output, data="streets", targets="dusk", target_limit=8, source_limit=20, plain_steps=1)
+    few = {"data.target-limit": 8, "data.source-limit": 20, "pretraining.plain-steps": 1}
+    return finish(output, {"data.name": "streets", "data.targets": "dusk", **few})
 
 
 @pytest.fixture(scope="session")

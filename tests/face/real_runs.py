@@ -1,20 +1,58 @@
 """Runs of the real thing for the end-to-end tests: the ``fmtda`` command in its own process, with Flower and Ray."""
 
+import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.numpy import load_file
 
-SMALL = ("-c", "pretrain-steps=30", "-c", "plain-steps=10", "-c", "server-steps=4", "-c", "client-steps=6")
-SMALL += ("-c", "self-train-steps=4", "-c", "personalise-steps=4", "-c", "local-steps=4", "-c", "server-threads=1")
-SMALL += ("-c", "source-limit=500", "-c", "target-limit=200")
+FEW: dict[str, object] = {
+    "pretraining.steps": 30,
+    "pretraining.plain-steps": 10,
+    "server-threads": 1,
+    "data.source-limit": 500,
+    "data.target-limit": 200,
+}
+"""What makes a simulation of any strategy small."""
+
+FEW_STEPS: dict[str, dict[str, object]] = {
+    "dualadapt": {"server-steps": 4, "client-steps": 6, "self-training.steps": 4, "personalise.steps": 4},
+    "source-only": {},
+    "fedavg-self-training": {"local-steps": 4},
+    "fed-mcd": {"server-steps": 4, "local-steps": 4},
+    "fed-dann": {"server-steps": 4, "local-steps": 4},
+}
+"""The same of a strategy's own."""
+
+
+def small(strategy: str = "dualadapt") -> dict[str, object]:
+    """Settings of a small simulation, by dotted key."""
+    return {**FEW, **{f"{strategy}.{key}": value for key, value in FEW_STEPS[strategy].items()}}
+
+
+def words_of(config: Mapping[str, object]) -> tuple[str, ...]:
+    """The settings as options of a command line."""
+    return tuple(word for key, value in config.items() for word in ("-c", f"{key}={value}"))
+
+
+def overrides(config: Mapping[str, object]) -> str:
+    """The settings as ``flwr run --run-config`` takes them: TOML, on one line."""
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+
+
+SMALL = words_of(small())
 
 
 def command(*options: object) -> list[str]:
-    """The command line of a small simulation."""
-    return [sys.executable, "-m", "fmtda", "simulate", *SMALL, *map(str, options)]
+    """The command line of a small simulation; what `options` set themselves is left to them."""
+    words = list(map(str, options))
+    strategy = words[words.index("--strategy") + 1] if "--strategy" in words else "dualadapt"
+    given = {pair.partition("=")[0] for flag, pair in itertools.pairwise(words) if flag == "-c"}
+    own = {key: value for key, value in small(strategy).items() if key not in given}
+    return [sys.executable, "-m", "fmtda", "simulate", *words_of(own), *words]
 
 
 def simulate(*options: object) -> subprocess.CompletedProcess[str]:
@@ -38,9 +76,36 @@ def arrays(run: Path) -> dict[str, bytes]:
     }
 
 
-TINY = ("-c", "local-steps=2", "-c", "local-batch=8", "-c", "width=8", "-c", "image-size=8", "-c", "timesteps=30")
-TINY += ("-c", "implicit-steps=3", "-c", "sample-count=4", "-c", "quality-samples=0", "-c", "server-threads=1")
-TINY += ("-c", "learning-rate-schedule=constant")  # so that a finished run can go on
+TINY_SETTINGS: dict[str, object] = {
+    "training.steps": 2,
+    "training.batch": 8,
+    "ddpm.width": 8,
+    "ddpm.image-size": 8,
+    "ddpm.timesteps": 30,
+    "ddpm.implicit-steps": 3,
+    "samples.count": 4,
+    "samples.quality": 0,
+    "server-threads": 1,
+    "training.schedule": "constant",  # so that a finished run can go on
+}
+"""Of a DDPM."""
+
+TINY = words_of(TINY_SETTINGS)
+
+SMALL_FLOW = words_of(
+    {
+        "training.steps": 2,
+        "training.batch": 8,
+        "graph-nvp.adjacency-turns": 1,
+        "graph-nvp.adjacency-width": 8,
+        "graph-nvp.node-turns": 1,
+        "graph-nvp.node-width": 8,
+        "samples.count": 4,
+        "samples.quality": 20,
+        "server-threads": 1,
+    }
+)
+"""Of a GraphNVP."""
 
 
 def generate(*options: object) -> subprocess.CompletedProcess[str]:

@@ -8,13 +8,15 @@ import os
 import numpy as np
 from flwr.app import Array, Message
 
-from fmtda.clients import adaptation
-from fmtda.clients.identity import Client
+from fmtda.domains.client import Client
+from fmtda.strategies.dualadapt.client import DualAdapt
+
+honest_train = DualAdapt.train
 
 
-def train(message: Message, client: Client) -> Message:
-    """What `clients.adaptation.train` does, spoiled."""
-    reply = adaptation.train(message, client)
+def train(self: DualAdapt, message: Message, client: Client) -> Message:
+    """What `DualAdapt.train` does, spoiled."""
+    reply = honest_train(self, message, client)
     if client.name != "pen/0000":
         return reply
     if os.environ["SPOIL"] == "nothing":

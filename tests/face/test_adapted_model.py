@@ -10,9 +10,9 @@ from in_process_runs import finish
 import fmtda
 from fmtda.domains.family import DataSpec
 from fmtda.domains.registry import family
-from fmtda.inference.client_parts import clients_of
 from fmtda.inference.domain_choice import choose, spread
-from fmtda.protocol.settings import SettingsError
+from fmtda.inference.run_clients import clients_of
+from fmtda.protocol.tables import SettingsError
 
 
 def test_every_head_is_as_accurate_as_the_client_reported(adapted):
@@ -29,11 +29,19 @@ def test_every_head_is_as_accurate_as_the_client_reported(adapted):
 
 @pytest.mark.parametrize(
     "change",
-    [{"strategy": "adabn"}, {"strategy": "fed-mcd"}, {"strategy": "fed-dann"}, {"precision": "bfloat16"}],
+    [
+        {"strategy": "source-only"},
+        {"strategy": "adabn"},
+        {"strategy": "fedavg-self-training"},
+        {"strategy": "fed-mcd"},
+        {"strategy": "fed-dann"},
+        {"network.precision": "bfloat16"},
+    ],
     ids=lambda change: next(iter(change.values())),
 )
 def test_models_of_other_runs_too_are_as_accurate_as_their_clients_reported(change, tmp_path):
-    run = finish(tmp_path / "run", targets="pen", target_limit=40, source_limit=60, **change)
+    few = {"data.targets": "pen", "data.target-limit": 40, "data.source-limit": 60}
+    run = finish(tmp_path / "run", {**few, **change})
     summary = json.loads((run / "summary.json").read_text())
     examples = family("digits").load("pen", "test", DataSpec())
     labels = fmtda.AdaptedModel.load(run, "pen").predict(examples.inputs[:]).labels
@@ -52,11 +60,11 @@ def test_without_the_local_part_the_last_upload_serves_and_it_is_said(adapted, t
     server_alone = shutil.copytree(adapted, tmp_path / "run", ignore=lambda folder, names: {"clients"} & set(names))
     model = fmtda.AdaptedModel.load(server_alone, "pen")
     assert "last uploaded" in model.parts and "--local" in model.parts
-    assert model.head == "mean" and model.has_mixture
+    assert model.head == "mean" and model.mixture is not None
     shutil.rmtree(server_alone / "uploads")
     alone = fmtda.AdaptedModel.load(server_alone, "pen")
     assert "F_g alone" in alone.parts
-    assert alone.head == "global" and not alone.has_mixture
+    assert alone.head == "global" and alone.mixture is None
 
 
 def test_a_clients_own_folder_gives_what_the_run_directory_gives(adapted, tmp_path):
@@ -118,6 +126,6 @@ def test_what_is_no_domain_no_run_and_no_folder_of_a_client_is_named(adapted, tm
 def test_a_run_that_draws_is_refused_with_what_to_do(tmp_path, generative_settings_of):
     from fmtda.server.run_directory import RunDirectory
 
-    RunDirectory.create(generative_settings_of(output=str(tmp_path / "run")))
+    RunDirectory.create(generative_settings_of("ddpm", {"output": str(tmp_path / "run")}))
     with pytest.raises(SettingsError, match="workload=ddpm classifies nothing.*fmtda sample"):
         fmtda.AdaptedModel.load(tmp_path / "run", "pen")

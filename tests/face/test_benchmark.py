@@ -1,6 +1,8 @@
 """``fmtda benchmark`` end to end: real cells on embedded digits, gone on with, refused, interrupted."""
 
+import itertools
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -10,18 +12,26 @@ from pathlib import Path
 
 import psutil
 import pytest
-from real_runs import SMALL
+from real_runs import FEW, FEW_STEPS, words_of
 from typer.testing import CliRunner
 
 from fmtda.face.command_line import cli
 
 METHODS = ("--methods", "source-only,dualadapt", "--seeds", "1")
-FEW_STEPS = (*SMALL, "-c", "pretrain-steps=8", "-c", "rounds=1", "-c", "targets=pen")
+SHARED = {**FEW, "pretraining.steps": 8, "rounds": 1, "data.targets": "pen"}
 
 
 def command(output: Path, *options: str) -> list[str]:
-    """The command line of a benchmark with few steps."""
-    return [sys.executable, "-m", "fmtda", "benchmark", "--output", str(output), *FEW_STEPS, *options]
+    """The command line of a benchmark with few steps, also of the methods that the folder has cells of.
+
+    What `options` set themselves is left to them.
+    """
+    asked = options[options.index("--methods") + 1].split(",") if "--methods" in options else ["dualadapt"]
+    methods = {*asked, *(path.name for path in output.glob("cells/*"))}
+    own = {f"{name}.{key}": few for name in methods & FEW_STEPS.keys() for key, few in FEW_STEPS[name].items()}
+    given = {pair.partition("=")[0] for flag, pair in itertools.pairwise(options) if flag == "-c"}
+    few = words_of({key: value for key, value in {**SHARED, **own}.items() if key not in given})
+    return [sys.executable, "-m", "fmtda", "benchmark", "--output", str(output), *few, *options]
 
 
 def benchmark(output: Path, *options: str) -> str:
@@ -120,12 +130,19 @@ def test_a_cell_cut_short_goes_on_from_its_checkpoint(copied):
     assert "continuing after round 1" in (cell(copied, "source-only") / "log.txt").read_text()
 
 
-def test_cells_of_other_settings_are_refused_by_name(finished):
-    result = invoke(finished, "--methods", "fedavg-self-training", "--seeds", "1", "-c", "confidence=0.5")
+@pytest.mark.parametrize(
+    ("method", "key", "value", "made_with", "of"),
+    [
+        ("fedavg-self-training", "data.hold-out", "0.2", "0.1", "(source-only|dualadapt), seed 0"),
+        ("dualadapt", "dualadapt.self-training.confidence", "0.5", "0.9", "dualadapt, seed 0"),
+    ],
+)
+def test_cells_of_other_settings_are_refused_by_name(method, key, value, made_with, of, finished):
+    result = invoke(finished, "--methods", method, "--seeds", "1", "-c", f"{key}={value}")
     assert result.exit_code == 2
     message = " ".join(result.stderr.split())
-    assert "confidence=0.5: " in message and "was made with confidence=0.9" in message
-    assert "source-only, seed 0" in message or "dualadapt, seed 0" in message
+    assert f"{key}={value}: " in message and f"was made with {key}={made_with}" in message
+    assert re.search(of, message)
 
 
 def test_a_dry_run_lists_the_cells_and_an_estimate_and_writes_nothing(finished, tmp_path):
@@ -149,11 +166,11 @@ def test_a_dry_run_lists_the_cells_and_an_estimate_and_writes_nothing(finished, 
     ("options", "named"),
     [
         (("--methods", "fedsgd"), ("fedsgd", "dualadapt-paper", "ablation")),
-        (("-c", "scenery=false"), ("scenery", "--methods")),
+        (("-c", "inputs.scenery=false"), ("inputs.scenery", "--methods")),
         (("-c", "seed=3"), ("seed", "--help")),
         (("-c", "rounds=none"), ("rounds=none",)),
         (("--data", "cifar"), ("cifar", "digits")),
-        (("--data", "digit-five", "-c", "targets=svhn"), ("data-dir",)),
+        (("--data", "digit-five", "-c", "data.targets=svhn"), ("data-dir",)),
         (("--client-gpus", "99"), ("--client-gpus 99",)),
     ],
 )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fmtda.face.configuration_page import page
-from fmtda.protocol.workloads import run_config_defaults
+from fmtda.strategies.composition import every_default
 
 
 def test_the_page_in_docs_is_current():
@@ -12,4 +12,4 @@ def test_the_page_in_docs_is_current():
 
 def test_every_key_has_a_row():
     rows = [line.split("|")[1].strip(" `") for line in page().splitlines() if line.startswith("| `")]
-    assert set(run_config_defaults()) <= set(rows)
+    assert set(every_default()) <= set(rows)

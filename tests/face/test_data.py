@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fmtda.domains.hugging_face import write_folders
-from fmtda.domains.registry import FAMILIES
+from fmtda.domains.hub import write_folders
+from fmtda.domains.registry import FAMILIES, family
 from fmtda.face.command_line import cli
 
 
@@ -23,9 +23,9 @@ def data(*words: object, status: int = 0) -> str:
 
 def test_the_list_says_where_every_family_comes_from():
     told = data("list")
-    for family in FAMILIES.values():
-        assert family.name in told
-        assert family.origin.split()[0] in told
+    for name in FAMILIES:
+        assert name in told
+        assert family(name).origin.split()[0] in told
 
 
 def test_whole_files_pass_and_are_counted_when_they_are_read():
@@ -39,7 +39,7 @@ def test_a_missing_file_is_named_and_the_status_tells(tmp_path):
 
 
 def test_unknown_names_are_refused_with_those_there_are(tmp_path):
-    assert "allowed: digits" in data("check", "cifar", status=2)
+    assert "allowed are digits, digit-five" in data("check", "cifar", status=2)
     assert "allowed are blend, fonts" in data("check", "digits", "mars", status=2).replace("handwritten, ", "")
     assert "mnist, usps, svhn, pacs, office-home" in data("fetch", "mars", "--data-dir", tmp_path, status=2)
 

@@ -164,14 +164,14 @@ def test_the_servers_source_is_no_client_and_another_one_is_written_down(tmp_pat
     assert refused.exit_code == 2 and "mnist is the server's labelled source" in refused.stderr
     assert not (tmp_path / "federation").exists()
     assert init(tmp_path / "federation", "--source", "usps", clients="svhn,mnist").exit_code == 0
-    assert 'source="usps"' in (tmp_path / "federation" / "README.md").read_text()
+    assert 'data.source="usps"' in (tmp_path / "federation" / "README.md").read_text()
 
 
 def test_embedded_data_need_no_folder(tmp_path):
     assert init(tmp_path / "federation", clients="blend,pen").exit_code == 0
     text = (tmp_path / "federation" / "README.md").read_text()
-    assert "data-dir" not in text
-    assert 'data="digits" targets="blend,pen" clients=2' in text
+    assert "data-dir" not in text and "data.dir" not in text
+    assert 'data.name="digits" data.targets="blend,pen" clients=2' in text
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import json
 
 import pytest
 from real_nodes import Deployment
-from real_runs import SMALL, arrays, metrics, simulate
+from real_runs import arrays, metrics, overrides, simulate, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
-OVERRIDES = " ".join(word for word in SMALL if word != "-c")
+OVERRIDES = overrides(small())
 
 
 @pytest.fixture

@@ -36,8 +36,8 @@ def test_a_machine_that_runs_the_tests_is_fit():
 @pytest.mark.parametrize(
     ("capabilities", "found", "advice"),
     [
-        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, "computes it", "-c precision=bfloat16"),
-        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "doesn't compute it", "precision=float32"),
+        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, "computes it", "-c network.precision=bfloat16"),
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "doesn't compute it", "network.precision=float32"),
     ],
 )
 def test_a_processor_that_knows_bfloat16_is_told_how_to_use_it(capabilities, found, advice, monkeypatch):

@@ -6,18 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from real_nodes import APP, Deployment
-from real_runs import SMALL, arrays, command, metrics, simulate
+from real_runs import arrays, command, metrics, overrides, simulate, small
 
 from fmtda.face.deploy.certificates import certificates
 from fmtda.face.deploy.node_keys import node_key_pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
-OVERRIDES = " ".join(word for word in SMALL if word != "-c")
+OVERRIDES = overrides(small())
 CLIENTS = ["blend", "fonts", "pen"]
 
 
@@ -116,17 +117,25 @@ def test_who_does_not_belong_is_refused_and_the_run_goes_on(deployed, tmp_path):
     assert deployed.log("superlink").count("Activated node_id") == len(CLIENTS)
 
 
+def rooms():
+    """The folders of all packages of the checkout, by pyproject.toml."""
+    tool = tomllib.loads((APP / "pyproject.toml").read_text())["tool"]
+    return sorted({folder.split("/")[0] for folder in tool["setuptools"]["package-dir"].values()})
+
+
 @pytest.fixture
 def spoiled_app(tmp_path):
     """A copy of the app in which the client `pen` misbehaves, and what a process needs to use it."""
     copy = tmp_path / "app"
-    for room in ("protocol", "adaptation", "domains", "clients", "strategies", "server", "generative", "fmtda"):
+    for room in rooms():
         shutil.copytree(APP / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(APP / file, copy / file)
     shutil.copy(Path(__file__).with_name("spoiled_training.py"), copy / "clients" / "spoiled_training.py")
     with (copy / "clients" / "app.py").open("a") as code:
-        code.write('from clients import spoiled_training\n\nTRAINERS["dualadapt"] = spoiled_training.train\n')
+        code.write(
+            "from fmtda.clients import spoiled_training\n\nspoiled_training.DualAdapt.train = spoiled_training.train\n"
+        )
     return copy
 
 

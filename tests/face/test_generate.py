@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from invoked import invoke, refused
 from PIL import Image
-from real_runs import TINY
+from real_runs import SMALL_FLOW, TINY, words_of
 
 
 def test_ends_with_a_table_a_summary_and_samples(generated):
@@ -92,15 +92,18 @@ def test_sampling_refuses_what_it_cannot_draw_from(copied, generated, finished, 
         (("ddpm", "--strategy", "dualadapt"), ("strategy=dualadapt", "'fedavg'")),
         (("ddpm", "--local", "--strategy", "fedavg"), ("--local", "one of the two")),
         (("ddpm", "--targets", "mars"), ("mars", "handwritten, blend, fonts, street, pen")),
-        (("ddpm", "--data", "streets", "--data-dir", "/nowhere", "-c", "image-size=3"), ("image-size=3",)),
+        (("ddpm", "--data", "streets", "--data-dir", "/nowhere", "-c", "ddpm.image-size=3"), ("ddpm.image-size=3",)),
         (("ddpm", "-c", "preset=paper"), ("preset=paper", "workload=ddpm has no such key, adaptation has")),
-        (("ddpm", "-c", "langevin-steps=3"), ("langevin-steps=3", "ncsn has")),
-        (("ddpm", "-c", "image-size=15"), ("image-size=15",)),
-        (("ddpm", "-c", "width=12"), ("width=12",)),
-        (("ddpm", "-c", "implicit-steps=2000"), ("implicit-steps=2000", "timesteps=1000")),
+        (("ddpm", "-c", "ncsn.langevin-steps=3"), ("ncsn.langevin-steps=3", "ncsn has")),
+        (("ddpm", "-c", "ddpm.image-size=15"), ("ddpm.image-size=15",)),
+        (("ddpm", "-c", "ddpm.width=12"), ("ddpm.width=12",)),
+        (("ddpm", "-c", "ddpm.implicit-steps=2000"), ("ddpm.implicit-steps=2000", "ddpm.timesteps=1000")),
         (("ddpm", "--clients", "3", "--targets", "blend,pen,fonts,street"), ("clients=3", "4 targets")),
         (("ddpm", "--clients", "900"), ("clients=900", "handwritten")),
-        (("ddpm", "--clients", "9", "-c", "partition=dirichlet", "-c", "min-examples=88"), ("handwritten", "alpha")),
+        (
+            ("ddpm", "--clients", "9", "-c", "data.partition=dirichlet", "-c", "data.min-examples=88"),
+            ("handwritten", "alpha"),
+        ),
         (("ddpm", "--client-gpus", "99"), ("--client-gpus 99", "GPUs")),
     ],
     ids=lambda value: "-".join(map(str, value)).replace("/", "") if isinstance(value, tuple) else "",
@@ -148,28 +151,28 @@ LOCAL = ("generate", "ddpm", "--local", *TINY, "--rounds", 2)
 def test_the_local_reference_runs_in_this_process_and_can_be_sampled(tmp_path):
     result = invoke(*LOCAL, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "ddpm by local on digits: 4 steps" in result.output
+    assert "ddpm by pooled on digits: 4 steps" in result.output
     assert invoke("sample", tmp_path / "run", "--count", 2).exit_code == 0
 
 
-SMALL_FLOW = ("-c", "local-steps=2", "-c", "local-batch=8", "-c", "adjacency-turns=1", "-c", "adjacency-width=8")
-SMALL_FLOW += ("-c", "node-turns=1", "-c", "node-width=8", "-c", "sample-count=4", "-c", "quality-samples=20")
-SMALL_AUTOENCODER = ("-c", "local-steps=2", "-c", "local-batch=8", "-c", "message-width=8", "-c", "latent=4")
-SMALL_AUTOENCODER += (
-    "-c",
-    "node-width=8",
-    "-c",
-    "message-rounds=1",
-    "-c",
-    "sample-count=4",
-    "-c",
-    "quality-samples=20",
+SMALL_AUTOENCODER = words_of(
+    {
+        "training.steps": 2,
+        "training.batch": 8,
+        "mpgvae.message-width": 8,
+        "mpgvae.latent": 4,
+        "mpgvae.node-width": 8,
+        "mpgvae.message-rounds": 1,
+        "samples.count": 4,
+        "samples.quality": 20,
+        "server-threads": 1,
+    }
 )
 
 
 def test_molecules_are_read_with_an_account_learned_and_written_as_smiles(tmp_path):
     (tmp_path / "qm9.csv").write_text("smiles\nC1CC\n" + "CCO\nC1CC1\nCC=O\nCCN\nCO\nCCC\nCCF\nOCC=O\nCNC\nCOC\n" * 3)
-    options = ("--data", "qm9", "--data-dir", tmp_path, "--local", "--rounds", 1, *SMALL_FLOW, "-c", "server-threads=1")
+    options = ("--data", "qm9", "--data-dir", tmp_path, "--local", "--rounds", 1, *SMALL_FLOW)
     result = invoke("generate", "graph-nvp", *options, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "1 of 31 molecules left out: 1 malformed SMILES" in " ".join(result.output.split())
@@ -181,7 +184,7 @@ def test_molecules_are_read_with_an_account_learned_and_written_as_smiles(tmp_pa
 
 
 def test_the_autoencoder_of_molecules_runs_and_can_be_sampled(tmp_path):
-    options = ("--local", "--rounds", 1, *SMALL_AUTOENCODER, "-c", "server-threads=1")
+    options = ("--local", "--rounds", 1, *SMALL_AUTOENCODER)
     result = invoke("generate", "mpgvae", *options, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["quality"]["count"] == 20

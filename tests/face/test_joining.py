@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from in_process_runs import finish
 from real_nodes import Deployment
-from real_runs import SMALL, simulate
+from real_runs import overrides, simulate, small
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -36,8 +36,14 @@ def printed(run):
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory):
     """A finished run in which `street` joined late."""
-    few = {"target_limit": 60, "source_limit": 100, "targets": "blend,pen,street", "joining": "street"}
-    return finish(tmp_path_factory.mktemp("joined") / "run", **few, rounds=3, join_round=2)
+    few = {
+        "data.target-limit": 60,
+        "data.source-limit": 100,
+        "data.targets": "blend,pen,street",
+        "simulation.late": "street",
+        "simulation.late-round": 2,
+    }
+    return finish(tmp_path_factory.mktemp("joined") / "run", {**few, "rounds": 3})
 
 
 def test_the_table_tells_who_was_near_and_what_was_reached_after_how_many_rounds(joined):
@@ -52,7 +58,7 @@ def test_the_report_copes_with_a_domain_that_came_late(joined):
     assert "Joined late" in page
     assert f"Late there joined {NEW} in round 2." in page
     command = Run.read(joined).command
-    assert "-c joining=street -c join-round=2" in command
+    assert "-c simulation.late=street -c simulation.late-round=2" in command
     assert "-c strategy" not in command and "standardise" not in command
 
 
@@ -107,14 +113,13 @@ def test_fmtda_join_goes_on_from_a_finished_run(tmp_path):
 @pytest.mark.timeout(3000)
 def test_a_supernode_that_connects_in_mid_run_joins(tmp_path):
     run, deployment = tmp_path / "run", Deployment(tmp_path / "federation", CLIENTS)
-    overrides = " ".join(word for word in SMALL if word != "-c")
     try:
         deployment.start_superlink()
         deployment.register()
         for client in CLIENTS[:2]:
             deployment.start_supernode(client)
         deployment.wait_for_nodes(2)
-        block = deployment.run_block(f'{overrides} rounds=12 output="{run}"').replace("clients=3", "clients=2")
+        block = deployment.run_block(f'{overrides(small())} rounds=12 output="{run}"').replace("clients=3", "clients=2")
         block = block.replace("blend,pen,street", "blend,pen")
         deployment.start("run", block)
         deployment.wait_for(lambda: len(lines(run)) >= 2, "round 1")

@@ -17,7 +17,7 @@ from fmtda.server import checkpoints
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 KILLS, ROUNDS = 20, 60
-OPTIONS = ("--targets", "blend,pen", "--clients", "2", "-c", "target-limit=100", "-c", "source-limit=200")
+OPTIONS = ("--targets", "blend,pen", "--clients", "2", "-c", "data.target-limit=100", "-c", "data.source-limit=200")
 
 
 def started(run: Path) -> subprocess.Popen:

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from fmtda.adaptation.scores import mean_iou
 from fmtda.domains.family import DataSpec
 from fmtda.domains.registry import family
 from fmtda.face.command_line import cli
 from fmtda.inference.pictures import AHEAD, batches, found
-from fmtda.server.metrics import mean_iou
 
 
 def predict(*words: object, status: int = 0):

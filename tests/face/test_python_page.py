@@ -11,7 +11,7 @@ import fmtda
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import DataSpec
 from fmtda.domains.registry import family
-from fmtda.protocol.settings import SettingsError
+from fmtda.protocol.tables import SettingsError
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 CODE = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

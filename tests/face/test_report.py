@@ -11,12 +11,12 @@ from statistics import mean
 
 import pytest
 from invoked import invoke, refused
-from real_runs import TINY
+from real_runs import SMALL_FLOW, TINY_SETTINGS, words_of
 
 from fmtda.face.report.comparison import names_of
 from fmtda.face.report.page import rendered
-from fmtda.face.report.runs import Run
-from fmtda.protocol.illustration import PICTURES
+from fmtda.face.report.runs import OPTIONS, Run
+from fmtda.protocol.illustrations import PICTURES
 from fmtda.server.illustration import FILE, read_illustration
 
 ROOT = Path(__file__).parents[2]
@@ -121,20 +121,20 @@ def test_configuration_versions_and_a_command_that_makes_the_same_settings(finis
 
     run = Run.read(finished[0])
     text = words_in(page)
-    for key, value in run.settings.run_config().items():
+    for key, value in run.settings.flat().items():
         if key != "output":
             assert f"{key} {str(value).lower() if isinstance(value, bool) else value}" in text
     assert f"torch {run.versions['torch']}" in text
     words = shlex.split(run.command)
     given = _given(words[2:])
-    again = effective_settings(given).run_config()
-    ours = run.settings.run_config()
+    again = effective_settings(given).flat()
+    ours = run.settings.flat()
     assert {k: v for k, v in again.items() if k != "output"} == {k: v for k, v in ours.items() if k != "output"}
 
 
 def _given(words: list[str]) -> dict[str, str]:
-    pairs = zip(words[::2], words[1::2], strict=True)
-    return dict(value.split("=", 1) if key == "-c" else (key.removeprefix("--"), value) for key, value in pairs)
+    pairs, keys = zip(words[::2], words[1::2], strict=True), {option: key for key, option in OPTIONS.items()}
+    return dict(value.split("=", 1) if word == "-c" else (keys[word], value) for word, value in pairs)
 
 
 def test_the_file_needs_nothing_from_outside(page):
@@ -197,7 +197,7 @@ def test_several_runs_stand_side_by_side(finished, copied, tmp_path):
     page = (tmp_path / "both.html").read_text()
     text = words_in(page)
     assert "2 runs side by side; copied is best on average over its targets, with 99.0 %" in text
-    assert "client-steps 6 7" in text
+    assert "dualadapt.client-steps 6 7" in text
     assert [trace["name"] for trace in figures_in(page)[0]["data"]] == ["run", "copied"]
 
 
@@ -215,7 +215,8 @@ def test_pictures_through_the_rounds(generated, finished, tmp_path):
 
 
 def test_quality_is_a_curve_where_it_was_measured_through_the_rounds(tmp_path):
-    options = ("--local", *TINY, "--rounds", 2, "-c", "sample-every=1", "-c", "quality-samples=20")
+    few = words_of({**TINY_SETTINGS, "samples.every": 1, "samples.quality": 20})
+    options = ("--local", *few, "--rounds", 2)
     result = invoke("generate", "ddpm", *options, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "run" / "report.html").read_text()
@@ -227,9 +228,7 @@ def test_quality_is_a_curve_where_it_was_measured_through_the_rounds(tmp_path):
 
 def test_molecules_are_drawn_with_their_properties(tmp_path):
     (tmp_path / "qm9.csv").write_text("smiles\n" + "CCO\nC1CC1\nCC=O\nCCN\nCO\nCCC\nCCF\nOCC=O\nCNC\nCOC\n" * 3)
-    small = ("-c", "local-steps=2", "-c", "local-batch=8", "-c", "adjacency-turns=1", "-c", "adjacency-width=8")
-    small += ("-c", "node-turns=1", "-c", "node-width=8", "-c", "sample-count=4", "-c", "quality-samples=20")
-    options = ("--data", "qm9", "--data-dir", tmp_path, "--local", "--rounds", 1, *small, "-c", "server-threads=1")
+    options = ("--data", "qm9", "--data-dir", tmp_path, "--local", "--rounds", 1, *SMALL_FLOW)
     result = invoke("generate", "graph-nvp", *options, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "run" / "report.html").read_text()
@@ -276,7 +275,7 @@ def test_runs_of_one_name_are_told_apart(finished, tmp_path):
 
 def test_a_blank_in_a_name_is_quoted_in_the_command(finished):
     run = Run.read(finished[0])
-    renamed = replace(run, settings=run.settings.changed(source="Real World"))
+    renamed = replace(run, settings=run.settings.changed({"data.source": "Real World"}))
     assert "--source 'Real World'" in renamed.command
 
 

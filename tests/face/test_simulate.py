@@ -55,7 +55,7 @@ def test_equal_seeds_give_equal_metrics_and_arrays_also_where_one_run_was_killed
     run, _ = finished
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        command("--rounds", 2, "--output", killed, "-c", "personalise=true"), stdout=subprocess.DEVNULL
+        command("--rounds", 2, "--output", killed, "-c", "dualadapt.personalise.on=true"), stdout=subprocess.DEVNULL
     )
     _wait_for(lambda: (killed / "checkpoints" / "round-000001").exists(), process)
     family = [process, *psutil.Process(process.pid).children(recursive=True)]
@@ -138,8 +138,9 @@ def test_strategies_that_upload_the_whole_network_run(strategy, finished, tmp_pa
 
 
 def test_street_scenes_end_with_the_mean_iou_and_that_of_each_class(tmp_path):
-    few = ("-c", "pretrain-steps=3", "-c", "plain-steps=1", "-c", "server-steps=1", "-c", "client-steps=2")
-    few += ("-c", "self-train-steps=1", "-c", "source-limit=24", "-c", "target-limit=12")
+    few = ("-c", "pretraining.steps=3", "-c", "pretraining.plain-steps=1", "-c", "dualadapt.server-steps=1")
+    few += ("-c", "dualadapt.client-steps=2", "-c", "dualadapt.self-training.steps=1")
+    few += ("-c", "data.source-limit=24", "-c", "data.target-limit=12")
     data = ("--data", "streets", "--targets", "dusk", "--clients", 2)
     printed = simulate(*data, "--rounds", 1, "--output", tmp_path / "run", *few)
     assert "mIoU in percent per target domain" in printed.stdout
@@ -153,7 +154,7 @@ def test_street_scenes_end_with_the_mean_iou_and_that_of_each_class(tmp_path):
 
 
 def test_many_clients_on_dirichlet_shares_and_a_part_of_them_in_a_round(tmp_path):
-    options = ("-c", "partition=dirichlet", "-c", "fraction=0.5", "--preset", "paper")
+    options = ("-c", "data.partition=dirichlet", "-c", "fraction=0.5", "--preset", "paper")
     simulate("--clients", 12, "--rounds", 2, "--output", tmp_path / "run", *options)
     lines = metrics(tmp_path / "run")
     trained = [{name: c for name, c in line["clients"].items() if c["up_training"]} for line in lines[1:]]

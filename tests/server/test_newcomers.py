@@ -7,10 +7,10 @@ import torch
 
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.nearest_domains import blend, nearest
-from fmtda.strategies.dualadapt.server import JOIN
 from fmtda.protocol.records import from_record, sender
 from fmtda.server import checkpoints
 from fmtda.server.app import run
+from fmtda.strategies.dualadapt.server import JOIN
 from tests.server.compared import same, without_times
 
 pytestmark = pytest.mark.usefixtures("few_source_examples")

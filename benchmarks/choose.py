@@ -39,7 +39,7 @@ from torch import Tensor
 from fmtda.adaptation.batch_norm import reestimate
 from fmtda.adaptation.batches import forward_slices
 from fmtda.adaptation.inputs import Inputs
-from fmtda.adaptation.networks import Network
+from fmtda.adaptation.network import Network
 from fmtda.adaptation.registry import AUGMENTATIONS
 from fmtda.adaptation.scores import mean_iou
 from fmtda.adaptation.self_training import logits
@@ -67,10 +67,9 @@ from fmtda.server.metrics import MEAN_IOU
 from fmtda.server.pretraining import pretrained
 from fmtda.server.progress import Lines
 from fmtda.server.startup import check_source
-from fmtda.server.workloads import metric_of
+from fmtda.server.workload_kinds import metric_of
 from fmtda.strategies.dualadapt.client import largest_weight, localised, use_own_statistics
-from fmtda.strategies.dualadapt.parameters import parameters
-from fmtda.strategies.local_network import inputs_of
+from fmtda.strategies.dualadapt.parameters import DualAdaptParameters
 
 JUDGED_SHARE = 0.25
 """Part of a target's training examples that is judged and not adapted to: there, overfitting shows."""
@@ -103,7 +102,7 @@ def judge(settings: AdaptationSettings) -> dict[str, Any]:
             judged = client.inputs(client.test)
             before[domain] = criteria(network, judged, settings)
             own = copy.deepcopy(network).requires_grad_(False)
-            use_own_statistics(own, inputs_of(client, client.train), client)
+            use_own_statistics(own, client.inputs(client.train), client)
             after[domain] = criteria(localised(own, client), judged, settings)
     return {
         "hold_out": hold_out(network, source, settings),
@@ -139,7 +138,7 @@ def adapted_source(network: Network, source: Source, settings: AdaptationSetting
         judged, known = client.inputs(client.test), client.test.labels[:].long()
         before = _right([network], judged, known, settings)
         own = copy.deepcopy(network).requires_grad_(False)
-        use_own_statistics(own, inputs_of(unlabelled, unlabelled.train), unlabelled)
+        use_own_statistics(own, unlabelled.inputs(unlabelled.train), unlabelled)
         local = localised(copy.deepcopy(own), unlabelled)
         after = _right([own, local], judged, known, settings)
         return {"before": before, "after": after, "labels": int((known >= 0).sum())}
@@ -152,7 +151,7 @@ def own_statistics(network: Network, settings: AdaptationSettings) -> dict[str, 
     inputs = Inputs(examples.inputs, augmentation, settings.inputs.standardise, _device(network))
     labels = examples.labels[:].long()
     before = _right([network], inputs, labels, settings)
-    extra = parameters(settings).batch_norm
+    extra = settings.own(DualAdaptParameters).batch_norm
     if not extra.on:
         return {"before": before, "after": before}
     own = copy.deepcopy(network).requires_grad_(False)

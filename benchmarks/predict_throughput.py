@@ -26,15 +26,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from fmtda.adaptation.augment import prepare
 from fmtda.adaptation.mixture import fit
-from fmtda.adaptation.networks import build
 from fmtda.adaptation.predictor import Predictor
+from fmtda.adaptation.registry import build
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.domains.decoding import decode_picture
 from fmtda.face.predict import label
 from fmtda.face.progress import ErrorLines
 from fmtda.inference.adapted_model import AdaptedModel
-from fmtda.strategies.dualadapt.parameters import parameters
+from fmtda.strategies.dualadapt.parameters import DualAdaptParameters
 
 BATCH = 256
 
@@ -84,7 +84,7 @@ def untrained() -> AdaptedModel:
     name = settings.network.name
     networks = {head: build(name, 10, settings.shape, seed).eval() for seed, head in enumerate(("global", "local"))}
     features = torch.rand(400, networks["global"].feature_size, generator=torch.Generator().manual_seed(0))
-    mixture = fit(features, parameters(settings).components, seed=0)
+    mixture = fit(features, settings.own(DualAdaptParameters).components, seed=0)
     return AdaptedModel(settings, "blend/0000", Predictor(networks, mixture=mixture, parts="untrained"))
 
 

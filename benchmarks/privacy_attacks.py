@@ -30,7 +30,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from fmtda.adaptation.feature_map import feature_rows
+from fmtda.adaptation.labelled_features import feature_rows
 from fmtda.adaptation.losses import local_classifier_loss
 from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.network import Network
@@ -38,10 +38,10 @@ from fmtda.adaptation.private_classifier import per_example_gradients
 from fmtda.domains.client import Client
 from fmtda.protocol.records import from_record, sender
 from fmtda.protocol.seeds import client_name, domain_of
+from fmtda.strategies.algorithm import adaptation
 from fmtda.strategies.dualadapt import privacy
 from fmtda.strategies.dualadapt.client import DualAdapt, learn, use_own_statistics
-from fmtda.strategies.dualadapt.parameters import parameters
-from fmtda.strategies.local_network import adaptation_settings, inputs_of, mixture_parts
+from fmtda.strategies.dualadapt.parameters import DualAdaptParameters
 
 FALSE_POSITIVES = 0.01
 """Share of the non-members at which the found members are counted."""
@@ -145,7 +145,7 @@ def reconstruction(seen: Round, client: Client, floor: int) -> dict[str, Any]:
     distances, of_source = (
         torch.cdist(mixture.means, features).min(dim=1).values / unit for mixture in (seen.mixture, seen.source_mixture)
     )
-    fitted, _ = mixture_parts(client, len(features))
+    fitted, _ = client.divided(len(features))
     counts = seen.mixture.responsibilities(features[fitted]).sum(dim=0)
     return {
         "components": len(distances),
@@ -158,7 +158,7 @@ def reconstruction(seen: Round, client: Client, floor: int) -> dict[str, Any]:
 
 def _scores(seen: Round, candidates: Client) -> dict[str, Tensor]:
     """The scores of all candidates that a single round gives, but the likelihood ratio."""
-    discrepancy_weight = parameters(candidates.settings).discrepancy_weight
+    discrepancy_weight = candidates.settings.own(DualAdaptParameters).discrepancy_weight
     network = _network(seen, candidates)
     features = _features(network, candidates)
     f_g = network.classifier
@@ -184,7 +184,7 @@ def _likelihood_ratio(
     network = _network(seen, candidates)
     features = _features(network, candidates)
     weights, global_logits = seen.source_mixture.typicality(features), network.classifier(features)
-    discrepancy_weight = parameters(settings).discrepancy_weight
+    discrepancy_weight = settings.own(DualAdaptParameters).discrepancy_weight
     learnt = privacy.learn if settings.private else learn
     taken, found = torch.zeros(shadows, count, dtype=torch.bool), torch.zeros(shadows, count)
     with tempfile.TemporaryDirectory() as folder:
@@ -214,14 +214,14 @@ def _likelihood_ratio(
 
 def _network(seen: Round, client: Client) -> Network:
     """G and F_g as sent, with statistics of the client's examples where the uploads were computed on such."""
-    network = DualAdapt().network(seen.model, adaptation_settings(client))
+    network = DualAdapt().network(seen.model, adaptation(client))
     if not client.settings.private:
-        use_own_statistics(network, inputs_of(client, client.train), client)
+        use_own_statistics(network, client.inputs(client.train), client)
     return network
 
 
 def _features(network: Network, client: Client) -> Tensor:
-    inputs, places = inputs_of(client, client.train), parameters(client.settings).places
+    inputs, places = client.inputs(client.train), client.settings.own(DualAdaptParameters).places
     return feature_rows(network, inputs, places, client.generator("places"))
 
 

@@ -25,7 +25,8 @@ def test_an_arm_stands_beside_its_reference(tmp_path, monkeypatch):
     for arm in ("local", "iid"):
         run = tmp_path / "runs" / f"mpgvae-{arm}-seed-0"
         run_pooled(
-            effective_settings({"workload": "mpgvae", "strategy": "pooled", "output": str(run), **TINY}), Lines("loss")
+            effective_settings({"workload": "mpgvae", "strategy": "pooled-data", "output": str(run), **TINY}),
+            Lines("loss"),
         )
     measured(monkeypatch, tmp_path, "--models", "mpgvae", "--arms", "local,iid")
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -23,7 +23,7 @@ def measured(generative_settings_of, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.generative_measures.train_classifier", partial(train_classifier, steps=3))
     for arm in ("local", "skewed"):
         run = tmp_path / "runs" / f"ddpm-{arm}-seed-0"
-        changes = {"strategy": "pooled", "output": str(run), "data.target-limit": 80}
+        changes = {"strategy": "pooled-data", "output": str(run), "data.target-limit": 80}
         run_pooled(generative_settings_of("ddpm", changes), Lines("loss"))
 
     def measure():

@@ -9,11 +9,10 @@ import torch
 
 from benchmarks import privacy, privacy_attacks
 from benchmarks.privacy_attacks import Round, membership, reconstruction
-from fmtda.adaptation.feature_map import feature_rows
+from fmtda.adaptation.labelled_features import feature_rows
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.networks import build
-from fmtda.strategies.dualadapt.parameters import parameters
-from fmtda.strategies.local_network import inputs_of
+from fmtda.adaptation.registry import build
+from fmtda.strategies.dualadapt.parameters import DualAdaptParameters
 from tests.conftest import blink
 
 
@@ -30,7 +29,7 @@ def attacked(settings_of, client_of, message_to):
     """A client, its features under the network that it is sent, that network, and the message."""
     client = dataclasses.replace(client_of(settings_of({"preset": "paper"}), train=40), simulated=True)
     network = build(client.settings.network.name, 10, (3, 32, 32), 0).eval()
-    inputs, places = inputs_of(client, client.train), parameters(client.settings).places
+    inputs, places = client.inputs(client.train), client.settings.own(DualAdaptParameters).places
     features = feature_rows(network, inputs, places, client.generator("places"))
     return client, features, network, message_to(client)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fmtda.domains.hub import write_folders
+from fmtda.domains.hugging_face import write_folders
 from fmtda.domains.registry import FAMILIES, family
 from fmtda.face.command_line import cli
 

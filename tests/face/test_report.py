@@ -16,7 +16,7 @@ from real_runs import SMALL_FLOW, TINY_SETTINGS, words_of
 from fmtda.face.report.comparison import names_of
 from fmtda.face.report.page import rendered
 from fmtda.face.report.runs import OPTIONS, Run
-from fmtda.protocol.illustrations import PICTURES
+from fmtda.protocol.illustration import PICTURES
 from fmtda.server.illustration import FILE, read_illustration
 
 ROOT = Path(__file__).parents[2]

@@ -90,7 +90,11 @@ def test_a_message_carries_settings_and_round_unchanged(output):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "no JSON"), ("[1]", "a JSON list, expected an object"), ('{"rounds": 0}', "rounds=0")],
+    [
+        ("{", "no JSON"),
+        ("[1]", "a JSON list, expected an object"),
+        ('{"strategy": "dualadapt", "colour": 1}', "colour: no such key"),
+    ],
 )
 def test_a_message_with_other_settings_is_refused(text, said):
     with pytest.raises(SettingsError, match=said):

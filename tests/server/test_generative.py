@@ -259,6 +259,6 @@ def test_data_without_labels_leave_the_quality_unmeasured_with_a_note(settings, 
 
 
 def test_flowers_own_way_in_refuses_the_strategy_that_is_no_federation(settings, grid_of):
-    config = {"workload": "ddpm", "strategy": "pooled", "output": settings.output}
-    with pytest.raises(SettingsError, match="strategy=pooled: .* run it with fmtda generate --local"):
+    config = {"workload": "ddpm", "strategy": "pooled-data", "output": settings.output}
+    with pytest.raises(SettingsError, match="strategy=pooled-data: .* run it with fmtda generate --local"):
         app(grid_of.simulated(2), Context(1, 1, {}, RecordDict(), config))

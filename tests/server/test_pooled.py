@@ -20,7 +20,7 @@ from fmtda.server.workload import RunStopped
 @pytest.fixture
 def settings(generative_settings_of, tmp_path):
     return generative_settings_of(
-        "ddpm", {"strategy": "pooled", "data.target-limit": 40, "clients": 3, "output": str(tmp_path / "run")}
+        "ddpm", {"strategy": "pooled-data", "data.target-limit": 40, "clients": 3, "output": str(tmp_path / "run")}
     )
 
 
@@ -97,7 +97,7 @@ def test_a_run_has_the_files_of_a_federated_one(settings, silence):
         "config.toml", "metrics.jsonl", "summary.json", "checkpoints", "samples", "tensorboard"
     }  # fmt: skip
     summary = json.loads((directory.path / "summary.json").read_text())
-    assert (summary["strategy"], summary["gradient_steps"]) == ("pooled", 4)
+    assert (summary["strategy"], summary["gradient_steps"]) == ("pooled-data", 4)
     assert summary["uplink_bytes_per_client_round"] is None
     assert set(summary["loss"]) == {"handwritten"}
     assert (directory.samples / "round-000002.png").exists()

@@ -71,8 +71,8 @@ def test_progress_is_told_and_a_run_without_an_output_gets_a_folder(settings, tm
 
 
 def test_what_is_no_federation_or_cant_be_split_is_refused(settings, generative_settings_of):
-    with pytest.raises(SettingsError, match="strategy=pooled: that is no federation"):
-        run_in_process(generative_settings_of("ddpm", {"strategy": "pooled"}))
+    with pytest.raises(SettingsError, match="strategy=pooled-data: that is no federation"):
+        run_in_process(generative_settings_of("ddpm", {"strategy": "pooled-data"}))
     with pytest.raises(DataError, match="take fewer clients"):
         run_in_process(settings.changed({"clients": 41}))
 

@@ -275,7 +275,8 @@ def compared(table: Table, affecting: set[Affects]) -> dict[str, Scalar]:
     for name, field in type(table).model_fields.items():
         value = getattr(table, name)
         if isinstance(value, Table):
-            inner = {"on": False} if isinstance(value, Switchable) and not value.on else compared(value, affecting)
+            off = isinstance(value, Switchable) and not value.on
+            inner = {key: each for key, each in compared(value, affecting).items() if not off or key == "on"}
             found |= {f"{field.alias}.{key}": each for key, each in inner.items()}
         elif meaning_of(field).affects in affecting:
             found[str(field.alias)] = value

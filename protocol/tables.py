@@ -275,9 +275,8 @@ def compared(table: Table, affecting: set[Affects]) -> dict[str, Scalar]:
     for name, field in type(table).model_fields.items():
         value = getattr(table, name)
         if isinstance(value, Table):
-            inner = compared(value, affecting)
-            if isinstance(value, Switchable) and not value.on:
-                inner = {key: each for key, each in inner.items() if key == "on"}
+            off = isinstance(value, Switchable) and not value.on
+            inner = {key: each for key, each in compared(value, affecting).items() if not off or key == "on"}
             found |= {f"{field.alias}.{key}": each for key, each in inner.items()}
         elif meaning_of(field).affects in affecting:
             found[str(field.alias)] = value

@@ -132,7 +132,7 @@ def test_an_algorithm_without_a_table_is_asked_whether_it_looks_ahead_all_the_sa
         (
             {"workload": "ncsn", "strategy": "dualadapt"},
             "strategy=dualadapt: workload=ncsn is not what it trains; allowed are fedavg, fedprox, fedavgm, fedadam, "
-            "pooled",
+            "pooled-data",
         ),
     ],
 )

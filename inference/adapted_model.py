@@ -242,14 +242,15 @@ class AdaptedModel(nn.Module):
         try:
             with safe_open(path, "pt") as opened:
                 about = json.loads((opened.metadata() or {})["fmtda"])
+                given = dict(about["settings"])
                 state = {name: opened.get_tensor(name) for name in opened.keys()}
-        except (SafetensorError, KeyError, ValueError):
+        except (SafetensorError, KeyError, TypeError, ValueError):
             raise SettingsError(
                 f"{path}: no model of fmtda; give a run directory, or a file of fmtda export --format safetensors"
             ) from None
-        if "data.name" not in about["settings"]:
+        if "data.name" not in given:
             raise SettingsError(f"{path}: this model was written by an earlier version of fmtda; export it anew")
-        settings = cast(AdaptationSettings, read_settings({**about["settings"], "device": device}))
+        settings = cast(AdaptationSettings, read_settings({**given, "device": device}))
         algorithm = algorithm_of(settings)
         fields = {name: state.pop(f"mixture_{name}") for name in MIXTURE_FIELDS if f"mixture_{name}" in state}
         networks = {}

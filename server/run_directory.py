@@ -311,11 +311,11 @@ def stored_run_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
-        settings = config["settings"]
-    except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        settings, versions = dict(config["settings"]), dict(config.get("versions", {}))
+    except (OSError, KeyError, TypeError, ValueError):
         raise SettingsError(f"{path}: no run here (no readable config.toml)") from None
     if not isinstance(settings.get("data"), dict):
-        made_with = config.get("versions", {}).get("fmtda", "an earlier version")
+        made_with = versions.get("fmtda", "an earlier version")
         raise SettingsError(f"{path}: this run was made by fmtda {made_with} and wants that version; start a new run")
     return dict(flattened(settings))
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from in_process_runs import finish
+from safetensors.torch import save_file
 
 import fmtda
 from fmtda.domains.family import DataSpec
@@ -87,6 +88,21 @@ def test_a_saved_model_predicts_the_same_and_tells_no_path(adapted, tmp_path):
     assert all(torch.equal(first.by_head[head], second.by_head[head]) for head in first.by_head)
     assert torch.equal(first.typicality, second.typicality)
     assert str(adapted).encode() not in (tmp_path / "blend.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"settings": {"data": "digits", "network": "small-cnn"}}, "written by an earlier version of fmtda; export it"),
+        ({"settings": 3}, "no model of fmtda"),
+        ([], "no model of fmtda"),
+    ],
+)
+def test_a_file_that_tells_other_settings_is_refused(about, said, tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(1)}, file, metadata={"fmtda": json.dumps(about)})
+    with pytest.raises(SettingsError, match=f"{file}: .*{said}"):
+        fmtda.AdaptedModel.load(file)
 
 
 @pytest.mark.parametrize("domain", ["pen", "blend"])

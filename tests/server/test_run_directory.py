@@ -152,7 +152,7 @@ def test_a_run_of_a_version_whose_settings_were_no_tables_is_refused_by_its_vers
         RunDirectory.open(settings)
 
 
-@pytest.mark.parametrize("content", [None, "", "settings = [", "[versions]\ntorch = '2'"])
+@pytest.mark.parametrize("content", [None, "", "settings = [", "settings = 3", "[versions]\ntorch = '2'"])
 def test_a_folder_without_a_run_cannot_be_continued(settings, content):
     path = Path(settings.output)
     if content is not None:

@@ -71,7 +71,12 @@ def build(
     builder = _builder(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = builder(classes, input_shape)
+        try:
+            network = builder(classes, input_shape)
+        except TypeError as error:
+            raise ValueError(f"network.name={name}: it builds none of classes and input shape ({error})") from error
+    if not isinstance(network, Network):
+        raise ValueError(f"network.name={name}: this makes no fmtda.adaptation.network.Network")
     network.feature_extractor.precision = precision
     return network
 

@@ -286,7 +286,10 @@ class _OnViews(SelfTraining):
         decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
         pairs = zip(self.teacher.state_dict().values(), self.network.state_dict().values(), strict=True)
         for average, value in pairs:
-            average.lerp_(value, 1 - decay)
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:  # torch's BatchNorm counts its batches
+                average.copy_(value)
 
 
 def logits(network: Network, inputs: torch.Tensor) -> torch.Tensor:

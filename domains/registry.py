@@ -6,6 +6,7 @@ A new one is a file with a subclass of `Family` and a line here, or an entry poi
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from pathlib import Path
 
@@ -40,9 +41,14 @@ def family(name: str) -> Family:
         If there is none; the message lists the names there are.
     """
     try:
-        return FAMILIES[name]()
+        found = FAMILIES[name]
     except UnknownName as error:
         raise DataError(f"data.name={name}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, Family)):
+        raise DataError(f"data.name={name}: this is no family of domains (a class of fmtda.domains.family.Family)")
+    if inspect.isabstract(found):
+        raise DataError(f"data.name={name}: this family lacks {', '.join(sorted(found.__abstractmethods__))}")
+    return found()
 
 
 def spec_of(settings: RunSettings, data_dir: str | None = None) -> DataSpec:

@@ -28,6 +28,9 @@ SettingPairs = Annotated[
     list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="any setting; repeatable")
 ]
 
+DEEPEST = 5
+"""Tables in tables that a file may have; ours have three."""
+
 ALLOWED = "text, a whole number, a number, true and false"
 
 
@@ -98,8 +101,10 @@ def read_config_file(file: Path) -> dict[str, Scalar]:
         ) from None
     except UnicodeDecodeError as error:
         raise SettingsError(f"--config {file}: byte {error.start} is not UTF-8; store the file as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # tomllib's own, and Python's for numbers that are too long
         raise SettingsError(f"--config {file}: not TOML: {error}; lines are KEY = VALUE, text in quotes") from None
+    except RecursionError:
+        raise SettingsError(f"--config {file}: nested too deeply; a setting is at most three tables deep") from None
     return _flat(table, file, "")
 
 
@@ -107,6 +112,8 @@ def _flat(table: Mapping[str, object], file: Path, prefix: str) -> dict[str, Sca
     flat: dict[str, Scalar] = {}
     for name, value in table.items():
         key = f"{prefix}{name}"
+        if key.count(".") > DEEPEST:
+            raise SettingsError(f"--config {file}: {key[:60]}: nested too deeply; a setting is in a few tables at most")
         below = _flat(value, file, f"{key}.") if isinstance(value, dict) else {key: _scalar(value, file, key)}
         if twice := flat.keys() & below.keys():
             raise SettingsError(f"--config {file}: {min(twice)} is given twice, in quotes and by its table")

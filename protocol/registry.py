@@ -69,7 +69,11 @@ def _imported(line: str) -> Any:
     module, _, attribute = line.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # an import runs whatever the module says
+        reason = " ".join(str(error).split())
+        if not isinstance(error, ImportError | AttributeError | ValueError):
+            reason = f"{type(error).__name__}: {reason}"
         raise UnknownName(
-            f"{line} can't be imported ({error}); is its package installed here, and on the clients?"
+            f"{line} can't be imported ({reason}); is its package installed here and on the clients, or its folder on "
+            "PYTHONPATH?"
         ) from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 AUTO = "auto"
@@ -102,6 +102,13 @@ class Table(BaseModel):
     """Holds settings, frozen. Unknown keys are refused; infinite and undefined numbers too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=kebab, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError("a number, not true or false")
+        return value
 
     @classmethod
     def fields(cls, prefix: str = "") -> Iterator["Entry"]:
@@ -304,5 +311,5 @@ def _explained(problem: Any, known: Mapping[str, FieldInfo]) -> str:
         inner = [name for name in known if name.startswith(f"{key}.")]
         return f"{', '.join(inner) or key}: nothing decides this here; give a value"
     field = known.get(key)
-    allowed = problem["msg"].removeprefix("Input ")
+    allowed = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return f"{key}={problem['input']}: {allowed}" + (f" ({field.description})" if field is not None else "")

@@ -317,6 +317,8 @@ def stored_run_config(path: Path) -> dict[str, Any]:
     if not isinstance(settings.get("data"), dict):
         made_with = versions.get("fmtda", "an earlier version")
         raise SettingsError(f"{path}: this run was made by fmtda {made_with} and wants that version; start a new run")
+    if missing := {"workload", "strategy", "rounds", "output"} - settings.keys():
+        raise SettingsError(f"{path}: config.toml lacks {', '.join(sorted(missing))}; start a new run")
     return dict(flattened(settings))
 
 

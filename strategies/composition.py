@@ -79,12 +79,22 @@ def settings_in(text: str) -> RunSettings:
         As `read_settings`, and for a text that is no JSON object.
     """
     try:
-        tables = json.loads(text)
-    except ValueError as error:
-        raise SettingsError(f"the settings in the message are no JSON: {error}") from None
+        tables = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"the settings in the message are no JSON that can be read: {error}") from None
     if not isinstance(tables, dict):
         raise SettingsError(f"the settings in the message are a JSON {type(tables).__name__}, expected an object")
     return read_settings(dict(flattened(tables)))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; no key may come twice, nor hold the dot that stands between tables."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    if dotted := [key for key in found if "." in key]:
+        raise ValueError(f"{dotted[0]}: a dot is in no name")
+    return found
 
 
 def resolve(config: Mapping[str, Scalar]) -> RunSettings:

@@ -4,6 +4,7 @@ A new one is a file or folder of this room and a line here, or an entry point of
 ``fmtda.strategies``; ``strategy=package.module:Class`` needs neither. The names alone cost no import.
 """
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -55,6 +56,8 @@ def algorithm(name: str) -> Any:
 
     if not (isinstance(found, type) and issubclass(found, FederatedAlgorithm)):
         raise SettingsError(f"strategy={name}: this is no algorithm (a class of fmtda.strategies.algorithm)")
+    if inspect.isabstract(found):
+        raise SettingsError(f"strategy={name}: this algorithm lacks {', '.join(sorted(found.__abstractmethods__))}")
     return found()
 
 

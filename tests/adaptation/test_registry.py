@@ -85,6 +85,12 @@ def test_the_mlp_refuses_pictures():
         build("mlp", 10, SHAPE, 0)
 
 
+@pytest.mark.parametrize("place", ["math:pi", "os:system", "builtins:int", "builtins:max"])
+def test_a_place_without_a_network_is_refused(place):
+    with pytest.raises(ValueError, match=f"network.name={place}: "):
+        build(place, 10, (3, 8, 8), 0)
+
+
 def test_an_unknown_name_is_refused_with_the_allowed_ones():
     with pytest.raises(ValueError, match="network.name=resnet-9: no such name.*small-cnn, mcd-digits, m3sda-digits"):
         build("resnet-9", 10, SHAPE, 0)

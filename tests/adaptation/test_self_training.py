@@ -216,6 +216,17 @@ def test_the_personal_copy_is_the_moving_average_of_the_steps(source_network, mo
         torch.testing.assert_close(value, mixed)
 
 
+@pytest.mark.parametrize("train", [adapt, make_own])
+def test_a_network_whose_batch_norm_counts_its_batches_trains_too(train):
+    """As torch's own does: a whole number stands in its state, of which there is no average."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, kernel_size=5), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    network = Network(FeatureExtractor(*layers), nn.Linear(16, 3), 16).eval()
+    metrics = train(network, bars(128, 90, 5)[0], steps=2)
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    assert metrics
+
+
 @pytest.mark.parametrize("train", [adapt_head_and_scales, adapt_network])
 def test_accuracy_on_a_shifted_target_rises_without_its_labels(train):
     """The source's border cuts into the left cluster, and certainty is had in the gap to its right."""

@@ -18,6 +18,19 @@ def test_an_unknown_name_is_refused_with_those_allowed():
         family("letters")
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("os:system", "this is no family of domains"),
+        ("builtins:int", "this is no family of domains"),
+        ("fmtda.domains.family:Family", "this family lacks load"),
+    ],
+)
+def test_a_place_without_a_family_is_refused_before_anything_there_is_called(place, said):
+    with pytest.raises(DataError, match=f"data.name={place}: {said}"):
+        family(place)
+
+
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_a_family_is_known_by_its_name_and_speaks_of_training_in_hints(name):
     chosen = family(name)

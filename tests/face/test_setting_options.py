@@ -80,6 +80,9 @@ def test_a_key_given_twice_is_refused_with_both_values():
         (b'"data.source" = "svhn"\n[data]\nsource = "usps"', ("data.source is given twice",)),
         (b"rounds = 5\nrounds = 6\n", ("not TOML", "line 2")),
         (b"rounds: 5", ("not TOML", "KEY = VALUE")),
+        (b"rounds = " + b"9" * 5000, ("not TOML",)),
+        (b"x = " + b"[" * 3000 + b"]" * 3000, ("nested too deeply",)),
+        (b"[" + b".".join([b"a"] * 3000) + b"]\nx = 1", ("nested too deeply",)),
         (b'source = "caf\xe9"', ("byte 13", "UTF-8")),
     ],
 )

@@ -82,8 +82,23 @@ def test_a_name_that_nothing_has_is_refused_with_those_there_are(registry, name,
     ],
 )
 def test_what_cant_be_imported_is_refused_with_the_reason(registry, name, place, reason):
-    said = f"{place} can't be imported ({reason}); is its package installed here, and on the clients?"
-    assert refusal(registry, name) == said
+    advice = "is its package installed here and on the clients, or its folder on PYTHONPATH?"
+    assert refusal(registry, name) == f"{place} can't be imported ({reason}); {advice}"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise RuntimeError('no\\nlicence')", "RuntimeError: no licence"),
+        ("raise SystemExit(7)", "SystemExit: 7"),
+        ("def", "SyntaxError: invalid syntax (MODULE.py, line 1)"),
+    ],
+)
+def test_whatever_a_module_does_on_its_import_is_one_line(registry, code, reason, tmp_path, monkeypatch):
+    module = f"plates_{abs(hash(code))}"
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert f"({reason.replace('MODULE', module)})" in refusal(registry, f"{module}:Plate")
 
 
 def test_installed_packages_add_to_a_registry_after_our_own(installed):

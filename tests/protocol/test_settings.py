@@ -92,6 +92,9 @@ def test_a_message_carries_settings_and_round_unchanged(output):
     ("text", "said"),
     [
         ("{", "no JSON"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "no JSON"),
+        ('{"rounds": 1, "rounds": 2}', "a key is given twice"),
+        ('{"network.name": "mlp"}', "network.name: a dot"),
         ("[1]", "a JSON list, expected an object"),
         ('{"strategy": "dualadapt", "colour": 1}', "colour: no such key"),
     ],

@@ -60,6 +60,8 @@ def test_another_packages_class_is_named_by_its_place():
         (f"{__name__}:Nothing", "can't be imported (module "),
         (":Nothing", "can't be imported (Empty module name)"),
         ("fmtda.strategies.algorithm:count", "this is no algorithm (a class of fmtda.strategies.algorithm)"),
+        ("fmtda.strategies.algorithm:Algorithm", "this algorithm lacks server"),
+        ("..above:Algorithm", "can't be imported (TypeError: "),
         ("fmtda.strategies.source_only:NobodyTrains", "this is no algorithm (a class of"),
     ],
 )

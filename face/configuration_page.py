@@ -52,7 +52,8 @@ PARTS: dict[str, type[Table]] = {
 FAMILIES_HEAD = """
 ## What `auto` means by data
 
-A family of domains says in general terms what fits its data.
+A family of domains says in general terms, its hints, what fits its data. They are no keys: the second table names the
+settings that take each of them.
 
 """
 
@@ -91,7 +92,7 @@ def page() -> str:
     families = {name: family(name).training for name in FAMILIES if family(name).training}
     hints = list(dict.fromkeys(hint for training in families.values() for hint in training))
     by_data = FAMILIES_HEAD + _table(
-        hints, {name: {hint: _shown(values.get(hint)) for hint in hints} for name, values in families.items()}
+        hints, {name: {hint: _shown(values.get(hint)) for hint in hints} for name, values in families.items()}, "hint"
     )
     takers: dict[str, list[str]] = {}
     for settings_type in (*settings_types, *(settings_of(name, USUAL_STRATEGY["generative"]) for name in MODELS)):
@@ -133,8 +134,8 @@ def _allowed(field: FieldInfo) -> str:
     return " ".join([names[field.annotation], *[", ".join(bounds)]]).strip()
 
 
-def _table(keys: list[str], columns: dict[str, dict[str, str]]) -> str:
-    head = f"| key | {' | '.join(f'`{name}`' for name in columns)} |\n|---|{'---|' * len(columns)}\n"
+def _table(keys: list[str], columns: dict[str, dict[str, str]], first: str = "key") -> str:
+    head = f"| {first} | {' | '.join(f'`{name}`' for name in columns)} |\n|---|{'---|' * len(columns)}\n"
     return head + "".join(f"| `{key}` | {' | '.join(c.get(key, '-') for c in columns.values())} |\n" for key in keys)
 
 

@@ -309,7 +309,9 @@ def _explained(problem: Any, known: Mapping[str, FieldInfo]) -> str:
     key = ".".join(str(word) for word in problem["loc"])
     if problem["type"] == "missing":
         inner = [name for name in known if name.startswith(f"{key}.")]
-        return f"{', '.join(inner) or key}: nothing decides this here; give a value"
+        hint = meaning_of(known[key]).by_data if key in known else None
+        family = f', or the data\'s family says its hint "{hint}"' if hint else ""
+        return f"{', '.join(inner) or key}: nothing decides this here; give a value{family}"
     field = known.get(key)
     allowed = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return f"{key}={problem['input']}: {allowed}" + (f" ({field.description})" if field is not None else "")

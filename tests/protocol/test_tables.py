@@ -175,7 +175,7 @@ def test_what_nothing_decides_is_named_field_by_field():
     without = {key: value for key, value in WHOLE.items() if key not in ("open-at", "shelf.oven.degrees")}
     assert refusal(without).splitlines() == [
         "open-at: nothing decides this here; give a value",
-        "shelf.oven.degrees: nothing decides this here; give a value",
+        'shelf.oven.degrees: nothing decides this here; give a value, or the data\'s family says its hint "degrees"',
     ]
 
 

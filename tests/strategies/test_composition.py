@@ -203,7 +203,8 @@ def test_what_a_run_was_made_of_must_be_whole_to_be_read_again():
     del flat["rounds"], flat["dualadapt.client-steps"]
     assert refusal(flat, read_settings).splitlines() == [
         "rounds: nothing decides this here; give a value",
-        "dualadapt.client-steps: nothing decides this here; give a value",
+        "dualadapt.client-steps: nothing decides this here; give a value, or the data's family says its hint "
+        '"head-steps"',
     ]
 
 

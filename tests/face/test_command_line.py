@@ -23,7 +23,7 @@ from invoked import invoke, refused
         (("--rounds", "-1"), ("rounds=-1", "greater than or equal to 1")),
         (("-c", "round=3"), ("round: no such key", "rounds")),
         (("-c", "client-steps=3"), ("client-steps: no such key", "dualadapt.client-steps")),
-        (("-c", "dualadapt=3"), ("dualadapt: no such key", "did you mean dualadapt.")),
+        (("-c", "dualadapt=3"), ("dualadapt: no such key", "this is a table; its keys are dualadapt.")),
         (("-c", "fed-mcd.local-steps=3"), ("fed-mcd.local-steps=3", "strategy=fed-mcd has")),
         (("-c", "rounds=many"), ("rounds=many", "integer")),
         (("-c", "rounds"), ("expected KEY=VALUE",)),

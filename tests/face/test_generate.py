@@ -154,7 +154,7 @@ LOCAL = ("generate", "ddpm", "--local", *TINY, "--rounds", 2)
 def test_the_local_reference_runs_in_this_process_and_can_be_sampled(tmp_path):
     result = invoke(*LOCAL, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "ddpm by pooled on digits: 4 steps" in result.output
+    assert "ddpm by pooled-data on digits: 4 steps" in result.output
     assert invoke("sample", tmp_path / "run", "--count", 2).exit_code == 0
 
 

@@ -119,7 +119,8 @@ class Failing(Lines):
     def stage(self, name, total):
         raise RuntimeError("the watcher failed") from ValueError("its cause")
 
-simulate(effective_settings({{"output": {str(tmp_path / "run")!r}}}), Failing(), client_cpus=1, client_gpus=0, resume="")
+settings = effective_settings({{"output": {str(tmp_path / "run")!r}}})
+simulate(settings, Failing(), client_cpus=1, client_gpus=0, resume="")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1

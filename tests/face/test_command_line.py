@@ -94,6 +94,16 @@ def test_a_folder_without_a_run_is_not_resumed(tmp_path):
     assert "no run here" in refused("simulate", "--resume", tmp_path)
 
 
+def test_a_run_whose_settings_were_no_tables_is_not_resumed_and_the_version_is_named(tmp_path):
+    flat = '[settings]\nworkload = "adaptation"\ndata = "digits"\nrounds = 3\n\n[versions]\nfmtda = "0.0.9"\n'
+    (tmp_path / "config.toml").write_text(flat)
+    for words in (("simulate", "--resume", tmp_path), ("report", tmp_path), ("export", tmp_path)):
+        message = refused(*words)
+        assert (
+            message.count("fmtda: error:") == 1 and "this run was made by fmtda 0.0.9 and wants that version" in message
+        )
+
+
 def test_a_wrong_option_ends_with_status_2_and_no_traceback():
     done = subprocess.run([sys.executable, "-m", "fmtda", "simulate", "--round", "3"], capture_output=True, text=True)
     assert done.returncode == 2

@@ -167,7 +167,7 @@ def test_many_clients_on_dirichlet_shares_and_a_part_of_them_in_a_round(tmp_path
     assert sorted(json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"]) == TARGETS
 
 
-def _wait_for(condition, process: subprocess.Popen, seconds: float = 400) -> None:
+def _wait_for(condition, process: subprocess.Popen, seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the run ended early"

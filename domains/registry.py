@@ -6,13 +6,12 @@ A new one is a file with a subclass of `Family` and a line here, or an entry poi
 
 from __future__ import annotations
 
-import inspect
 from functools import cache
 from pathlib import Path
 
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import DataSpec, Family
-from fmtda.protocol.registry import Registry, UnknownName
+from fmtda.protocol.registry import Registry, UnknownName, whole_class
 from fmtda.protocol.settings import RunSettings
 
 FAMILIES: Registry[type[Family]] = Registry(
@@ -41,14 +40,10 @@ def family(name: str) -> Family:
         If there is none; the message lists the names there are.
     """
     try:
-        found = FAMILIES[name]
+        made: Family = whole_class(FAMILIES[name], Family, "family of domains")()
     except UnknownName as error:
         raise DataError(f"data.name={name}: {error}") from None
-    if not (isinstance(found, type) and issubclass(found, Family)):
-        raise DataError(f"data.name={name}: this is no family of domains (a class of fmtda.domains.family.Family)")
-    if inspect.isabstract(found):
-        raise DataError(f"data.name={name}: this family lacks {', '.join(sorted(found.__abstractmethods__))}")
-    return found()
+    return made
 
 
 def spec_of(settings: RunSettings, data_dir: str | None = None) -> DataSpec:

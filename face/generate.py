@@ -13,7 +13,17 @@ from fmtda.face.client_resources import ClientCPUs, ClientGPUs, check_resources,
 from fmtda.face.console import open_console
 from fmtda.face.refusals import INTERRUPTED, refuse, stop
 from fmtda.face.report.command import end_with_report
-from fmtda.face.setting_options import ConfigFile, SettingPairs, settings_given
+from fmtda.face.setting_options import (
+    ConfigFile,
+    Data,
+    DataDir,
+    NewRun,
+    ResumedRun,
+    Rounds,
+    Seed,
+    SettingPairs,
+    settings_given,
+)
 from fmtda.generative.registry import MODELS
 from fmtda.protocol.settings import GenerativeSettings, SettingsError
 from fmtda.strategies.registry import GENERATING, POOLED, algorithm
@@ -25,10 +35,8 @@ def generate(
     model: Annotated[
         str | None, typer.Argument(help=f"{NAMES}; may be left out with --resume", show_default=False)
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="family of domains, see `fmtda data list`; default: digits, embedded")
-    ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder with the data files; embedded data needs none")] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
     targets: Annotated[
         str | None, typer.Option(help="the clients' domains; default: one, shared by them (digits: handwritten)")
     ] = None,
@@ -37,10 +45,10 @@ def generate(
         bool, typer.Option("--local", help="no federation: one process, the clients' data pooled, as many steps")
     ] = False,
     clients: Annotated[int | None, typer.Option(help="simulated clients, spread over the targets")] = None,
-    rounds: Annotated[int | None, typer.Option(help="federated rounds")] = None,
-    seed: Annotated[int | None, typer.Option(help="root of every random draw")] = None,
-    output: Annotated[Path | None, typer.Option(help="run directory; default: a new one below ./runs")] = None,
-    resume: Annotated[Path | None, typer.Option(help="continue the run in this directory")] = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    output: NewRun = None,
+    resume: ResumedRun = None,
     config: ConfigFile = None,
     pairs: SettingPairs = None,
     client_cpus: ClientCPUs = 1.0,

@@ -25,6 +25,19 @@ LETTERS_OF_A_LINE = 60
 SECONDS_BETWEEN_LINES = 10.0
 
 
+def _bars(console: Console) -> Progress:
+    """Make bars with what is done, and the time taken and left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
 class Bars:
     """Shows two bars until `close`: the rounds, with what each reached per domain and time left, and the current stage.
 
@@ -40,15 +53,7 @@ class Bars:
     def __init__(self, console: Console, rounds: int, metric: str = ACCURACY) -> None:
         self._metric = metric
         self._clock = RoundClock()
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._bars = _bars(console)
         self._rounds = self._bars.add_task("rounds", total=rounds)
         self._stage = self._bars.add_task("starting", total=None)
         self._bars.start()
@@ -88,15 +93,7 @@ class StageBar:
     """Shows one bar, for work of a single stage."""
 
     def __init__(self, console: Console) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._bar = _bars(console)
         self._stage = self._bar.add_task("", total=None)
         self._bar.start()
 

@@ -7,6 +7,8 @@ A file holds settings as TOML. Its tables are flattened to dotted keys, as Flowe
     [dualadapt]
     components = 5                  # dualadapt.components
 
+Those settings that a command has an option of its own for, in more commands than one, stand here too.
+
 Commands put `ConfigFile` and `SettingPairs` into their signatures and hand on what they get to `settings_given`.
 """
 
@@ -27,6 +29,16 @@ ConfigFile = Annotated[
 SettingPairs = Annotated[
     list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="any setting; repeatable")
 ]
+
+Rounds = Annotated[int | None, typer.Option(help="federated rounds")]
+Seed = Annotated[int | None, typer.Option(help="root of every random draw")]
+NewRun = Annotated[Path | None, typer.Option(help="run directory; default: a new one below ./runs")]
+ResumedRun = Annotated[Path | None, typer.Option(help="continue the run in this directory")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="family of domains, see `fmtda data list`, or package.module:Class; default: digits, embedded"),
+]
+DataDir = Annotated[Path | None, typer.Option(help="folder with the data files; embedded data needs none")]
 
 DEEPEST = 5
 """Tables in tables that a file may have; ours have three."""

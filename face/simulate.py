@@ -13,16 +13,24 @@ from fmtda.face.client_resources import ClientCPUs, ClientGPUs, check_resources,
 from fmtda.face.console import open_console
 from fmtda.face.refusals import refuse, stop
 from fmtda.face.report.command import end_with_report
-from fmtda.face.setting_options import ConfigFile, SettingPairs, settings_given
+from fmtda.face.setting_options import (
+    ConfigFile,
+    Data,
+    DataDir,
+    NewRun,
+    ResumedRun,
+    Rounds,
+    Seed,
+    SettingPairs,
+    settings_given,
+)
 from fmtda.protocol.settings import RunSettings, SettingsError
 from fmtda.strategies.registry import ADAPTING
 
 
 def simulate(
-    data: Annotated[
-        str | None, typer.Option(help="family of domains, see `fmtda data list`; default: digits, embedded")
-    ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder with the data files; embedded data needs none")] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
     source: Annotated[str | None, typer.Option(help="the labelled domain on the server, e.g. mnist")] = None,
     targets: Annotated[str | None, typer.Option(help="the clients' domains, e.g. mnist-m,svhn,usps")] = None,
     strategy: Annotated[
@@ -33,10 +41,10 @@ def simulate(
     clients: Annotated[
         int | None, typer.Option(help="simulated clients, spread over the targets; default: one each")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="federated rounds")] = None,
-    seed: Annotated[int | None, typer.Option(help="root of every random draw")] = None,
-    output: Annotated[Path | None, typer.Option(help="run directory; default: a new one below ./runs")] = None,
-    resume: Annotated[Path | None, typer.Option(help="continue the run in this directory")] = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    output: NewRun = None,
+    resume: ResumedRun = None,
     config: ConfigFile = None,
     pairs: SettingPairs = None,
     client_cpus: ClientCPUs = 1.0,

@@ -58,6 +58,30 @@ class Registry(Generic[Registered]):
         return _imported(line)
 
 
+def whole_class(found: Any, base: type, what: str) -> Any:
+    """Return what a registry gave as a class that can be made; nothing of it is called for that.
+
+    Parameters
+    ----------
+    found
+        What stands at a name, which may be anybody's.
+    base : type
+        Of what it has to be a subclass.
+    what : str
+        What that is, for people.
+
+    Raises
+    ------
+    UnknownName
+        If it is no such class, or lacks what the base leaves to it.
+    """
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UnknownName(f"this is no {what} (a class of {base.__module__})")
+    if lacking := getattr(found, "__abstractmethods__", ()):
+        raise UnknownName(f"this {what} lacks {', '.join(sorted(lacking))}")
+    return found
+
+
 @cache
 def _entry_points(group: str) -> dict[str, str]:
     """What installed packages offer in a group: ``module:object`` by name."""

@@ -97,9 +97,9 @@ class FederatedStrategy(Strategy):
         """Say who of the clients that are there joins in this round: these are asked whatever `fraction` draws."""
         return set()
 
+    @abstractmethod
     def check_upload(self, content: RecordDict) -> None:
         """Refuse what a client sent in training, by raising `protocol.records.BadReply`."""
-        raise NotImplementedError(f"{type(self).__name__} has to say what an upload may hold")
 
     def told(self) -> tuple[dict[str, Any], list[str]]:
         """Say what the last round's line of metrics.jsonl holds beside the common fields, and lines for people."""

@@ -4,11 +4,10 @@ A new one is a file or folder of this room and a line here, or an entry point of
 ``fmtda.strategies``; ``strategy=package.module:Class`` needs neither. The names alone cost no import.
 """
 
-import inspect
 from functools import cache
 from typing import Any
 
-from fmtda.protocol.registry import Registry, UnknownName
+from fmtda.protocol.registry import Registry, UnknownName, whole_class
 from fmtda.protocol.tables import SettingsError
 
 ADAPTING = {
@@ -50,15 +49,11 @@ def algorithm(name: str) -> Any:
     """
     try:
         found = ALGORITHMS[name]
+        from fmtda.strategies.algorithm import FederatedAlgorithm
+
+        return whole_class(found, FederatedAlgorithm, "algorithm")()
     except UnknownName as error:
         raise SettingsError(f"strategy={name}: {error}") from None
-    from fmtda.strategies.algorithm import FederatedAlgorithm
-
-    if not (isinstance(found, type) and issubclass(found, FederatedAlgorithm)):
-        raise SettingsError(f"strategy={name}: this is no algorithm (a class of fmtda.strategies.algorithm)")
-    if inspect.isabstract(found):
-        raise SettingsError(f"strategy={name}: this algorithm lacks {', '.join(sorted(found.__abstractmethods__))}")
-    return found()
 
 
 def algorithms(kind: str | None = None) -> list[Any]:

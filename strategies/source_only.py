@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fmtda.adaptation.network import Network
+from fmtda.protocol.records import BadReply
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.strategies.algorithm import Algorithm, BenchmarkRow, FederatedStrategy, LabelledSource
 
@@ -24,6 +25,10 @@ class NobodyTrains(FederatedStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Change nothing."""
         return None, None
+
+    def check_upload(self, content: RecordDict) -> None:
+        """Refuse whatever comes: nobody was asked."""
+        raise BadReply("nobody trains in this run")
 
 
 class SourceOnly(Algorithm):

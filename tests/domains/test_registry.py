@@ -23,7 +23,7 @@ def test_an_unknown_name_is_refused_with_those_allowed():
     [
         ("os:system", "this is no family of domains"),
         ("builtins:int", "this is no family of domains"),
-        ("fmtda.domains.family:Family", "this family lacks load"),
+        ("fmtda.domains.family:Family", "this family of domains lacks load"),
     ],
 )
 def test_a_place_without_a_family_is_refused_before_anything_there_is_called(place, said):

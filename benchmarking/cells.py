@@ -31,12 +31,18 @@ from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import Affects, Scalar, SettingsError, compared
 from fmtda.server.run_directory import read_metrics
-from fmtda.strategies.registry import algorithm
+from fmtda.strategies.composition import settings_of
+from fmtda.strategies.registry import algorithm, algorithms
 
-COMPARED = {Affects.PRETRAINING, Affects.RESULT, Affects.LENGTH}
+COMPARED = {Affects.PRETRAINING, Affects.RESULT, Affects.NEWCOMERS, Affects.LENGTH}
 """What a cell's settings are compared by. (What lies in a data folder decides too; that is the user's to know.)"""
 
-PLACES = {entry.key for entry in AdaptationSettings.fields() if entry.meaning.place}
+PLACES = {
+    entry.key
+    for each in algorithms(AdaptationSettings.kind)
+    for entry in settings_of(AdaptationSettings.kind, each.name).fields()
+    if entry.meaning.place
+}
 """Settings that name a place on this machine; they are shown as DIR."""
 
 NOT_KEPT = {"confusion"}

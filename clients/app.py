@@ -1,10 +1,8 @@
 """Answers each kind of message as the Flower ClientApp; what a client does, its run's algorithm says."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -12,7 +10,7 @@ from fmtda.clients import illustration, promises
 from fmtda.clients.identity import identify
 from fmtda.domains.client import Client
 from fmtda.protocol.records import reply_to
-from fmtda.protocol.runtime import keep_freed_memory
+from fmtda.protocol.runtime import prepare_to_compute
 from fmtda.strategies.algorithm import Algorithm
 from fmtda.strategies.registry import algorithm
 
@@ -34,7 +32,7 @@ def introduce(message: Message, context: Context) -> Message:
 def join(message: Message, context: Context) -> Message:
     """Introduce this client to a federation under way."""
     client, its_algorithm = _participant(message, context)
-    return _leaving(promises.withheld, its_algorithm.join(message, client), client)
+    return promises.withheld(its_algorithm.join(message, client), client)
 
 
 @app.query("illustrate")
@@ -50,7 +48,7 @@ def train(message: Message, context: Context) -> Message:
     client, its_algorithm = _participant(message, context)
 
     def trained(message: Message, context: Context) -> Message:
-        return _leaving(promises.withheld, its_algorithm.train(message, client), client)
+        return promises.withheld(its_algorithm.train(message, client), client)
 
     call = trained
     for mod in reversed(its_algorithm.mods):
@@ -62,21 +60,21 @@ def train(message: Message, context: Context) -> Message:
 def personalise(message: Message, context: Context) -> Message:
     """Train and keep the client's own copy of the network, at the end of a run."""
     client, its_algorithm = _participant(message, context)
-    return _leaving(promises.withheld_evaluation, its_algorithm.personalise(message, client), client)
+    return promises.withheld_evaluation(its_algorithm.personalise(message, client), client)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Report how good the model is on the client's test examples, as far as that can be told."""
     client, its_algorithm = _participant(message, context)
-    return _leaving(promises.withheld_evaluation, its_algorithm.evaluate(message, client), client)
+    return promises.withheld_evaluation(its_algorithm.evaluate(message, client), client)
 
 
 @app.evaluate("global")
 def evaluate_global(message: Message, context: Context) -> Message:
     """Report how good G and F_g are as they came, with nothing of the client's own."""
     client, _ = _participant(message, context)
-    return _leaving(promises.withheld_evaluation, AsItCame().evaluate(message, client), client)
+    return promises.withheld_evaluation(AsItCame().evaluate(message, client), client)
 
 
 class AsItCame(Algorithm):
@@ -89,8 +87,7 @@ class AsItCame(Algorithm):
 
 
 def _asked(message: Message, context: Context) -> Client:
-    torch.set_num_threads(CLIENT_THREADS)
-    keep_freed_memory()
+    prepare_to_compute(CLIENT_THREADS)
     return identify(message, context)
 
 
@@ -102,8 +99,3 @@ def _participant(message: Message, context: Context) -> tuple[Client, Any]:
     if client.settings.private or client.epsilon_limit is not None:
         promises.check(client, its_algorithm)
     return client, its_algorithm
-
-
-def _leaving(withheld: Callable[[Message, Client], Message], reply: Message, client: Client) -> Message:
-    """What leaves the client: in a run with privacy without what its promises withhold."""
-    return withheld(reply, client) if client.settings.private else reply

@@ -123,11 +123,12 @@ class AdaptedModel(nn.Module):
         own_folder = Path(local).expanduser().absolute() if local is not None else None
         name = client_named(path, settings, domain, own_folder)
         folder = own_folder or path / "clients" / name
-        if own_folder is not None and not any(own_folder.glob("*.safetensors")):
-            raise SettingsError(
-                f"local={local}: no client's folder (no .safetensors file is in it); in a simulation they are "
-                f"{path / 'clients'}/DOMAIN/SHARE"
-            )
+        if own_folder is not None:
+            where = f"in a simulation they are {path / 'clients'}/DOMAIN/SHARE"
+            if (own_folder / "config.toml").exists():
+                raise SettingsError(f"local={local}: this is a run directory and no client's folder; {where}")
+            if not any(own_folder.glob("*.safetensors")):
+                raise SettingsError(f"local={local}: no client's folder (no .safetensors file is in it); {where}")
         network = server_network(path, settings)
         client = client_of(path, settings, name, folder, None)
         try:

@@ -73,8 +73,11 @@ def adapt(
         )
     inputs = _inputs(examples, settings)
     closing = RunDirectory(path).closing()
-    if not closing:
-        raise SettingsError(f"{run}: this run has no source mixture; let it end, with: fmtda simulate --resume {path}")
+    if missing := algorithm.closing_records - closing.keys():
+        raise SettingsError(
+            f"{run}: this run has no {' and '.join(sorted(missing)).replace('_', ' ')}; let it end, with: "
+            f"fmtda simulate --resume {path}"
+        )
     with tempfile.TemporaryDirectory() as forgotten:
         folder = Path(local).expanduser().absolute() if local is not None else Path(forgotten) / domain
         client = client_of(path, settings, client_name(domain, 0), folder, inputs)

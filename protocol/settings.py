@@ -215,6 +215,12 @@ class Parameters(Table):
 class SourceDataSettings(DataSettings):
     """Adds a labelled source to these."""
 
+    classes: str = setting(
+        by_data="classes",
+        affects=PRETRAINING,
+        min_length=1,
+        description="comma list of the class names, in the order of the labels",
+    )
     source: str = setting(
         by_data="source", affects=PRETRAINING, min_length=1, description="the labelled domain on the server"
     )
@@ -396,8 +402,8 @@ class GenerativeSettings(RunSettings):
 
     @property
     def rounds_may_grow(self) -> bool:
-        """Whether the schedule is constant: with the cosine every step size depends on the number of rounds."""
-        return self.training.schedule == "constant"
+        """Whether, besides, the schedule is constant: the cosine's step sizes depend on the number of rounds."""
+        return super().rounds_may_grow and self.training.schedule == "constant"
 
     @property
     def gradient_steps(self) -> int:

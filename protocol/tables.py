@@ -33,7 +33,7 @@ class Affects(StrEnum):
     LENGTH = "length"
     """How long the run is: a resumed one may be longer."""
     NEWCOMERS = "newcomers"
-    """Those clients alone that join a run under way, which may bring another value along."""
+    """Clients that join a run under way, and through them the others; `fmtda join` may bring another value along."""
     NOTHING = "nothing"
     """Where files lie, how long to wait, what is shown: no result differs by it."""
 

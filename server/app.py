@@ -28,8 +28,6 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run under Flower's own command, ``flwr run``."""
     settings = effective_settings(cast(Mapping[str, Scalar], context.run_config))
-    if not algorithm(settings.strategy).federated:
-        raise SettingsError(f"strategy={settings.strategy}: that is no federation; run it with fmtda generate --local")
     check_source(settings)
     if not settings.output:
         settings = settings.changed({"output": str(new_output(settings))})
@@ -53,6 +51,8 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
     RunStopped, WriteError
         If the run can't go on; what was reached stays in the run directory.
     """
+    if not algorithm(settings.strategy).federated:
+        raise SettingsError(f"strategy={settings.strategy}: that is no federation; run it with fmtda generate --local")
     prepare_to_compute(settings.server_threads)
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
     conversation = Conversation(grid, settings, progress)
@@ -61,16 +61,17 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
         raise SettingsError("\n".join(problems))
     checkpoint = checkpoints.latest(directory.checkpoints) if settings.resume else None
     first_round = checkpoint.round + 1 if checkpoint else 0
-    directory.begin_at(first_round)
     conversation.hold_back(max(1, first_round))
     workload = workload_of(settings, conversation, directory)
     strategy = workload.strategy()
     if checkpoint is None:
+        directory.begin_at(first_round)
         arrays = workload.begin()
     else:
         arrays = to_record(checkpoint.model)
         workload.restore(checkpoint)
         strategy.load_state(checkpoint.state)
+        directory.begin_at(first_round)
         progress.note(f"continuing after round {checkpoint.round}")
     if first_round <= 1:
         arrays = strategy.initial(arrays)

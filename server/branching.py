@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from fmtda.protocol.settings import AdaptationSettings, RunSettings
+from fmtda.protocol.settings import AdaptationSettings, RunSettings, names_in
 from fmtda.protocol.tables import Affects, Scalar, SettingsError
 from fmtda.server import checkpoints
 from fmtda.server.run_directory import MAKE_ROOM, PRETRAINED, RunDirectory, config_text, stored_run_config
@@ -53,10 +53,10 @@ def with_joining(
         )
     if checkpoint is None or checkpoint.round < 1:
         raise SettingsError(f"{run}: no round is whole yet; let it go on, with: fmtda simulate --resume {run}")
-    targets = [name.strip() for name in str(stored["data.targets"]).split(",")]
+    targets = list(names_in(stored["data.targets"]))
     if domain in targets:
         raise SettingsError(f"--domain {domain}: this run has it already, beside {', '.join(targets)}; name another")
-    joining = [name for name in str(stored["simulation.late"]).split(",") if name]
+    joining = list(names_in(stored["simulation.late"]))
     if joining and checkpoint.round < stored["simulation.late-round"]:
         raise SettingsError(
             f"{run}: {stored['simulation.late']} joins in round {stored['simulation.late-round']} only, and "

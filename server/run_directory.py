@@ -72,7 +72,7 @@ BEFORE_THE_RUN = {FLOWER_LOG, ".config.toml.writing"}
 UPLOADED = "uploaded.safetensors"
 """In a folder of the client's name below `uploads`, laid out as the client keeps it: a group of tensors a record."""
 
-UNCHANGED = {Affects.PRETRAINING, Affects.RESULT}
+UNCHANGED = {Affects.PRETRAINING, Affects.RESULT, Affects.NEWCOMERS}
 """What a resumed run may not be given anew; it may be longer."""
 
 

@@ -13,12 +13,11 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fmtda.clients.app import app
-from fmtda.protocol.settings import RunSettings, SettingsError
+from fmtda.protocol.settings import RunSettings
 from fmtda.server.app import new_output, run
 from fmtda.server.progress import Progress
 from fmtda.server.run_directory import RunDirectory
 from fmtda.server.startup import check_simulation, check_source
-from fmtda.strategies.registry import algorithm
 
 Tamper = Callable[[Message, Message], Message | None]
 """A function of a message and its honest reply, which returns the reply to deliver, or None for silence."""
@@ -73,8 +72,6 @@ def run_in_process(settings: RunSettings, progress: Progress | None = None) -> R
     >>> directory = run_in_process(settings)
     >>> directory.metrics()[-1]["accuracy"]["pen"]["mean"]
     """
-    if not algorithm(settings.strategy).federated:
-        raise SettingsError(f"strategy={settings.strategy}: that is no federation; run it with fmtda generate --local")
     check_source(settings)
     check_simulation(settings)
     output = Path(settings.output).expanduser().absolute() if settings.output else new_output(settings)

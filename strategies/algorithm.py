@@ -196,6 +196,8 @@ class Algorithm(FederatedAlgorithm):
         Whether a client predicts with something of its own, so that domains have models of their own.
     personalises : bool
         Whether `personalise` can train a client's own copy at the end.
+    closing_records : frozenset of str
+        Of what the server's side keeps at the end of a run (`closing`), the names that `adapt_outside` needs.
     adapts_outside : bool
         Whether `adapt_outside` can adapt to a domain that was in no round.
     """
@@ -205,6 +207,7 @@ class Algorithm(FederatedAlgorithm):
     keeps_local_part: ClassVar[bool] = False
     personalises: ClassVar[bool] = False
     adapts_outside: ClassVar[bool] = False
+    closing_records: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def server(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> FederatedStrategy:

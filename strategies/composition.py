@@ -5,6 +5,7 @@ generative model's where there is one.
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 from pydantic import Field, create_model
 
 from fmtda.domains.registry import family
+from fmtda.generative.model import ModelSettings
 from fmtda.generative.registry import MODELS
+from fmtda.protocol.registry import UnknownName
 from fmtda.protocol.settings import PRESETS, AdaptationSettings, GenerativeSettings, RunSettings, names_in
 from fmtda.protocol.tables import AUTO, Scalar, SettingsError, flattened, resolved
 from fmtda.strategies.registry import ALGORITHMS, USUAL_STRATEGY, algorithm, algorithms
@@ -53,8 +56,16 @@ def _composed(workload: str, strategy: str) -> type[RunSettings]:
         own = Field(default=chosen.parameters(), exclude=True)
     tables: dict[str, Any] = {"algorithm": (chosen.parameters, own)}
     if workload != ADAPTATION:
-        tables["model"] = (MODELS[workload].settings, Field(alias=workload))
+        tables["model"] = (_model_settings(workload), Field(alias=workload))
     return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **tables)
+
+
+def _model_settings(workload: str) -> type[ModelSettings]:
+    """The table of settings of a generative model."""
+    try:
+        return MODELS[workload].settings
+    except UnknownName as error:
+        raise SettingsError(f"workload={workload}: {error}") from None
 
 
 def read_settings(config: Mapping[str, Scalar]) -> RunSettings:
@@ -117,7 +128,7 @@ def resolve(config: Mapping[str, Scalar]) -> RunSettings:
     }
     usual = settings_type.usual(given)
     if workload != ADAPTATION:
-        usual = {"data.name": "digits", **usual, **MODELS[workload].settings.usual}
+        usual = {"data.name": "digits", **usual, **_model_settings(workload).usual}
     data = family(str(given.get("data.name", usual["data.name"])))
     of_data = {key.removeprefix("data."): value for key, value in given.items() if key.startswith("data.")}
     folder = Path(str(of_data["dir"])) if of_data.get("dir") else None
@@ -176,6 +187,11 @@ def _every_settings_type() -> Iterator[type[RunSettings]]:
     for each in algorithms("adaptation"):
         yield settings_of(ADAPTATION, each.name)
     for workload in MODELS:
+        try:
+            _model_settings(workload)
+        except SettingsError as error:  # of another package, which is nobody's business who trains something else
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
         for each in algorithms("generative"):
             yield settings_of(workload, each.name)
 

@@ -40,7 +40,7 @@ class FlowerStrategy(FederatedStrategy):
     def __init__(self, flower: Strategy) -> None:
         self.flower = flower
         self._layout: Layout = {}
-        self._at_first = dict(_remembered(flower))
+        self._at_first = copy.deepcopy(dict(_remembered(flower)))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -130,7 +130,7 @@ def _remembered(flower: Strategy, path: str = "") -> Iterable[tuple[str, Any]]:
             yield from _remembered(value, f"{path}{name}.")
         elif name == SENT or isinstance(value, bool):
             continue
-        elif isinstance(value, int | float | np.ndarray):
+        elif isinstance(value, int | float | np.ndarray | np.number):
             yield f"{path}{name}", value
         elif isinstance(value, dict | list) and value:
             entries = list(value.values()) if isinstance(value, dict) else value
@@ -139,8 +139,8 @@ def _remembered(flower: Strategy, path: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Whether a number or a collection of arrays is what it was."""
-    return value is other or (isinstance(value, int | float) and value == other)
+    """Whether a number is what it was; arrays, which may be changed where they lie, count as others."""
+    return bool(isinstance(value, int | float | np.number) and value == other)
 
 
 def _with_common_metrics(replies: list[Message]) -> list[Message]:

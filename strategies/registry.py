@@ -4,6 +4,7 @@ A new one is a file or folder of this room and a line here, or an entry point of
 ``fmtda.strategies``; ``strategy=package.module:Class`` needs neither. The names alone cost no import.
 """
 
+import warnings
 from functools import cache
 from typing import Any
 
@@ -51,12 +52,28 @@ def algorithm(name: str) -> Any:
         found = ALGORITHMS[name]
         from fmtda.strategies.algorithm import FederatedAlgorithm
 
-        return whole_class(found, FederatedAlgorithm, "algorithm")()
+        made = whole_class(found, FederatedAlgorithm, "algorithm")()
     except UnknownName as error:
         raise SettingsError(f"strategy={name}: {error}") from None
+    if ":" not in name and made.name != name:
+        raise SettingsError(f"strategy={name}: its class calls itself {made.name}; register it by that name")
+    return made
 
 
 def algorithms(kind: str | None = None) -> list[Any]:
-    """Return all registered algorithms, or those that serve a kind of workloads."""
-    found = [algorithm(name) for name in ALGORITHMS]
+    """Return all registered algorithms, or those that serve a kind of workloads.
+
+    Warns
+    -----
+    UserWarning
+        Naming an algorithm of another package that can't be used; it is left out.
+    """
+    found = []
+    for name in ALGORITHMS:
+        try:
+            found.append(algorithm(name))
+        except SettingsError as error:
+            if name in ADAPTING or name in GENERATING:
+                raise
+            warnings.warn(f"left out: {error}", stacklevel=2)
     return [each for each in found if kind in (None, each.kind)]

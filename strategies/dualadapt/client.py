@@ -66,6 +66,7 @@ class DualAdapt(Algorithm):
     parameters = DualAdaptParameters
     rows = ROWS
     joins = keeps_local_part = private = personalises = adapts_outside = True
+    closing_records = frozenset({SOURCE_MIXTURE})
 
     def server(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> FederatedStrategy:
         return DualAdaptServer(settings, network, source)

@@ -166,15 +166,16 @@ class DualAdaptServer(FederatedStrategy):
         """
         by_name = {sender(reply.content): reply.content for reply in replies}
         uploads = {name: content for name, content in by_name.items() if name not in self._arriving}
+        mixtures = {name: _mixture(content) for name, content in by_name.items()}
+        classifiers = {name: from_record(content.array_records["classifier"]) for name, content in uploads.items()}
         arrays, metrics = None, None
         if uploads:
             late = self.newcomers.weights(server_round)
             weights = [late.get(name, 1.0) for name in uploads]
-            clients = _Clients.stack(self.network, list(uploads.values()), self.parameters.robust_share, weights)
+            trained = [(classifiers[name], mixtures[name]) for name in uploads]
+            clients = _Clients.stack(self.network, trained, self.parameters.robust_share, weights)
             metrics = MetricRecord({**self._optimise(clients, server_round)})
             arrays = to_record(self.network.state_dict())
-        mixtures = {name: _mixture(content) for name, content in by_name.items()}
-        classifiers = {name: from_record(content.array_records["classifier"]) for name, content in uploads.items()}
         self._news = self.newcomers.settle(server_round, mixtures, classifiers)
         return arrays, metrics
 
@@ -274,11 +275,14 @@ class _Clients:
 
     @classmethod
     def stack(
-        cls, network: Network, uploads: list[RecordDict], robust_share: float = 0.0, counting: Sequence[float] = ()
+        cls,
+        network: Network,
+        trained: Sequence[tuple[Mapping[str, Tensor], Mixture]],
+        robust_share: float = 0.0,
+        counting: Sequence[float] = (),
     ) -> "_Clients":
         device = next(network.parameters()).device
-        classifiers = [from_record(upload.array_records["classifier"]) for upload in uploads]
-        mixtures = [_mixture(upload).to(device) for upload in uploads]
+        classifiers, mixtures = [weights for weights, _ in trained], [mixture.to(device) for _, mixture in trained]
         classifier = copy.deepcopy(network.classifier).requires_grad_(False).eval()
         weights = {name: torch.stack([c[name] for c in classifiers]).to(device) for name in classifiers[0]}
         # None, so that nothing changes by a bit where nobody counts for less.

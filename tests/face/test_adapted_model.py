@@ -133,6 +133,8 @@ def test_what_is_no_domain_no_run_and_no_folder_of_a_client_is_named(adapted, tm
         fmtda.AdaptedModel.load(tmp_path, "pen")
     with pytest.raises(SettingsError, match="no client's folder"):
         fmtda.AdaptedModel.load(adapted, "pen", local=tmp_path)
+    with pytest.raises(SettingsError, match="this is a run directory and no client's folder"):
+        fmtda.AdaptedModel.load(adapted, "pen", local=adapted)
     (tmp_path / "file").write_text("nothing")
     with pytest.raises(SettingsError, match="no model of fmtda"):
         fmtda.AdaptedModel.load(tmp_path / "file")

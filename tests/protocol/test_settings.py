@@ -147,6 +147,13 @@ def test_rounds_may_grow_but_for_the_strategy_that_looks_ahead_to_the_last():
 def test_rounds_of_a_generative_model_may_grow_where_no_step_size_depends_on_them():
     assert resolve({"workload": "ddpm", "training.schedule": "constant"}).rounds_may_grow
     assert not resolve({"workload": "ddpm"}).rounds_may_grow
+    looks_ahead = resolve({"workload": "ddpm", "training.schedule": "constant"})
+    object.__setattr__(looks_ahead, "algorithm", resolve({"strategy": "fed-dann"}).algorithm)
+    assert not looks_ahead.rounds_may_grow
+
+
+def test_a_classifier_has_classes():
+    assert refusal("data.classes", "").startswith("data.classes=: ")
 
 
 def test_the_gradient_steps_are_those_of_all_rounds():

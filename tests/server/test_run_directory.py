@@ -144,6 +144,14 @@ def test_a_setting_that_has_no_say_is_no_other_run_until_it_has(settings_with):
         refuse_other_settings(settings_with({"dualadapt.personalise.steps": 9, "dualadapt.personalise.on": True}))
 
 
+@pytest.mark.parametrize(("key", "value"), [("dualadapt.joining.rounds", 9), ("dualadapt.joining.start", "global")])
+def test_how_newcomers_begin_is_part_of_the_run(settings_with, key, value):
+    """Their weight counts in Eq. 6, so G of everybody differs by it."""
+    RunDirectory.create(settings_with({}))
+    with pytest.raises(SettingsError, match=f"{key}={value}: the run in "):
+        refuse_other_settings(settings_with({key: value}))
+
+
 def test_a_run_of_a_version_whose_settings_were_no_tables_is_refused_by_its_version(settings):
     path = Path(settings.output)
     path.mkdir()

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from fmtda.protocol.moments import moments_of, parted, restore_moments
 from fmtda.protocol.records import config_record, from_record, to_record
 from fmtda.protocol.tables import SettingsError
 from fmtda.server.conversation import Cohort
+from fmtda.strategies.flower import ANY_SIZE, FlowerStrategy
 from fmtda.strategies.registry import algorithm, algorithms
 
 FEDERATED = [each.name for each in algorithms("generative") if each.federated]
@@ -95,6 +97,23 @@ def test_forgetting_would_be_noticed(made):
 def test_a_strategy_that_has_not_trained_remembers_nothing(made):
     for name in FEDERATED:
         assert made(name)[0].state() == {}
+
+
+class ChangesInPlace(FedAvg):
+    """Remembers what it had from the start, where it lay, and a number of NumPy's."""
+
+    def __init__(self):
+        super().__init__(**ANY_SIZE)
+        self.momentum, self.norm = [np.zeros(2)], np.float32(1)
+
+
+def test_memory_that_is_changed_where_it_lies_is_kept_too():
+    changed, fresh = ChangesInPlace(), ChangesInPlace()
+    strategy = FlowerStrategy(changed)
+    changed.momentum[0] += 3
+    changed.norm = np.float32(2)
+    FlowerStrategy(fresh).load_state(strategy.state())
+    assert (fresh.momentum[0].tolist(), fresh.norm) == ([3.0, 3.0], 2.0)
 
 
 class TwoNumbers(nn.Module):

@@ -1,6 +1,9 @@
 """The algorithms by name: those there are, those that aren't, other people's, and that each is whole."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -91,3 +94,46 @@ def test_rows_of_the_benchmark_have_names_of_their_own():
     names = [row.name for each in algorithms("adaptation") for row in each.rows]
     assert len(set(names)) == len(names)
     assert set(ADAPTING) <= set(names)
+
+
+PLUG_INS = """
+[fmtda.strategies]
+broken = nowhere:Algorithm
+misnamed = fmtda.strategies.adabn:AdaBN
+[fmtda.generative]
+broken-model = nowhere:REGISTERED
+"""
+
+RESOLVING = """
+from fmtda.protocol.tables import SettingsError
+from fmtda.strategies.composition import every_default, resolve
+from fmtda.strategies.registry import algorithms
+print(resolve(every_default()).strategy, len(algorithms()))
+for given in ({"strategy": "broken"}, {"strategy": "misnamed"}, {"workload": "broken-model"}):
+    try:
+        resolve(given)
+    except SettingsError as error:
+        print(error)
+"""
+
+
+def test_another_packages_fault_is_told_and_stops_nobody_elses_run(tmp_path):
+    """In a process of its own, since installed packages are looked at once; as `flwr run` it passes every key."""
+    about = tmp_path / "plugins-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plugins\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(PLUG_INS)
+    done = subprocess.run(
+        [sys.executable, "-c", RESOLVING],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *refused = done.stdout.splitlines()
+    assert first == f"dualadapt {len(ALL)}"
+    named = ["strategy=broken", "strategy=misnamed", "workload=broken-model"]
+    assert [line.partition(": ")[0] for line in refused] == named
+    assert "left out: strategy=broken: nowhere:Algorithm can't be imported" in done.stderr
+    assert "left out: strategy=misnamed: its class calls itself adabn" in done.stderr

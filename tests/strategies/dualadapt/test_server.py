@@ -455,7 +455,11 @@ def test_a_mixture_of_too_many_components_is_refused(real_reply, source):
 @pytest.fixture
 def guarded(network, source, uploads):
     """A guard that has just begun to watch a trained network, and the optimisers that it looks after."""
-    clients = _Clients.stack(network, uploads)
+    records = [upload.array_records for upload in uploads]
+    mixtures = [Mixture.from_arrays({name: a.numpy() for name, a in each["mixture"].items()}) for each in records]
+    clients = _Clients.stack(
+        network, [(from_record(r["classifier"]), m) for r, m in zip(records, mixtures, strict=True)]
+    )
     align, finetune = (torch.optim.Adam(network.parameters(), lr=0.4) for _ in range(2))
     return _Guard(network, clients, align, finetune, source, torch.Generator().manual_seed(0)), align, finetune
 

@@ -83,9 +83,10 @@ def _epsilon_limit(node: Mapping[str, Any]) -> float | None:
 def run_folder(output: str) -> str:
     """Name the folder in which a deployed client keeps what belongs to a run, so that no run finds another's.
 
-    It comes from the run directory on the server, which a resumed run has too, unlike Flower's number of the run.
+    It comes from the word in the place of `output` (`RunSettings.disclosed`), which a resumed run has too, unlike
+    Flower's number of the run. Whatever that word is, it is a plain name.
     """
-    return f"{Path(output).name}-{hashlib.sha256(output.encode()).hexdigest()[:8]}"
+    return f"run-{hashlib.sha256(output.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def load_share(settings: RunSettings, name: str, shares: int, data_dir: str = "") -> tuple[Examples, Examples]:

@@ -7,6 +7,7 @@ workloads adds. The table of the run's algorithm, and of its generative model, c
 Our choice: every value here that the paper's notes don't give, which are all but R_s, R_c and lambda by name.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
@@ -19,6 +20,9 @@ __all__ = ["AUTO", "Affects", "Scalar", "SettingsError"]
 
 NOTHING, PRETRAINING = Affects.NOTHING, Affects.PRETRAINING
 PRESETS = ("default", "paper")
+
+UNDISCLOSED = "undisclosed"
+"""What a message carries in the place of a name that its receiver needs not know."""
 
 ON_BY_DEFAULT: Mapping[str, Scalar] = {"default": True, "paper": False}
 """Of the extras: what goes beyond the paper, each switchable alone."""
@@ -38,7 +42,13 @@ class DataSettings(Table):
     dir: str = setting(
         "", affects=NOTHING, place=True, description="folder with the data files; not needed for embedded data"
     )
-    targets: str = setting(by_data="targets", min_length=1, description="comma list of the clients' domains")
+    targets: str = setting(
+        by_data="targets",
+        server_only=True,
+        stand_in=UNDISCLOSED,
+        min_length=1,
+        description="comma list of the clients' domains",
+    )
     classes: str = setting(
         by_data="classes",
         affects=PRETRAINING,
@@ -61,8 +71,10 @@ class DataSettings(Table):
 class SimulationSettings(Table):
     """Says who comes late in a simulation; a deployment's nodes come when they come."""
 
-    late: str = setting("", description="comma list of targets that join late, each as often as it has clients")
-    late_round: int = setting(2, ge=2, description="the round in which they do")
+    late: str = setting(
+        "", server_only=True, description="comma list of targets that join late, each as often as it has clients"
+    )
+    late_round: int = setting(2, server_only=True, ge=2, description="the round in which they do")
 
 
 class RunSettings(Table):
@@ -91,9 +103,15 @@ class RunSettings(Table):
     )
     rounds: int = setting(affects=Affects.LENGTH, ge=1, le=100_000, description="federated rounds")
     clients: int = setting(
-        ge=1, le=100_000, description="clients to wait for, spread over the targets; auto: one each, or 4 or more"
+        server_only=True,
+        stand_in=1,
+        ge=1,
+        le=100_000,
+        description="clients to wait for, spread over the targets; auto: one each, or 4 or more",
     )
-    fraction: float = setting(1.0, gt=0, le=1, description="share of the clients that train in a round, drawn by name")
+    fraction: float = setting(
+        1.0, server_only=True, gt=0, le=1, description="share of the clients that train in a round, drawn by name"
+    )
     evaluate_every: int = setting(
         1, affects=NOTHING, ge=1, description="rounds from one evaluation to the next; the last has one"
     )
@@ -114,7 +132,12 @@ class RunSettings(Table):
         "auto", affects=PRETRAINING, description="where server and clients compute"
     )
     server_threads: int = setting(
-        2, affects=PRETRAINING, ge=1, le=256, description="torch threads of the server (a client always has one)"
+        2,
+        affects=PRETRAINING,
+        server_only=True,
+        ge=1,
+        le=256,
+        description="torch threads of the server (a client always has one)",
     )
     trackers: str = setting(
         "tensorboard",
@@ -180,6 +203,20 @@ class RunSettings(Table):
         last = [client_name(domain, late[:place].count(domain)) for place, domain in enumerate(late)]
         return client_names(from_the_start, nodes - len(late)) + last
 
+    def disclosed(self) -> Self:
+        """Make the copy that messages carry to clients on machines of their own.
+
+        It says what a client needs for its part: no path, no other domain, no number of clients, nothing that only the
+        server does. In the place of `output` is a word that tells one run from another, the same after a resume.
+        """
+        values = self.flat()
+        for entry in self.fields():
+            if not entry.meaning.disclosed:
+                field = entry.field
+                values[entry.key] = entry.meaning.stand_in if field.is_required() else field.default
+        run = hashlib.sha256(self.output.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return self.validated({**values, "output": f"run-{run}"})
+
     @property
     def tracker_names(self) -> tuple[str, ...]:
         """The comma list `trackers` as names."""
@@ -222,13 +259,27 @@ class SourceDataSettings(DataSettings):
         description="comma list of the class names, in the order of the labels",
     )
     source: str = setting(
-        by_data="source", affects=PRETRAINING, min_length=1, description="the labelled domain on the server"
+        by_data="source",
+        affects=PRETRAINING,
+        server_only=True,
+        stand_in=UNDISCLOSED,
+        min_length=1,
+        description="the labelled domain on the server",
     )
     source_limit: int = setting(
-        20_000, affects=PRETRAINING, ge=0, description="labelled examples used at most, a random part; 0: all"
+        20_000,
+        affects=PRETRAINING,
+        server_only=True,
+        ge=0,
+        description="labelled examples used at most, a random part; 0: all",
     )
     hold_out: float = setting(
-        0.1, affects=PRETRAINING, gt=0, lt=0.9, description="share of the source kept from training, for the guard"
+        0.1,
+        affects=PRETRAINING,
+        server_only=True,
+        gt=0,
+        lt=0.9,
+        description="share of the source kept from training, for the guard",
     )
 
 
@@ -278,22 +329,38 @@ class PretrainingSettings(Table):
         description="folder of pre-trained networks, shared by runs; empty: always pre-train",
     )
     steps: int = setting(
-        by_data="pretraining-steps", affects=PRETRAINING, ge=1, description="gradient steps on the labelled source"
+        by_data="pretraining-steps",
+        affects=PRETRAINING,
+        server_only=True,
+        stand_in=1,
+        ge=1,
+        description="gradient steps on the labelled source",
     )
-    batch: int = setting(by_data="pretraining-batch", affects=PRETRAINING, ge=2, description="examples in one of them")
+    batch: int = setting(
+        by_data="pretraining-batch",
+        affects=PRETRAINING,
+        server_only=True,
+        stand_in=2,
+        ge=2,
+        description="examples in one of them",
+    )
     learning_rate: float = setting(
         by_data="pretraining-learning-rate",
         affects=PRETRAINING,
+        server_only=True,
+        stand_in=1.0,
         gt=0,
         description="peak of its one-cycle schedule (AdamW)",
     )
     plain_steps: int = setting(
         by_data="plain-steps",
         affects=PRETRAINING,
+        server_only=True,
+        stand_in=1,
         ge=1,
         description="gradient steps of the plain source-only reference, without any extra",
     )
-    weight_decay: float = setting(5e-4, affects=PRETRAINING, ge=0, description="AdamW's")
+    weight_decay: float = setting(5e-4, affects=PRETRAINING, server_only=True, ge=0, description="AdamW's")
 
 
 class PrivacySettings(Table):
@@ -375,9 +442,13 @@ class LocalTrainingSettings(Table):
 class SampleSettings(Table):
     """Says what is drawn from a generative model in a run, and at its end."""
 
-    every: int = setting(20, ge=0, description="rounds between two samples in `samples`; 0: after the last only")
-    count: int = setting(64, ge=1, le=10_000, description="examples in one of them")
-    quality: int = setting(500, ge=0, description="examples drawn at the end to measure quality; 0: none")
+    every: int = setting(
+        20, server_only=True, ge=0, description="rounds between two samples in `samples`; 0: after the last only"
+    )
+    count: int = setting(64, server_only=True, ge=1, le=10_000, description="examples in one of them")
+    quality: int = setting(
+        500, server_only=True, ge=0, description="examples drawn at the end to measure quality; 0: none"
+    )
 
 
 class GenerativeSettings(RunSettings):

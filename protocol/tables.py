@@ -52,12 +52,23 @@ class Meaning:
         Which hint of the data (`domains.family.HINTS`) `auto` takes; empty for none.
     by_preset
         What `auto` is by preset where the data give no hint.
+    server_only
+        Whether it is no business of clients on machines of their own: messages carry its default in its place.
+    stand_in
+        What they carry of one without a default.
     """
 
     affects: Affects = Affects.RESULT
     place: bool = False
     by_data: str = ""
     by_preset: Mapping[str, Scalar] | None = None
+    server_only: bool = False
+    stand_in: Scalar | None = None
+
+    @property
+    def disclosed(self) -> bool:
+        """Whether messages tell clients on machines of their own what it is."""
+        return not (self.server_only or self.place or self.affects is Affects.NOTHING)
 
 
 def setting(
@@ -68,6 +79,8 @@ def setting(
     place: bool = False,
     by_data: str = "",
     by_preset: Mapping[str, Scalar] | None = None,
+    server_only: bool = False,
+    stand_in: Scalar | None = None,
     **constraints: Any,
 ) -> Any:
     """Declare a field of a table.
@@ -78,12 +91,12 @@ def setting(
         Its value where nobody says; without one it is ``auto``, which data, preset or workload decide.
     description
         What it means, for people, in one line.
-    affects, place, by_data, by_preset
+    affects, place, by_data, by_preset, server_only, stand_in
         See `Meaning`.
     constraints
         Of pydantic's Field: ``ge=1``.
     """
-    extra: Any = {"meaning": Meaning(affects, place, by_data, by_preset)}
+    extra: Any = {"meaning": Meaning(affects, place, by_data, by_preset, server_only, stand_in)}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 

@@ -21,7 +21,7 @@ from fmtda.adaptation.scores import (
 from fmtda.domains.examples import DataError
 from fmtda.domains.registry import family
 from fmtda.domains.source import Source
-from fmtda.protocol.records import BadReply, check_records, config_record, from_record, to_record
+from fmtda.protocol.records import BadReply, check_records, from_record, to_record
 from fmtda.protocol.registry import UnknownName
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.seeds import seed_for
@@ -120,7 +120,9 @@ class AdaptationRun(Workload):
         tuple
             Accuracy and confusion counts by domain; failures.
         """
-        messages = self.conversation.messages("evaluate.global", {"model": arrays}, config_record(settings, 0))
+        messages = self.conversation.messages(
+            "evaluate.global", {"model": arrays}, self.conversation.config(0, settings)
+        )
         phase = self.conversation.ask(stage, messages, self.check_evaluation)
         if not phase.replies:
             raise NoClientAnswered(f"no client could evaluate the pre-trained model: {first_reason(phase.failures)}")
@@ -174,7 +176,7 @@ class AdaptationRun(Workload):
     def _personalise(self, arrays: ArrayRecord) -> None:
         """Write down how good the clients' own copies are."""
         rounds = self.settings.rounds
-        config = config_record(self.settings, rounds)
+        config = self.conversation.config(rounds)
         messages = self.conversation.messages(f"train.{PERSONALISE}", {"model": arrays}, config)
         phase = self.conversation.ask("personalising", messages, self.check_evaluation)
         line = {"round": rounds, "phase": PERSONALISE, **self.measured(phase.counts), **account(phase)}
@@ -187,7 +189,7 @@ class AdaptationRun(Workload):
 
     def _as_evaluated(self, arrays: ArrayRecord) -> ArrayRecord:
         """The final model as the strategy sends it to who predicts."""
-        config = config_record(self.settings, self.settings.rounds)
+        config = self.conversation.config(self.settings.rounds)
         one = as_grid(Cohort({0: ""}))
         (message,) = self._strategy.configure_evaluate(self.settings.rounds, arrays, config, one)
         return message.content.array_records["model"]

@@ -7,6 +7,7 @@ from typing import cast
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid import InMemoryGrid
 
 from fmtda.protocol.records import to_record
 from fmtda.protocol.runtime import prepare_to_compute
@@ -31,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
     check_source(settings)
     if not settings.output:
         settings = settings.changed({"output": str(new_output(settings))})
-    run(grid, settings, Lines(metric_of(settings)))
+    run(grid, settings, Lines(metric_of(settings)), deployed=not isinstance(grid, InMemoryGrid))
 
 
 def new_output(settings: RunSettings) -> Path:
@@ -41,8 +42,19 @@ def new_output(settings: RunSettings) -> Path:
     return Path.cwd() / "runs" / time.strftime(f"%Y%m%d-%H%M%S-{'-'.join(words)}")
 
 
-def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
+def run(grid: Grid, settings: RunSettings, progress: Progress, deployed: bool = False) -> RunDirectory:
     """Run a federation from the first message to summary.json, or continue one from its last whole round.
+
+    Parameters
+    ----------
+    grid
+        Flower's, or one in this process.
+    settings
+        The run's.
+    progress
+        Who is told what happens.
+    deployed
+        Whether the clients are on machines of their own, which are told no more than they need.
 
     Raises
     ------
@@ -55,7 +67,7 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
         raise SettingsError(f"strategy={settings.strategy}: that is no federation; run it with fmtda generate --local")
     prepare_to_compute(settings.server_threads)
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
-    conversation = Conversation(grid, settings, progress)
+    conversation = Conversation(grid, settings, progress, deployed)
     conversation.wait()
     if problems := conversation.introductions(settings.timeout):
         raise SettingsError("\n".join(problems))

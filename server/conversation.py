@@ -98,6 +98,8 @@ class Conversation:
         busy (measured).
     progress
         Who is told what is asked, and how many replies have come.
+    deployed
+        Whether the clients are on machines of their own, so that messages tell them no more than they need.
 
     Attributes
     ----------
@@ -109,8 +111,8 @@ class Conversation:
         Nodes that agree to show examples, and how many test examples each has.
     """
 
-    def __init__(self, grid: Grid, settings: RunSettings, progress: Progress) -> None:
-        self.grid, self.settings, self.progress = grid, settings, progress
+    def __init__(self, grid: Grid, settings: RunSettings, progress: Progress, deployed: bool = False) -> None:
+        self.grid, self.settings, self.progress, self.deployed = grid, settings, progress, deployed
         self.present: dict[int, str] = {}
         self.names: dict[int, str] = {}
         self.showing: dict[int, int] = {}
@@ -147,7 +149,7 @@ class Conversation:
         """
         present = list(self.grid.get_node_ids())
         names = {node_id: name for node_id, name in self.present.items() if node_id in present}
-        content = RecordDict({"config": config_record(self.settings, 0)})
+        content = RecordDict({"config": self.config(0)})
         unknown = [node_id for node_id in present if node_id not in names]
         answers = self.exchange((Message(content, dst_node_id=n, message_type="query") for n in unknown), timeout)
         problems = [f"node {node_id} did not say who it is" for node_id in answers.unanswered]
@@ -192,6 +194,11 @@ class Conversation:
             count = max(1, round(settings.fraction * len(drawn)))
             drawn = [drawn[i] for i in sorted(draw.choice(len(drawn), count, replace=False))]
         return Cohort({n: name for n, name in self.names.items() if n in drawn or name in arriving})
+
+    def config(self, server_round: int, settings: RunSettings | None = None) -> ConfigRecord:
+        """Pack the round and the run's settings, or others in their place, as far as they are the clients' business."""
+        told = settings or self.settings
+        return config_record(told.disclosed() if self.deployed else told, server_round)
 
     def messages(self, kind: str, records: Mapping[str, Any], config: ConfigRecord) -> list[Message]:
         """Make a message of a kind with these records for everybody that takes part."""

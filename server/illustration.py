@@ -28,7 +28,7 @@ from fmtda.adaptation.network import Network
 from fmtda.domains.registry import family
 from fmtda.domains.source import Source
 from fmtda.protocol.illustration import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
-from fmtda.protocol.records import check_records, config_record, from_record, to_record
+from fmtda.protocol.records import check_records, from_record, to_record
 from fmtda.protocol.seeds import domain_of, generator_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.server.conversation import Conversation
@@ -100,7 +100,7 @@ def illustrate(
     asked = who_shows(conversation)
     if not asked:
         return
-    config = config_record(settings, settings.rounds)
+    config = conversation.config(settings.rounds)
     content = RecordDict({"model": arrays, "pretrained": to_record(before), "config": config})
     messages = [Message(content, dst_node_id=node_id, message_type="query.illustrate") for node_id in asked]
     phase = conversation.ask("clients show examples", messages, partial(_check, settings, network.feature_size))

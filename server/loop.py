@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
-from fmtda.protocol.records import config_record, from_record
+from fmtda.protocol.records import from_record
 from fmtda.server import checkpoints
 from fmtda.server.conversation import Conversation, Phase, account, as_grid, first_reason
 from fmtda.server.run_directory import RunDirectory
@@ -82,7 +82,7 @@ class Loop:
         arriving = strategy.arriving(list(conversation.names.values()))
         cohort = conversation.cohort(server_round, arriving)
         began = time.perf_counter()
-        config = config_record(conversation.settings, server_round)
+        config = conversation.config(server_round)
         messages = list(strategy.configure_train(server_round, arrays, config, as_grid(cohort)))
         server_seconds = time.perf_counter() - began
         phase = conversation.ask(f"round {server_round}: clients train", messages, strategy.check_upload)
@@ -107,7 +107,7 @@ class Loop:
     def _evaluate(self, server_round: int, arrays: ArrayRecord) -> Phase:
         """Let every client evaluate, whoever trained, so that a domain's figure means the same in every round."""
         conversation = self.conversation
-        config = config_record(conversation.settings, server_round)
+        config = conversation.config(server_round)
         everybody = as_grid(conversation.everybody())
         messages = self.strategy.configure_evaluate(server_round, arrays, config, everybody)
         return conversation.ask(f"round {server_round}: clients evaluate", messages, self.workload.check_evaluation)

@@ -30,9 +30,17 @@ class FineTunedParameters(Parameters):
     local_steps: int = setting(by_data="network-steps", ge=1, description="gradient steps of a client a round")
     local_batch: int = setting(by_data="network-batch", ge=2, description="examples in one of them")
     local_learning_rate: float = setting(by_data="network-learning-rate", gt=0, description="Adam step size of them")
-    server_steps: int = setting(by_data="server-steps", ge=0, description="fine-tuning steps of the server a round")
-    server_batch: int = setting(by_data="server-batch", ge=2, description="source examples in one of them")
-    finetune_learning_rate: float = setting(1e-4, gt=0, description="AdamW step size of them")
+    server_steps: int = setting(
+        by_data="server-steps",
+        server_only=True,
+        stand_in=0,
+        ge=0,
+        description="fine-tuning steps of the server a round",
+    )
+    server_batch: int = setting(
+        by_data="server-batch", server_only=True, stand_in=2, ge=2, description="source examples in one of them"
+    )
+    finetune_learning_rate: float = setting(1e-4, server_only=True, gt=0, description="AdamW step size of them")
     weight_decay: float = setting(5e-4, ge=0, description="AdamW's, on the server and on the clients")
 
 

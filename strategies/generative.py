@@ -143,8 +143,8 @@ class GenerativeFedProx(GenerativeAlgorithm):
 class FedAvgMParameters(Parameters):
     """Holds the parameters of FedAvgM."""
 
-    learning_rate: float = setting(1.0, gt=0, description="step size on the clients' mean update")
-    momentum: float = setting(0.9, ge=0, lt=1, description="share of the last step in the next")
+    learning_rate: float = setting(1.0, server_only=True, gt=0, description="step size on the clients' mean update")
+    momentum: float = setting(0.9, server_only=True, ge=0, lt=1, description="share of the last step in the next")
 
 
 class GenerativeFedAvgM(GenerativeAlgorithm):
@@ -163,10 +163,12 @@ class GenerativeFedAvgM(GenerativeAlgorithm):
 class FedAdamParameters(Parameters):
     """Holds the parameters of FedAdam."""
 
-    learning_rate: float = setting(0.01, gt=0, description="eta: step size on the clients' mean update")
-    beta1: float = setting(0.9, ge=0, lt=1, description="of the first moment")
-    beta2: float = setting(0.99, ge=0, lt=1, description="of the second moment")
-    tau: float = setting(1e-3, gt=0, description="added to the root of the second moment")
+    learning_rate: float = setting(
+        0.01, server_only=True, gt=0, description="eta: step size on the clients' mean update"
+    )
+    beta1: float = setting(0.9, server_only=True, ge=0, lt=1, description="of the first moment")
+    beta2: float = setting(0.99, server_only=True, ge=0, lt=1, description="of the second moment")
+    tau: float = setting(1e-3, server_only=True, gt=0, description="added to the root of the second moment")
 
 
 class GenerativeFedAdam(GenerativeAlgorithm):

@@ -52,12 +52,14 @@ class JoiningSettings(Table):
     rounds: int = setting(
         3,
         affects=Affects.NEWCOMERS,
+        server_only=True,
         ge=0,
         description="rounds in which the weight in Eq. 6 of a client that joined late grows to that of others",
     )
     start: Literal["nearest", "global"] = setting(
         "nearest",
         affects=Affects.NEWCOMERS,
+        server_only=True,
         description="F_l of a client that joined late starts at a blend of the nearest clients', or at F_g",
     )
 
@@ -67,21 +69,33 @@ class DualAdaptParameters(Parameters):
 
     # Server side
     server_steps: int = setting(
-        by_data="server-steps", ge=0, description="R_s: alignment and fine-tuning steps a round (lines 14-18)"
+        by_data="server-steps",
+        server_only=True,
+        stand_in=0,
+        ge=0,
+        description="R_s: alignment and fine-tuning steps a round (lines 14-18)",
     )
-    server_batch: int = setting(by_data="server-batch", ge=2, description="source examples in one of them")
-    align_learning_rate: float = setting(1e-5, gt=0, description="Adam step size of Eq. 6 on G (line 17)")
+    server_batch: int = setting(
+        by_data="server-batch", server_only=True, stand_in=2, ge=2, description="source examples in one of them"
+    )
+    align_learning_rate: float = setting(
+        1e-5, server_only=True, gt=0, description="Adam step size of Eq. 6 on G (line 17)"
+    )
     finetune_learning_rate: float = setting(
-        1e-4, gt=0, description="AdamW step size of fine-tuning G and F_g (line 18)"
+        1e-4, server_only=True, gt=0, description="AdamW step size of fine-tuning G and F_g (line 18)"
     )
-    weight_decay: float = setting(5e-4, ge=0, description="AdamW's in fine-tuning")
+    weight_decay: float = setting(5e-4, server_only=True, ge=0, description="AdamW's in fine-tuning")
     components: int = setting(10, ge=1, le=256, description="Gaussians in a mixture, at most one per 20 examples")
     guard: bool = setting(
         by_preset=ON_BY_DEFAULT,
+        server_only=True,
+        stand_in=False,
         description="extra: undo alignment steps that harm the source hold-out or raise discrepancy",
     )
     robust_share: float = setting(
         by_preset={"default": 0.2, "paper": 0.0},
+        server_only=True,
+        stand_in=0.0,
         ge=0,
         lt=0.5,
         description="extra: clients that may send anything, as a share; Eq. 6 leaves out its extremes",

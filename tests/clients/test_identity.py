@@ -63,7 +63,7 @@ def test_a_deployed_client_keeps_its_part_of_each_run_in_the_folder_of_its_node(
     assert all(client.folder.is_relative_to(tmp_path / "node") for client in clients)
     assert len({client.folder for client in clients}) == 3
     assert clients[0].folder.parts[-2:] == ("pen", "0000")
-    assert clients[0].folder.parts[-3].startswith("first-")
+    assert clients[0].folder.parts[-3].startswith("run-")
     resumed = settings.changed({"output": outputs[0], "resume": True})
     assert found(resumed, domain="pen", folder=str(tmp_path / "node")).folder == clients[0].folder
 

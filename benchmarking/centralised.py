@@ -45,7 +45,7 @@ from fmtda.server.adaptation import EXTRAS_OFF, new_network
 from fmtda.server.metrics import METRIC_NAMES, summarise
 from fmtda.server.pretraining import pretrain, pretrained
 from fmtda.server.progress import Lines, Progress
-from fmtda.server.run_directory import RunDirectory, refuse_unusable_output
+from fmtda.server.run_directory import RunDirectory
 from fmtda.server.startup import check_simulation, check_source
 from fmtda.server.workload_kinds import metric_of
 from fmtda.strategies.algorithm import count
@@ -71,14 +71,15 @@ class Reference:
     method
         The name of one of `benchmarking.methods.REFERENCES`.
     settings
-        Checked, with an absolute `output` that is empty.
+        Checked.
+    directory
+        The run directory, new.
     progress
         Who is told what happens.
     """
 
-    def __init__(self, method: str, settings: AdaptationSettings, progress: Progress) -> None:
-        self.method, self.settings, self.progress = method, settings, progress
-        self.directory = RunDirectory.create(settings)
+    def __init__(self, method: str, settings: AdaptationSettings, directory: RunDirectory, progress: Progress) -> None:
+        self.method, self.settings, self.directory, self.progress = method, settings, directory, progress
         device = choose_device(settings.device)
         self.source = Source.load(settings, device)
         self.targets = PooledTargets.load(settings, device)
@@ -238,9 +239,9 @@ def main(arguments: list[str] | None = None) -> None:
         settings = adaptation_settings({**METHODS[given.method].changes, **given.config, "output": output})
         check_source(settings)
         check_simulation(settings)
-        refuse_unusable_output(Path(settings.output))
         prepare_to_compute(settings.server_threads)
-        summary = Reference(given.method, settings, Lines(metric_of(settings))).run()
+        with RunDirectory.at_work(settings) as directory:
+            summary = Reference(given.method, settings, directory, Lines(metric_of(settings))).run()
     reached, metric = summary["average_accuracy"], METRIC_NAMES[summary["metric"]]
     average = "no labels" if reached is None else f"average {metric} {reached:.1f} %"
     print(f"{given.method}: {average}, in {settings.output}")

@@ -27,7 +27,7 @@ def checked_settings(given: dict[str, Scalar], resume: Path | None, kind: str) -
         Complete, with an absolute `output`.
     """
     from fmtda.domains.examples import DataError
-    from fmtda.server import run_directory, startup
+    from fmtda.server import run_directory, run_lock, startup
     from fmtda.server.app import new_output
 
     try:
@@ -49,6 +49,7 @@ def checked_settings(given: dict[str, Scalar], resume: Path | None, kind: str) -
             run_directory.refuse_unusable_output(output)
         else:
             run_directory.refuse_other_settings(settings)
+            run_lock.refuse_owned(output)
         startup.check_source(settings)
         startup.check_simulation(settings)
     except (SettingsError, DataError) as error:

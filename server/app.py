@@ -66,8 +66,16 @@ def run(grid: Grid, settings: RunSettings, progress: Progress, deployed: bool = 
     if not algorithm(settings.strategy).federated:
         raise SettingsError(f"strategy={settings.strategy}: that is no federation; run it with fmtda generate --local")
     prepare_to_compute(settings.server_threads)
-    directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
-    conversation = Conversation(grid, settings, progress, deployed)
+    with RunDirectory.at_work(settings) as directory:
+        _play(directory, Conversation(grid, settings, progress, deployed))
+    return directory
+
+
+def _play(directory: RunDirectory, conversation: Conversation) -> None:
+    """Play a run, or what is left of it, in a directory that nobody else works in."""
+    settings, progress = conversation.settings, conversation.progress
+    if directory.left_by:
+        progress.note(f"{directory.left_by} left this run without an end")
     conversation.wait()
     if problems := conversation.introductions(settings.timeout):
         raise SettingsError("\n".join(problems))
@@ -93,4 +101,3 @@ def run(grid: Grid, settings: RunSettings, progress: Progress, deployed: bool = 
     directory.write_summary(workload.summary(directory.metrics(), directory.wall_seconds()))
     progress.note(f"run directory: {directory.path}")
     progress.note(f"look at it with: fmtda report {directory.path}")
-    return directory

@@ -39,7 +39,15 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
         If the run can't go on; what was reached stays in the run directory.
     """
     prepare_to_compute(settings.server_threads)
-    directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
+    with RunDirectory.at_work(settings) as directory:
+        _train(directory, settings, progress)
+    return directory
+
+
+def _train(directory: RunDirectory, settings: GenerativeSettings, progress: Progress) -> None:
+    """Train in a directory that nobody else works in."""
+    if directory.left_by:
+        progress.note(f"{directory.left_by} left this run without an end")
     results = Results(settings)
     model = copy.deepcopy(results.model)
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.training.learning_rate, fused=True)
@@ -93,7 +101,6 @@ def run_pooled(settings: GenerativeSettings, progress: Progress) -> RunDirectory
     directory.write_summary(results.summary(directory.metrics(), directory.wall_seconds()))
     progress.note(f"run directory: {directory.path}")
     progress.note(f"look at it with: fmtda report {directory.path}")
-    return directory
 
 
 def _evaluated(results: Results, held_out: Mapping[str, Tensor]) -> dict[str, float]:

@@ -12,6 +12,7 @@
     checkpoints/     the global model after the last rounds, and what else the server needs to go on
     tensorboard/     the same metrics as curves
     uploads/         what clients last uploaded beside a whole model, and what the server kept to go with it
+    .lock            held by the one process that works here; .owner.json tells people which it is
     trackers.json    the run's ids in MLflow and Weights & Biases, where these are used
     clients/         what stays with each simulated client
 """
@@ -35,6 +36,7 @@ from safetensors.torch import load_file, save_file
 from fmtda.protocol.records import from_record
 from fmtda.protocol.settings import RunSettings
 from fmtda.protocol.tables import Affects, SettingsError, compared, flattened
+from fmtda.server.run_lock import LOCK, OWNER, owned
 from fmtda.server.trackers import Trackers
 
 MAKE_ROOM = "make room or give the folder back its rights"
@@ -66,8 +68,8 @@ FLOWER_LOG = "flower.log"
 
 PRETRAINED = "pretrained.safetensors"
 
-BEFORE_THE_RUN = {FLOWER_LOG, ".config.toml.writing"}
-"""What a folder may hold and still be new: the log, and what a kill in the very first moment left."""
+BEFORE_THE_RUN = {FLOWER_LOG, LOCK, OWNER, ".config.toml.writing"}
+"""What a folder may hold and still be new: the log, the lock, and what a kill in the very first moment left."""
 
 UPLOADED = "uploaded.safetensors"
 """In a folder of the client's name below `uploads`, laid out as the client keeps it: a group of tensors a record."""
@@ -77,19 +79,47 @@ UNCHANGED = {Affects.PRETRAINING, Affects.RESULT, Affects.NEWCOMERS}
 
 
 class RunDirectory:
-    """Keeps the files of one run below `path`."""
+    """Keeps the files of one run below `path`.
+
+    Attributes
+    ----------
+    left_by : str
+        Which process worked there before and was killed, for people; empty where none was.
+    """
 
     def __init__(self, path: Path, settings: RunSettings | None = None) -> None:
         self.path = path
         self._settings = settings
         self._trackers: Trackers | None = None
         self._first_round = 0
+        self.left_by = ""
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.samples = path / "samples"
         self.uploads = path / "uploads"
         self._metrics = path / "metrics.jsonl"
         self._since = time.perf_counter()
+
+    @classmethod
+    @contextmanager
+    def at_work(cls, settings: RunSettings) -> Iterator["RunDirectory"]:
+        """Begin the run in ``settings.output`` or continue it, as the one process that works there meanwhile.
+
+        Raises
+        ------
+        SettingsError
+            As `create` and `open`, and if another process works there.
+        """
+        path = Path(settings.output)
+        if settings.resume:  # looked at before anything is written, the lock too, and once more when it is ours
+            refuse_other_settings(settings)
+        else:
+            refuse_unusable_output(path)
+            make_folder(path)
+        with owned(path) as killed:
+            run = cls.open(settings) if settings.resume else cls.create(settings)
+            run.left_by = killed
+            yield run
 
     @classmethod
     def create(cls, settings: RunSettings) -> "RunDirectory":

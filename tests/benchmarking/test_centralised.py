@@ -12,6 +12,7 @@ from fmtda.domains.source import WATCHED
 from fmtda.domains.streets import Streets
 from fmtda.server.metrics import MEAN_IOU
 from fmtda.server.progress import Lines
+from fmtda.server.run_directory import RunDirectory
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -64,7 +65,7 @@ def lines(settings):
 
 @pytest.mark.parametrize(("method", "steps"), [("mcd", 12), ("dann", 12), ("target-supervised", 12)])
 def test_a_reference_writes_what_a_federated_run_writes(method, steps, settings):
-    summary = Reference(method, settings, Lines()).run()
+    summary = Reference(method, settings, RunDirectory.create(settings), Lines()).run()
     assert json.loads(open(f"{settings.output}/summary.json").read()) == summary
     assert summary["strategy"] == method
     assert summary["breaks_privacy"] is True
@@ -85,7 +86,7 @@ def test_a_reference_writes_what_a_federated_run_writes(method, steps, settings)
 def test_equal_seeds_give_equal_metrics_and_another_seed_does_not(method, settings, tmp_path):
     def told(name, seed=0):
         own = settings.changed({"output": str(tmp_path / name), "seed": seed})
-        Reference(method, own, Lines()).run()
+        Reference(method, own, RunDirectory.create(own), Lines()).run()
         return [{k: v for k, v in line.items() if "seconds" not in k} for line in lines(own)]
 
     first = told("first")
@@ -99,7 +100,7 @@ def test_a_collapse_ends_the_run_at_the_last_good_state_and_is_told(method, refe
     """A step size of 100 throws every weight away in the first step."""
     rate = f"{METHODS[method].strategy}.local-learning-rate"
     settings = reference_settings(method, {rate: 100.0, "pretraining.steps": 60, "pretraining.batch": 32})
-    reference = Reference(method, settings, Lines())
+    reference = Reference(method, settings, RunDirectory.create(settings), Lines())
     summary = reference.run()
     written = lines(settings)
     assert summary["collapse"]["step"] == summary["steps"] == written[-1]["step"] < 12
@@ -114,7 +115,7 @@ def test_a_collapse_ends_the_run_at_the_last_good_state_and_is_told(method, refe
 
 def test_target_supervised_needs_labels(reference_settings):
     settings = reference_settings("target-supervised")
-    reference = Reference("target-supervised", settings, Lines())
+    reference = Reference("target-supervised", settings, RunDirectory.create(settings), Lines())
     object.__setattr__(reference.targets, "trained", tuple(e.without_labels() for e in reference.targets.trained))
     with pytest.raises(DataError, match="target-supervised: not every target's training part has labels"):
         reference.run()

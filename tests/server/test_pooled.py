@@ -94,7 +94,7 @@ def rows(examples):
 def test_a_run_has_the_files_of_a_federated_one(settings, silence):
     directory = run_pooled(settings, silence)
     assert {path.name for path in directory.path.iterdir()} == {
-        "config.toml", "metrics.jsonl", "summary.json", "checkpoints", "samples", "tensorboard"
+        ".lock", "config.toml", "metrics.jsonl", "summary.json", "checkpoints", "samples", "tensorboard"
     }  # fmt: skip
     summary = json.loads((directory.path / "summary.json").read_text())
     assert (summary["strategy"], summary["gradient_steps"]) == ("pooled-data", 4)

@@ -75,7 +75,8 @@ def test_report_shows_it(run, tmp_path):
 
 
 def test_generate_and_sample_draw_from_it(tmp_path):
-    fmtda("generate", "independent-pixels", "--local", "--output", tmp_path / "run", "-c", "data.target-limit=40")
+    few = ["--rounds", 1, "-c", "training.steps=5", "-c", "samples.quality=0", "-c", "data.target-limit=40"]
+    fmtda("generate", "independent-pixels", "--local", "--output", tmp_path / "run", *few)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"] == 2 * 16 * 16
     fmtda("sample", tmp_path / "run", "--count", 4, "--output", tmp_path / "samples.png")
     assert Image.open(tmp_path / "samples.png").size[0] > 16

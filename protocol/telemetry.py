@@ -6,7 +6,7 @@ An owner asks by setting the variable himself: what is set already stays.
 import os
 
 FLOWER_OFF = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-"""Read by Flower 1.41 and 1.42: else each of its programs sends an event, and asks once a day for the newest version."""
+"""Read by Flower 1.41 and 1.42: else each program of it sends an event, and asks once a day for the newest version."""
 
 OFF = {
     **FLOWER_OFF,

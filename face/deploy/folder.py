@@ -98,6 +98,8 @@ def add(deployment: Deployment, clients: tuple[str, ...], folder: Path) -> Deplo
     SettingsError
         If a client is there already, or one of its files, or the system refuses: then nothing is written.
     """
+    if not clients:
+        raise SettingsError("CLIENTS: names no client; give the domains of the new ones, as in mnist-m,synth")
     if there := [client for client in clients if client in deployment.clients]:
         raise SettingsError(f"{there[0]}: is a client of {folder} already; its keys stay as they are")
     larger = replace(deployment, clients=(*deployment.clients, *clients))

@@ -21,6 +21,7 @@ from fmtda.face.report.command import end_with_report, report
 from fmtda.face.sample import sample
 from fmtda.face.setting_options import ConfigFile, SettingPairs, settings_given
 from fmtda.face.simulate import simulate
+from fmtda.protocol import telemetry
 from fmtda.protocol.settings import SettingsError
 
 cli = typer.Typer(
@@ -59,6 +60,7 @@ def fmtda(
 
     Every command's `--help` has examples; `fmtda --install-completion` teaches your shell commands and options.
     """
+    telemetry.switch_off()
 
 
 cli.command()(simulate)

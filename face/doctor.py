@@ -22,6 +22,7 @@ import typer
 
 from fmtda.face.console import open_console
 from fmtda.face.refusals import FAILED
+from fmtda.protocol import telemetry
 from fmtda.simulation.ray_cluster import cluster_address, knock
 
 Verdict = Literal["ok", "note", "broken"]
@@ -194,7 +195,7 @@ ALONE = {"address": "local", "num_cpus": 1}
 
 def _ray() -> Finding:
     """Start Ray with one core, have it compute something, and stop it."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    telemetry.switch_off()
     address = cluster_address()
     try:
         knock(address)

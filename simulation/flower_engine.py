@@ -19,6 +19,7 @@ import psutil
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fmtda.protocol import telemetry
 from fmtda.protocol.settings import RunSettings
 from fmtda.server.app import run
 from fmtda.server.progress import Progress
@@ -54,7 +55,7 @@ def simulate(settings: RunSettings, progress: Progress, client_cpus: float, clie
     ServerApp can't be stopped, and would wait for replies that never come.
     """
     _log_flower_to(Path(settings.output))
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+    telemetry.switch_off()  # before Ray is imported
     warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
     from flwr.server.superlink.fleet.vce.backend.backend import BackendConfig
     from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend

@@ -1,13 +1,15 @@
-"""Makes the deployment's certificate authority, and the server certificate that it signs, for TLS.
+"""Makes the deployment's certificate authority and the server's certificates that it signs, for TLS.
 
 Clients trust this authority alone (``--root-certificates``), so no public one is needed and none can stand in for the
-server.
+server. The server has two certificates, so that no process holds a key that it doesn't need: the front's, under the
+name that clients reach it by, and the SuperLink's, under the names of the machine's own loopback.
 
-Our choice: how long certificates hold, and by how much a client's clock may be behind.
+Our choice: how long certificates hold, when they are near their end, and by how much a client's clock may be behind.
 """
 
 import datetime
 import ipaddress
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,63 +17,98 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 825
-"""How long the two certificates hold; 825 days is the most that some systems accept of a server's."""
+"""How long the certificates hold; 825 days is the most that some systems accept of a server's."""
+
+NEAR_THE_END = datetime.timedelta(days=60)
+"""A certificate that holds no longer than this is renewed."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""Names in every server certificate: the ServerApp runs beside the SuperLink and reaches it by these."""
+"""Names of the SuperLink, which nobody reaches but the processes of its own machine."""
 
 CLOCK_DIFFERENCE = datetime.timedelta(days=1)
 """A client's clock may be behind by this much."""
 
 
-def certificates(server: str) -> dict[str, bytes]:
-    """Make a new authority and a certificate for the server.
+class Signed(NamedTuple):
+    """Holds a certificate and its private key, as PEM texts."""
+
+    certificate: bytes
+    key: bytes
+
+
+def new_authority(server: str) -> Signed:
+    """Make a new authority, which can sign servers' certificates and nothing else. Keys here are P-256.
 
     Parameters
     ----------
     server
-        Host name or IP address of the server.
-
-    Returns
-    -------
-    dict
-        PEM texts: ``ca.crt``, ``ca.key`` (private), ``server.crt``, ``server.key`` (private). Keys are P-256.
+        Host name or IP address of the server; it stands in the authority's name.
     """
-    now = datetime.datetime.now(datetime.UTC)
-    authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    authority_name = _name(f"fmtda authority for {server}")
-    authority = (
-        _certificate(authority_name, authority_name, authority_key.public_key(), now, AUTHORITY_DAYS)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(f"fmtda authority for {server}")
+    certificate = (
+        _certificate(name, name, key.public_key(), AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
-        .sign(authority_key, hashes.SHA256())
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
     )
+    return Signed(certificate.public_bytes(serialization.Encoding.PEM), _private(key))
+
+
+def server_certificate(names: tuple[str, ...], authority: Signed) -> Signed:
+    """Make a new key, and its certificate for a server of these names, signed by the authority.
+
+    It holds no longer than the authority does.
+
+    Raises
+    ------
+    ValueError
+        If the authority's two texts can't be read, or don't belong together.
+    """
+    issuer = x509.load_pem_x509_certificate(authority.certificate)
+    issuer_key = serialization.load_pem_private_key(authority.key, None)
+    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey) or issuer_key.public_key() != issuer.public_key():
+        raise ValueError("the authority's key doesn't belong to its certificate")
+    key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
-        _certificate(_name(server), authority_name, server_key.public_key(), now, SERVER_DAYS)
+        _certificate(_name(names[0]), issuer.subject, key.public_key(), SERVER_DAYS, issuer.not_valid_after_utc)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(_alternatives(server)), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(server_key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
-        .sign(authority_key, hashes.SHA256())
+        .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .sign(issuer_key, hashes.SHA256())
     )
-    return {
-        "ca.crt": authority.public_bytes(serialization.Encoding.PEM),
-        "ca.key": _private(authority_key),
-        "server.crt": certificate.public_bytes(serialization.Encoding.PEM),
-        "server.key": _private(server_key),
-    }
+    return Signed(certificate.public_bytes(serialization.Encoding.PEM), _private(key))
+
+
+def end_of(certificate: bytes) -> datetime.datetime:
+    """Tell until when a certificate holds.
+
+    Raises
+    ------
+    ValueError
+        If it is no certificate in PEM.
+    """
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+
+
+def is_near_the_end(certificate: bytes) -> bool:
+    """Tell whether a certificate should be renewed now."""
+    return end_of(certificate) - datetime.datetime.now(datetime.UTC) <= NEAR_THE_END
 
 
 def _certificate(
     subject: x509.Name,
     issuer: x509.Name,
     public_key: ec.EllipticCurvePublicKey,
-    now: datetime.datetime,
     days: int,
+    at_most: datetime.datetime | None = None,
 ) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    end = now + datetime.timedelta(days=days)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -79,7 +116,7 @@ def _certificate(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_DIFFERENCE)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_after(min(end, at_most or end))
     )
 
 
@@ -87,15 +124,11 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])  # X.509 allows no more letters
 
 
-def _alternatives(server: str) -> list[x509.GeneralName]:
-    """Name the server and the machine itself, each once."""
-    names: list[x509.GeneralName] = []
-    for name in dict.fromkeys((server, *LOOPBACK)):
-        try:
-            names.append(x509.IPAddress(ipaddress.ip_address(name)))
-        except ValueError:
-            names.append(x509.DNSName(name))
-    return names
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _key_usage(signs_certificates: bool) -> x509.KeyUsage:

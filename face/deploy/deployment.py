@@ -12,7 +12,9 @@ from fmtda.protocol.settings import SettingsError
 HOST_NAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
-CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+CLIENT_NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*(?<!\.)")
+"""As a domain's name anywhere, but without what a file's name, a unit's and a command line would have to quote."""
+
 FOLDER = re.compile(r"/[^\s'\"%$\\]*")
 LAST_PORT = 65535
 
@@ -21,6 +23,8 @@ CONNECTION = "fmtda"
 
 DATA_DIR = "/data"
 """Where the data files lie, unless the user says."""
+
+SUPERLINK_SERVICE = "fmtda-superlink"
 
 INSTALLED = "/opt/fmtda"
 """Where the systemd units look for the machine's folder and, in `venv`, for the installed fmtda."""
@@ -41,12 +45,14 @@ class Deployment:
     data_dir
         Folder with the data files, on each machine; empty for embedded data.
     port
-        The SuperLink's, for clients and for Flower's command line.
+        Where the clients reach the server: the front's.
     node_port
         Where the first SuperNode talks to its own ClientApp, on its machine alone; the next one takes the next port,
         so that several fit on one machine.
     source
         The server's labelled domain; empty leaves it to the family.
+    superlink_port
+        Where the SuperLink listens, on the server's own loopback.
 
     Raises
     ------
@@ -61,6 +67,7 @@ class Deployment:
     port: int = 8000
     node_port: int = 9094
     source: str = ""
+    superlink_port: int = 8001
 
     def __post_init__(self) -> None:
         if not self.is_address and not HOST_NAME.fullmatch(self.server):
@@ -69,7 +76,9 @@ class Deployment:
             raise SettingsError("--clients: names no client; give the domains that they hold, as in svhn,usps")
         for name in self.clients:
             if not CLIENT_NAME.fullmatch(name):
-                raise SettingsError(f"--clients {name}: a name has letters, digits, dots, dashes and underscores alone")
+                raise SettingsError(
+                    f"--clients {name}: a name has letters, digits, single dots, dashes and underscores, 64 at most"
+                )
         if twice := sorted({name for name in self.clients if self.clients.count(name) > 1}):
             raise SettingsError(f"--clients: {', '.join(twice)} is named twice; each client needs a domain of its own")
         if self.data_dir and not FOLDER.fullmatch(self.data_dir):
@@ -78,8 +87,15 @@ class Deployment:
             )
         if self.node_port + len(self.clients) - 1 > LAST_PORT:
             raise SettingsError(f"--node-port {self.node_port}: there are no {len(self.clients)} ports from there on")
-        if self.port in range(self.node_port, self.node_port + len(self.clients)):
-            raise SettingsError(f"--port {self.port}: a SuperNode has it (--node-port {self.node_port}); give another")
+        if self.port == self.superlink_port:
+            raise SettingsError(f"--port {self.port}: the SuperLink has it (--superlink-port); give another")
+        for option, port in (("--port", self.port), ("--superlink-port", self.superlink_port)):
+            if port in range(self.node_port, self.node_port + len(self.clients)):
+                raise SettingsError(f"{option} {port}: a SuperNode has it (--node-port {self.node_port}); give another")
+        if twice := {name for name in self.services if self.services.count(name) > 1}:
+            raise SettingsError(
+                f"--clients: {min(twice)} would be the name of two services; name the domains otherwise"
+            )
 
     @property
     def is_address(self) -> bool:
@@ -92,8 +108,21 @@ class Deployment:
 
     @property
     def superlink(self) -> str:
-        """The address at which clients and Flower's command line find the SuperLink: ``host:port``."""
+        """The address at which clients find the SuperLink, by the front: ``host:port``."""
         return f"[{self.server}]:{self.port}" if ":" in self.server else f"{self.server}:{self.port}"
+
+    @property
+    def control(self) -> str:
+        """The address at which the server's own machine finds the SuperLink, to start runs and register keys."""
+        return f"127.0.0.1:{self.superlink_port}"
+
+    @property
+    def services(self) -> list[str]:
+        """The names of all services, those of the server first."""
+        return [
+            *(SUPERLINK_SERVICE, f"{SUPERLINK_SERVICE}-app", f"{SUPERLINK_SERVICE}-front"),
+            *(f"fmtda-{client}{part}" for client in self.clients for part in ("", "-app")),
+        ]
 
     def port_of(self, client: str) -> int:
         """Give the port at which a client's SuperNode talks to its ClientApp."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,9 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 APP = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
+
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx-light")
 
 PATIENCE = 900
 """Seconds until a machine with much else to do is taken for a failure; on an idle one nothing takes a tenth of it."""
@@ -54,10 +60,10 @@ class Deployment:
 
     def __init__(self, folder: Path, clients: list[str], app: Path = APP) -> None:
         self.folder, self.clients, self.app = folder, clients, app
-        port, *node_ports = free_ports(len(clients) + 4)
-        self.port, self.spare_ports = port, node_ports[-3:]
-        words = ["--server", "127.0.0.1", "--clients", ",".join(clients), "--port", str(port)]
-        words += ["--node-port", str(node_ports[0])]
+        self.port, self.superlink_port, *node_ports = free_ports(len(clients) + 5)
+        self.spare_ports = node_ports[-3:]
+        words = ["--server", "127.0.0.1", "--clients", ",".join(clients), "--port", str(self.port)]
+        words += ["--superlink-port", str(self.superlink_port), "--node-port", str(node_ports[0])]
         subprocess.run([sys.executable, "-m", "fmtda", "deploy", "init", str(folder), *words], check=True)
         self.blocks = blocks((folder / "README.md").read_text())
         self.processes: dict[str, subprocess.Popen] = {}
@@ -72,8 +78,6 @@ class Deployment:
             "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
             "FMTDA": str(self.app),
             "FLWR_HOME": str(self.folder / "flwr"),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
         }
 
     def block(self, *words: str) -> str:
@@ -107,17 +111,22 @@ class Deployment:
         return done.stdout + done.stderr
 
     def start_superlink(self) -> None:
-        """Step 1, until it answers."""
+        """Step 1, until SuperLink and front answer; the front stays where a SuperLink is started again."""
         self.start("superlink", self.block("flower-superlink"))
-        self.wait_for(self._answers, "the SuperLink to answer")
+        self.start("superlink-app", self.block("flower-superexec", "cd superlink/"))
+        if "front" not in self.processes:
+            self.start("front", self.block("nginx"))
+        for name, port in (("superlink", self.superlink_port), ("front", self.port)):
+            self.wait_for(lambda name=name, port=port: self._answers(name, port), f"the {name} to answer")
 
     def register(self) -> None:
         """Step 2."""
-        self.carry_out(self.block("supernode register"))
+        self.carry_out(self.block("deploy register"))
 
     def start_supernode(self, client: str) -> None:
-        """Step 3 of one client."""
+        """Step 3 of one client: its SuperNode, and what runs its ClientApps."""
         self.start(client, self.block("flower-supernode", f'domain="{client}"'))
+        self.start(f"{client}-app", self.block("flower-superexec", f"cd clients/{client}/"))
 
     def wait_for_nodes(self, count: int) -> None:
         """Wait until so many SuperNodes have come in since the SuperLink's log began."""
@@ -132,8 +141,8 @@ class Deployment:
         return self.processes[name].poll() is not None
 
     def running(self, name: str, program: str) -> list[psutil.Process]:
-        """The processes of one of Flower's programs below something that was started: ``flwr-clientapp``."""
-        return [process for process in _family(self.processes[name]) if program in _command(process)]
+        """The processes of one of Flower's programs below what runs apps of a machine: ``flwr-clientapp``."""
+        return [process for process in _family(self.processes[f"{name}-app"]) if program in _command(process)]
 
     def run_block(self, run_config: str) -> str:
         """Step 5 with further keys in its quotes."""
@@ -142,12 +151,13 @@ class Deployment:
         return f"{block[:-1]} {run_config}'"
 
     def kill(self, name: str) -> None:
-        """End a process at once, and all that it started."""
-        process = self.processes.pop(name)
-        for one in _family(process):
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.wait()
+        """End a process at once, all that it started, and what runs apps for it."""
+        for each in (name, f"{name}-app"):
+            if process := self.processes.pop(each, None):
+                for one in _family(process):
+                    with suppress(psutil.NoSuchProcess):
+                        one.kill()
+                process.wait()
 
     def log(self, name: str) -> str:
         """What a process in the background has said."""
@@ -169,9 +179,9 @@ class Deployment:
         for name in list(self.processes):
             self.kill(name)
 
-    def _answers(self) -> bool:
-        assert self.processes["superlink"].poll() is None, self.all_logs()
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+    def _answers(self, name: str, port: int) -> bool:
+        assert self.processes[name].poll() is None, self.all_logs()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
         return False
 

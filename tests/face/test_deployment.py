@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from real_nodes import Deployment
+from real_nodes import Deployment, needs_nginx
 from real_runs import arrays, metrics, overrides, simulate, small
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000), needs_nginx]
 
 OVERRIDES = overrides(small())
 
@@ -38,5 +38,5 @@ def test_the_page_leads_to_a_run_that_equals_a_simulation(deployed, tmp_path):
     assert metrics(run) == metrics(simulated)
     assert arrays(run) == {name: array for name, array in arrays(simulated).items() if name.startswith("checkpoints")}
     for client in deployed.clients:
-        kept = list((deployed.folder / "clients" / client / "local").rglob("uploaded.safetensors"))
+        kept = list((deployed.folder / "clients" / client / "app" / "local").rglob("uploaded.safetensors"))
         assert [path.parent.parent.name for path in kept] == [client]

@@ -10,13 +10,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from real_nodes import APP, Deployment
+from real_nodes import APP, Deployment, needs_nginx
 from real_runs import arrays, command, metrics, overrides, simulate, small
 
-from fmtda.face.deploy.certificates import certificates
+from fmtda.face.deploy.certificates import new_authority
 from fmtda.face.deploy.node_keys import node_key_pair
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000), needs_nginx]
 
 OVERRIDES = overrides(small())
 CLIENTS = ["blend", "fonts", "pen"]
@@ -86,7 +86,7 @@ def test_who_does_not_belong_is_refused_and_the_run_goes_on(deployed, tmp_path):
     stranger, port = tmp_path / "stranger", deployed.spare_ports
     stranger.mkdir()
     (stranger / "unregistered.key").write_bytes(node_key_pair()[0])
-    (stranger / "other.crt").write_bytes(certificates("127.0.0.1")["ca.crt"])
+    (stranger / "other.crt").write_bytes(new_authority("127.0.0.1").certificate)
     node = deployed.folder / "clients" / "pen"
     superlink = f"127.0.0.1:{deployed.port}"
     authority, key = ["--root-certificates", f"{node}/ca.crt"], ["--auth-supernode-private-key", f"{node}/node.key"]

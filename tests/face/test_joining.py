@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from in_process_runs import finish
-from real_nodes import Deployment
+from real_nodes import Deployment, needs_nginx
 from real_runs import overrides, simulate, small
 from rich.console import Console
 from typer.testing import CliRunner
@@ -109,6 +109,7 @@ def test_fmtda_join_goes_on_from_a_finished_run(tmp_path):
     assert not (tmp_path / "run" / "clients" / "street").exists()
 
 
+@needs_nginx
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_a_supernode_that_connects_in_mid_run_joins(tmp_path):

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fmtda.domains.decoding import damage_named, decode_picture
+from fmtda.domains.decoding import decode_picture
 from fmtda.domains.examples import DataError
 from fmtda.domains.image_listing import ENDINGS
+from fmtda.domains.picture_files import opened_picture
 from fmtda.domains.registry import family
 from fmtda.domains.scene_folders import decode_scene
 from fmtda.domains.scene_layouts import SceneFiles
@@ -169,5 +170,5 @@ def _batch(results: list[tuple[Path, np.ndarray | str]]) -> Batch:
 
 def original(file: Path) -> Image.Image:
     """Read the picture as it is stored, RGB; a turn by EXIF tags is left undone, as for the inputs of segmentation."""
-    with damage_named(file), Image.open(file) as image:
+    with opened_picture(file) as image:
         return image.convert("RGB")

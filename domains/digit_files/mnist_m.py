@@ -68,7 +68,7 @@ def _read_archive(file: Path, part: Part) -> Examples:
             if path.name == f"mnist_m_{part}_labels.txt":
                 listed = _parsed(_content(archive, member).decode())
             elif path.parent.name == f"mnist_m_{part}" and path.suffix == ".png":
-                with picture_in(_content(archive, member), member.name) as picture:
+                with picture_in(_content(archive, member), f"{member.name} in {file}") as picture:
                     pictures[path.name] = _pixels(picture)
     return _gathered(listed, pictures, file)
 

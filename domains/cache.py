@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from fmtda.domains.examples import Examples
+from fmtda.domains.untrusted_files import status_of
 
 ABANDONED_AFTER = 24 * 3600
 """After how many seconds without a write an unfinished entry is what a killed process left."""
@@ -110,8 +111,15 @@ def cache_root() -> Path:
 
 
 def fingerprint(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """List each file's name, size in bytes and time of change in nanoseconds, which tell when one was replaced."""
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    """List each file's name, size in bytes and time of change in nanoseconds, which tell when one was replaced.
+
+    Raises
+    ------
+    DataError
+        If one is not there any more, or may not be looked at.
+    """
+    statuses = [(file.name, status_of(file)) for file in files]
+    return [(name, status.st_size, status.st_mtime_ns) for name, status in statuses]
 
 
 def _entry(key: Mapping[str, object]) -> Path:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -17,6 +15,8 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from fmtda.domains.examples import DataError
+from fmtda.domains.picture_files import opened_picture
+from fmtda.protocol.printable import printable
 
 Item = TypeVar("Item")
 Decoded = TypeVar("Decoded")
@@ -71,7 +71,7 @@ def decoded(
         done += len(block)
         elapsed = time.monotonic() - started
         if elapsed > next_line:
-            print(f"fmtda: preparing {what}: {done:,} of {len(items):,}", file=sys.stderr, flush=True)
+            print(f"fmtda: preparing {printable(what)}: {done:,} of {len(items):,}", file=sys.stderr, flush=True)
             next_line = 2 * elapsed
 
 
@@ -81,7 +81,7 @@ def decode_picture(file: str | os.PathLike[str], height: int, width: int) -> np.
     Parameters
     ----------
     file : path
-        Any format that Pillow reads.
+        Of a format out of `picture_files.FORMATS`.
     height, width : int
         The picture keeps its aspect ratio; of what is beyond, the same is cut off on both sides.
 
@@ -93,32 +93,15 @@ def decode_picture(file: str | os.PathLike[str], height: int, width: int) -> np.
     Raises
     ------
     DataError
-        If the file is damaged or no picture.
+        If the file is damaged, no picture, or one that is too large, as `picture_files.opened_picture`.
     """
-    with damage_named(file), Image.open(file) as image:
+    with opened_picture(file) as image:
         twice = 2 * max(height, width)
         image.draft(None, (twice, twice))  # a JPEG much larger than that is shrunk while it is decoded
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+        ImageOps.exif_transpose(image, in_place=True)
+        upright = image if image.mode == "RGB" else image.convert("RGB")
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
-
-
-@contextmanager
-def damage_named(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever a damaged picture makes Pillow raise into one line with the file's name."""
-    try:
-        yield
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{os.fspath(file)} is damaged or no picture ({reason}); replace or remove it") from error
 
 
 def _workers(read_bytes: int) -> int:

@@ -11,12 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fmtda.protocol.printable import printable
+
 
 class DataError(ValueError):
     """This is raised for a data problem that the user can mend.
 
-    The message is one line: what was given, what is allowed, what to do.
+    The message is one line: what was given, what is allowed, what to do. What it quotes of files and of their names is
+    somebody else's, so no control character in it stays one.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, LONGEST_MESSAGE))
+
+
+LONGEST_MESSAGE = 4000
+"""Characters of an error at most: more than DomainNet's 345 classes take."""
 
 
 LARGE = 256 * 2**20

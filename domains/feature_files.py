@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat, whosmat
 
+from fmtda.domains import matlab_files
 from fmtda.domains.damaged_files import reading
 from fmtda.domains.examples import DataError
+from fmtda.domains.untrusted_files import check_name, check_places, most_rows, most_unpacked, opened, size_of, status_of
 
 FEATURES = ("features", "fts", "feas")
 """Names that the array of vectors may have, first found first."""
@@ -65,20 +68,23 @@ def located(data_dir: Path | None) -> dict[str, Path]:
     Raises
     ------
     DataError
-        If the folder is missing or holds no such file, or if two files are the same domain.
+        If the folder is missing or holds no such file, or if two files are the same domain. If what is called as such
+        a file is no regular one, or a link to it leads out of the folder (`untrusted_files.check_places`).
     """
     if data_dir is None:
         raise DataError("feature vectors are read from files: give the folder they lie in with --data-dir")
-    if not data_dir.is_dir():
+    if not os.path.isdir(data_dir):
         raise DataError(f"--data-dir {data_dir} is no folder; feature vectors are read from .mat or .npz files there")
     files = _candidates(data_dir) or _candidates(data_dir / FOLDER)
     if not files:
         raise DataError(
             f"--data-dir {data_dir} holds no .mat or .npz file, nor does {FOLDER} in it; one file a domain is needed"
         )
+    check_places(files, data_dir)
     found: dict[str, Path] = {}
     for file in files:
         domain = file.stem.removesuffix(SURF)
+        check_name(domain, file)
         if "," in domain:
             raise DataError(f"{file} has a comma in its name, which separates domains in settings; rename it")
         if domain in found:
@@ -95,8 +101,7 @@ def header(file: Path) -> Header:
     DataError
         If the file is damaged, is of MATLAB 7.3, or its arrays are not (N, D) with N labels.
     """
-    with reading(file):
-        shapes = _npz_shapes(file) if file.suffix == ".npz" else {name: shape for name, shape, _ in whosmat(file)}
+    shapes = _npz_shapes(file) if file.suffix == ".npz" else matlab_files.shapes(file)
     features = next((name for name in FEATURES if name in shapes), None)
     labels = next((name for name in LABELS if name in shapes), None)
     if features is None:
@@ -106,7 +111,9 @@ def header(file: Path) -> Header:
     if len(shapes[features]) != 2 or 0 in shapes[features]:
         raise DataError(f"{file} holds {features} of shape {shapes[features]}; (N, D) is needed, one row an example")
     count, size = shapes[features]
-    if labels is not None and int(np.prod(shapes[labels])) != count:
+    if count > most_rows(packed := status_of(file).st_size):
+        raise DataError(f"{file} announces {count:,} vectors, for {packed:,} bytes; get it anew")
+    if labels is not None and math.prod(shapes[labels]) != count:
         raise DataError(f"{file} holds {labels} of shape {shapes[labels]} for {count} vectors; one for each is needed")
     return Header(features, labels, count, size)
 
@@ -177,28 +184,37 @@ def read_labels(file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _candidates(folder: Path) -> list[Path]:
     """The files in a folder that may be domains; SURF's lists of picture numbers are none."""
-    files = [file for file in folder.glob("*") if file.suffix in (".mat", ".npz") and file.is_file()]
+    files = [file for file in folder.glob("*") if file.suffix in (".mat", ".npz")]
     return sorted(file for file in files if not file.stem.endswith(f"{SURF}_imgs"))
 
 
 def _npz_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Shapes out of the headers, without unpacking the arrays."""
     shapes = {}
-    with zipfile.ZipFile(file) as archive:
-        for member in archive.namelist():
+    with reading(file), opened(file) as packed, zipfile.ZipFile(packed) as archive:
+        sizes = {member.filename: member.file_size for member in archive.infolist()}
+        if sum(member.file_size for member in archive.infolist()) > most_unpacked(size_of(packed)):
+            raise ValueError("it unpacks to far more than its size")
+        if len({name.removesuffix(".npy") for name in sizes}) < len(archive.infolist()):
+            raise ValueError("it holds an array twice")
+        for member, size in sizes.items():
             with archive.open(member) as stream:
                 version = np.lib.format.read_magic(stream)
                 if version == (1, 0):
-                    shape, _, _ = np.lib.format.read_array_header_1_0(stream)
+                    shape, _, kind = np.lib.format.read_array_header_1_0(stream)
                 else:
-                    shape, _, _ = np.lib.format.read_array_header_2_0(stream)
+                    shape, _, kind = np.lib.format.read_array_header_2_0(stream)
+            if math.prod(shape) * kind.itemsize > size:
+                raise ValueError(
+                    f"it announces {math.prod(shape) * kind.itemsize:,} bytes of {member}, and has {size:,}"
+                )
             shapes[member.removesuffix(".npy")] = shape
     return shapes
 
 
 def _array(file: Path, name: str) -> np.ndarray:
-    with reading(file):
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as content:
-                return content[name]
-        return loadmat(file, variable_names=(name,))[name]
+    if file.suffix == ".mat":
+        return matlab_files.arrays(file, (name,))[name]
+    _npz_shapes(file)
+    with reading(file), opened(file) as stream, np.load(stream, allow_pickle=False) as content:
+        return content[name]

@@ -157,8 +157,8 @@ def _hashes(features: np.ndarray) -> np.ndarray:
 def _training(hashes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """bool (N,): of each class, the vectors up to the median of its different hashes."""
     training = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        distinct = np.unique(hashes[labels == label])
-        median = distinct[(len(distinct) - 1) // 2]
-        training |= (labels == label) & (hashes <= median)
+    by_label = np.argsort(labels, kind="stable")
+    for group in np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1):
+        distinct = np.unique(hashes[group])
+        training[group] = hashes[group] <= distinct[(len(distinct) - 1) // 2]
     return training

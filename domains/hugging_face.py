@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtda.domains.examples import DataError
+from fmtda.domains.untrusted_files import text_of
 
 SETS: Mapping[str, str] = {"pacs": "flwrlabs/pacs", "office-home": "flwrlabs/office-home"}
 """The hub's name of each; their columns are `image`, `domain` and `label`."""
@@ -36,9 +37,9 @@ def fetch(name: str, root: Path) -> None:
     """
     there = [folder for folder in root.iterdir() if folder.is_dir() and folder.name != ASIDE] if root.is_dir() else []
     for folder in there:
-        if not (folder / WHOLE).exists() or (folder / WHOLE).read_text().split()[:1] != [name]:
+        if not (folder / WHOLE).exists() or text_of(folder / WHOLE).split()[:1] != [name]:
             raise DataError(f"{root} holds {folder.name} and is no download of {name}; name a new folder")
-    if there and len(there) == int((there[0] / WHOLE).read_text().split()[1]):
+    if there and len(there) == int(text_of(there[0] / WHOLE).split()[1]):
         return
     try:
         from flwr_datasets import FederatedDataset
@@ -68,6 +69,9 @@ def write_folders(rows: Any, root: Path, name: str) -> None:
     from datasets import Image
 
     names = rows.features["label"].names
+    for name in {*names, *rows.unique("domain")}:
+        if name in ("", ".", "..") or "/" in name:
+            raise DataError(f"the download has a folder called {name!r}, which no folder may be; get another set")
     raw = rows.cast_column("image", Image(decode=False))
     aside = root / ASIDE
     shutil.rmtree(aside, ignore_errors=True)

@@ -19,6 +19,7 @@ from fmtda.domains.decoding import decode_picture, decoded
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec, Family, Part
 from fmtda.domains.image_listing import LAYOUT, PictureFile
+from fmtda.domains.untrusted_files import status_of
 from fmtda.protocol.settings import AUTO, Scalar
 
 # Raised whenever a change here or in decoding.py changes a picture.
@@ -151,7 +152,7 @@ def _fingerprint(root: Path, pictures: Sequence[PictureFile]) -> tuple[str, int]
     """A hash of all files' places, sizes and times of change, and their size together in bytes."""
     digest, size = hashlib.sha256(), 0
     for picture in pictures:
-        status = os.stat(root / picture.file)
+        status = status_of(root / picture.file)
         digest.update(f"{picture.file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
         size += status.st_size
     return digest.hexdigest(), size

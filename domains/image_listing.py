@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import Part
+from fmtda.domains.untrusted_files import check_name, check_places, text_of
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LAYOUT = "ROOT/DOMAIN/CLASS/*.jpg (or jpeg, png, bmp, webp)"
@@ -47,9 +48,9 @@ def domains_in(root: Path) -> tuple[str, ...]:
     Raises
     ------
     DataError
-        If there is none, or if one's name holds a comma or begins or ends with a blank.
+        If there is none, or if one's name holds a comma or a control character, or begins or ends with a blank.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"--data-dir {root} is no folder; give the folder ROOT of {LAYOUT}")
     domains = tuple(name for name in _folders(root) if next(_pictures_below(root, name), None))
     if not domains:
@@ -96,7 +97,8 @@ def pictures_of(root: Path, domain: str) -> list[PictureFile]:
     Raises
     ------
     DataError
-        If there is none, or if a list is damaged or names a file that is not there.
+        If there is none, if a list is damaged or names a file that is not there, or if what is called as a picture is
+        no regular file, or lies outside the data folder (`untrusted_files.check_places`).
     """
     if _lists(root, domain):
         pictures = _listed_pictures(root, domain)
@@ -107,6 +109,7 @@ def pictures_of(root: Path, domain: str) -> list[PictureFile]:
         ]
     if not pictures:
         raise DataError(f"domain {domain!r} has no picture in {root / domain}; expected {LAYOUT}")
+    check_places((os.path.join(root, picture.file) for picture in pictures), root)
     return sorted(pictures, key=lambda picture: picture.file)
 
 
@@ -115,7 +118,7 @@ def pictures_of(root: Path, domain: str) -> list[PictureFile]:
 
 def _pictures_below(root: Path, domain: str) -> Iterator[tuple[str | None, str]]:
     """Class (None straight in the domain's folder) and place below ROOT of each picture, one folder after another."""
-    top = f"{domain}/images" if (root / domain / "images").is_dir() else domain
+    top = f"{domain}/images" if os.path.isdir(root / domain / "images") else domain
     for name in _pictures(root / top):
         yield None, f"{top}/{name}"
     for class_name in _folders(root / top):
@@ -128,7 +131,8 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _pictures(folder: Path) -> Iterator[str]:
-    return (entry.name for entry in _entries(folder) if entry.name.lower().endswith(ENDINGS) and entry.is_file())
+    """What is called as a picture, whatever it is: `pictures_of` looks."""
+    return (entry.name for entry in _entries(folder) if entry.name.lower().endswith(ENDINGS))
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -155,6 +159,7 @@ def _check_name(name: str, folder: Path) -> None:
     """Settings hold domains and classes as comma lists, so that not every folder name will do."""
     if "," in name or name != name.strip():
         raise DataError(f"the folder {folder} has a comma, or a blank at an end of its name; rename it")
+    check_name(name, folder)
 
 
 # --- lists ---
@@ -163,10 +168,13 @@ def _check_name(name: str, folder: Path) -> None:
 def _lists(root: Path, domain: str) -> dict[Part, Path]:
     """A domain's two lists; empty if it has none of them."""
     lists = {part: root / f"{domain}_{part}.txt" for part in PARTS}
-    missing = [file for file in lists.values() if not file.is_file()]
+    missing = [file for file in lists.values() if not os.path.exists(file)]
     if len(missing) == 1:
         raise DataError(f"domain {domain!r} has one of its lists, but {missing[0]} is missing; add it or remove both")
-    return {} if missing else lists
+    if missing:
+        return {}
+    check_places(lists.values(), root)
+    return lists
 
 
 def _listed_pictures(root: Path, domain: str) -> list[PictureFile]:
@@ -204,11 +212,11 @@ def _listed_classes(root: Path, domain: str) -> tuple[str, ...]:
 
 def _lines(listing: Path, domain: str) -> Iterator[tuple[str, str, int]]:
     """File, class and label of each line, as "clipart/bus/clipart_053_000001.jpg 53"."""
-    for number, line in enumerate(listing.read_text(errors="surrogateescape").splitlines(), start=1):
+    for number, line in enumerate(text_of(listing, errors="surrogateescape").splitlines(), start=1):
         if not line.strip():
             continue
         file, _, label = line.strip().rpartition(" ")
         places = file.strip().split("/")
-        if len(places) != 3 or places[0] != domain or not label.isdecimal():
+        if len(places) != 3 or places[0] != domain or not label.isdecimal() or len(label) > 9:
             raise DataError(f"{listing}, line {number}: {line!r} is not {domain}/CLASS/FILE LABEL")
         yield file.strip(), places[1], int(label)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import io
+import os
 import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
 from fmtda.domains.decoding import decoded
 from fmtda.domains.examples import DataError
+from fmtda.domains.untrusted_files import Unpacked, check_places, most_rows, opened, size_of
 from fmtda.generative.molecules import GraphFormat, Reading, Refusals, read_many
 
 FOLDER = "molecules"
@@ -20,6 +23,9 @@ FOLDER = "molecules"
 
 BLOCK = 250
 """Molecules that a worker converts at a time."""
+
+LONGEST_LINE = 10_000
+"""Characters of a line from which on it is no molecule; the longest of QM9 and ZINC-250k have about a hundred."""
 
 AS_JPEG = 20_000
 """A SMILES takes as long as a JPEG of this many bytes, which is what `decoded` counts in."""
@@ -36,7 +42,8 @@ def located(name: str, data_dir: Path | None) -> Path:
     if data_dir is None:
         raise DataError(f"molecules are read from {name}: give the folder it lies in with --data-dir")
     for file in (data_dir / name, data_dir / FOLDER / name):
-        if file.is_file():
+        if os.path.exists(file):
+            check_places([file], data_dir)
             next(lines(file), None)
             return file
     raise DataError(f"--data-dir {data_dir} holds no {name}, nor does {FOLDER} in it")
@@ -78,14 +85,23 @@ def scaffold_labels(readings: list[Reading]) -> np.ndarray:
 def lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield line numbers and SMILES: what stands before the first comma or blank; a first line ``smiles`` is a head."""
     try:
-        with _opened(file) as stream:
-            for number, line in enumerate(stream, 1):
+        with opened(file, may_be_empty=True) as packed, _text(file, packed) as stream:
+            for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE), ""), 1):
+                if number > most_rows(size_of(packed)):
+                    raise ValueError(f"it has more than {number - 1:,} lines, for so small a file")
+                if len(line) == LONGEST_LINE:
+                    raise ValueError(f"line {number} has {LONGEST_LINE:,} characters and more")
                 smiles = line.replace(",", " ").split(maxsplit=1)[:1]
                 if smiles and not (number == 1 and smiles[0].lower() == "smiles"):
                     yield number, smiles[0]
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{file} is damaged or no file of SMILES ({error}); get it anew") from error
 
 
-def _opened(file: Path) -> TextIO:
-    return gzip.open(file, "rt", encoding="ascii") if file.suffix == ".gz" else file.open(encoding="ascii")
+def _text(file: Path, packed: BinaryIO) -> TextIO:
+    if file.suffix != ".gz":
+        return io.TextIOWrapper(packed, encoding="ascii")
+    unpacked = io.BufferedReader(Unpacked(gzip.GzipFile(fileobj=packed), size_of(packed)), 2**16)
+    return io.TextIOWrapper(unpacked, encoding="ascii")

@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 
 from fmtda.domains.cache import cached_rows, fingerprint
-from fmtda.domains.decoding import damage_named, decoded
+from fmtda.domains.decoding import decoded
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec, Family, Part
 from fmtda.domains.label_ids import MOST_CLASSES, VOID, lookup_table
+from fmtda.domains.picture_files import opened_picture
 from fmtda.domains.scene_layouts import EXPECTED, SceneFiles, SceneLayout, layout_of
 from fmtda.domains.streets import Streets
+from fmtda.domains.untrusted_files import check_places
 from fmtda.protocol.settings import AUTO, Scalar
 
 # Raised whenever a change here, in label_ids.py or in scene_layouts.py changes a picture or a label.
@@ -107,6 +109,8 @@ class SceneFolders(Family):
         scenes = layout.scenes_of(domain)
         if not scenes:
             raise DataError(f"domain {domain!r} has no picture in {spec.data_dir}; expected is {EXPECTED}")
+        if spec.data_dir is not None:
+            check_places((file for scene in scenes for file in (scene.picture, scene.label_map) if file), spec.data_dir)
         unknown = [name for name in spec.classes if name not in layout.names.values()]
         if unknown and any(scene.label_map for scene in scenes):
             raise DataError(
@@ -122,7 +126,7 @@ def decode_scene(scene: SceneFiles, table: np.ndarray, height: int, width: int) 
     Parameters
     ----------
     scene : SceneFiles
-        The picture in any format that Pillow reads; the label map with one channel of ids, palette or not.
+        The picture in any format of `picture_files.FORMATS`; the label map with one channel of ids, palette or not.
     table : numpy.ndarray
         int8 (256,), the label of each id.
     height, width : int
@@ -140,17 +144,18 @@ def decode_scene(scene: SceneFiles, table: np.ndarray, height: int, width: int) 
         If a file is damaged, the label map has colours for ids, or it is of another shape than the picture.
     """
     # A turn by EXIF tags is left undone: label maps are drawn on the pixels as they are stored.
-    with damage_named(scene.picture), Image.open(scene.picture) as image:
+    with opened_picture(scene.picture) as image:
         picture_size = image.size
-        resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    picture = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+        picture = image if image.mode == "RGB" else image.convert("RGB")
+        resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
     if scene.label_map is None:
-        return picture, np.full((height, width), VOID, dtype=np.int8)
-    with damage_named(scene.label_map), Image.open(scene.label_map) as label_map:
+        return pixels, np.full((height, width), VOID, dtype=np.int8)
+    with opened_picture(scene.label_map) as label_map:
         mode, size = label_map.mode, label_map.size
         ids = np.asarray(label_map.resize((width, height), Image.Resampling.NEAREST))
     _check_label_map(scene.label_map, mode, size, picture_size)
-    return picture, table[ids]
+    return pixels, table[ids]
 
 
 def _check_label_map(file: Path, mode: str, size: tuple[int, int], picture_size: tuple[int, int]) -> None:

@@ -18,6 +18,7 @@ from fmtda.domains.examples import DataError
 from fmtda.domains.family import Part
 from fmtda.domains.image_listing import ENDINGS, hashed_part
 from fmtda.domains.label_ids import CAMVID, CITYSCAPES, MOST_CLASSES
+from fmtda.domains.untrusted_files import check_name, check_places, text_of
 
 EXPECTED = (
     "CamVid's {train,val,test} with {train,val,test}annot, folders gta5, cityscapes or crosscity, or "
@@ -90,7 +91,7 @@ def layout_of(root: Path) -> SceneLayout:
     DataError
         If the folder is missing, or holds none of the layouts; if ``classes.txt`` is damaged.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"--data-dir {root} is no folder; give the folder of {EXPECTED}")
     layout: SceneLayout = Sequences(root)
     if not layout.domains:
@@ -100,6 +101,7 @@ def layout_of(root: Path) -> SceneLayout:
     for domain in layout.domains:
         if "," in domain or domain != domain.strip():
             raise DataError(f"domain {domain!r} in {root} has a comma, or a blank at an end of its name; rename it")
+        check_name(domain, root / domain)
     return layout
 
 
@@ -149,11 +151,11 @@ class DomainFolders(SceneLayout):
         self._readers: dict[str, _Reader] = {
             domain: _OwnScenes(folder, labels_readable=own_names is not None)
             for domain, folder in folders.items()
-            if (folder / "images").is_dir()
+            if os.path.isdir(folder / "images")
         }
         if own_names is None:
             self._readers |= _official(folders)
-        self._with_labels = {domain for domain, folder in folders.items() if (folder / "labels").is_dir()}
+        self._with_labels = {domain for domain, folder in folders.items() if os.path.isdir(folder / "labels")}
         self.domains = tuple(sorted(self._readers))
 
     @property
@@ -248,12 +250,12 @@ class _OwnScenes:
 
 def _official(folders: Mapping[str, Path]) -> dict[str, _Reader]:
     readers: dict[str, _Reader] = {}
-    if "gta5" in folders and (folders["gta5"] / "images").is_dir():
+    if "gta5" in folders and os.path.isdir(folders["gta5"] / "images"):
         readers["gta5"] = _Gta5(folders["gta5"])
-    if "cityscapes" in folders and (folders["cityscapes"] / "leftImg8bit").is_dir():
+    if "cityscapes" in folders and os.path.isdir(folders["cityscapes"] / "leftImg8bit"):
         readers["cityscapes"] = _Cityscapes(folders["cityscapes"])
     if "crosscity" in folders:
-        cities = (city for city in _folders(folders["crosscity"]) if (city / "Images").is_dir())
+        cities = (city for city in _folders(folders["crosscity"]) if os.path.isdir(city / "Images"))
         readers |= {city.name.lower(): _CrossCity(city) for city in cities}
     return readers
 
@@ -285,19 +287,23 @@ def _need_maps(domain: str, pictures: list[Path], maps: list[Path | None]) -> No
 
 def _read_names(file: Path) -> dict[int, str] | None:
     """Class names by line number from 0; None if there is no such file."""
-    if not file.is_file():
+    if not os.path.exists(file):
         return None
+    check_places([file], file.parent)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = text_of(file, encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise DataError(f"{file} can't be read as UTF-8 text ({error}); write one class name a line") from error
     names = [line.strip() for line in lines]
     while names and not names[-1]:
         names.pop()
+    if len(names) > MOST_CLASSES:
+        raise DataError(f"{file} has {len(names):,} class names; allowed are 2 to {MOST_CLASSES}, one a line")
     for number, name in enumerate(names, start=1):
+        check_name(name, f"{file}, line {number},")
         if not name or "," in name or names.index(name) != number - 1:
             raise DataError(f"{file}, line {number}: {name!r} is empty, has a comma or is there twice; mend the line")
-    if not 2 <= len(names) <= MOST_CLASSES:
+    if len(names) < 2:
         raise DataError(f"{file} has {len(names)} class names; allowed are 2 to {MOST_CLASSES}, one a line")
     return dict(enumerate(names))
 
@@ -313,7 +319,8 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (Path(entry.path) for entry in _entries(folder) if entry.is_file())
+    """What lies in a folder, whatever it is: `SceneFolders` looks at what is called as a picture or label map."""
+    return (Path(entry.path) for entry in _entries(folder))
 
 
 def _folders(folder: Path) -> Iterator[Path]:

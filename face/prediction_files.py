@@ -16,6 +16,7 @@ from PIL import Image
 
 from fmtda.inference.adapted_model import AdaptedModel, Prediction
 from fmtda.inference.pictures import original
+from fmtda.protocol.printable import printable
 
 FORMATS = ("table", "csv", "json")
 
@@ -26,6 +27,9 @@ OPACITY = 0.5
 """Of the class colours over the picture."""
 
 FILE_WIDTH, LABEL_WIDTH = 44, 14
+
+LONGEST_PATH = 4096
+"""Characters of a file's name in CSV at most, as the system allows."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ class _Table:
 
     def add(self, lines: Sequence[Line]) -> None:
         for line in lines:
-            cells = [line.file, line.label, f"{line.probability:.3f}", *(f"{line.share[h]:.3f}" for h in self._heads)]
+            shares = (f"{line.share[h]:.3f}" for h in self._heads)
+            cells = [printable(line.file, LONGEST_PATH), line.label, f"{line.probability:.3f}", *shares]
             verdict = ["yes" if line.looks_like_domain else "no"] if self._mixture else []
             self._write([*cells, *(f"{word} ({line.typicality:.2f})" for word in verdict)])
 
@@ -150,7 +155,7 @@ class _CSV:
                 verdict = [f"{line.typicality:.4f}", "yes" if line.looks_like_domain else "no"]
             numbers = [line.probability, *(line.share[head] for head in self._heads)]
             shown, classes = ([f"{n:.6g}" for n in group] for group in (numbers, line.classes.values()))
-            self._writer.writerow([line.file, line.label, *shown, *verdict, *classes])
+            self._writer.writerow([printable(line.file, LONGEST_PATH), line.label, *shown, *verdict, *classes])
 
     def close(self, unreadable: Sequence[str]) -> None:
         """They are told elsewhere."""

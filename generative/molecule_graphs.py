@@ -96,7 +96,7 @@ class MoleculeGraphs(ExampleKind):
         from fmtda.generative.molecule_drawing import grid
 
         smiles, legends = _shown(samples[:DRAWN], settings)
-        with Image.open(io.BytesIO(grid(smiles, ".png", legends))) as drawing:
+        with Image.open(io.BytesIO(grid(smiles, ".png", legends)), formats=("PNG",)) as drawing:
             return torch.from_numpy(np.array(drawing.convert("RGB"))).permute(2, 0, 1)
 
     def write(self, samples: Tensor, file: Path, settings: Any) -> None:

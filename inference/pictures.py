@@ -16,12 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fmtda.domains.decoding import damage_named, decode_picture
+from fmtda.domains.decoding import decode_picture
 from fmtda.domains.examples import DataError
 from fmtda.domains.image_listing import ENDINGS
+from fmtda.domains.picture_files import opened_picture
 from fmtda.domains.registry import family
 from fmtda.domains.scene_folders import decode_scene
 from fmtda.domains.scene_layouts import SceneFiles
+from fmtda.domains.untrusted_files import leads_out
 from fmtda.protocol.settings import AdaptationSettings
 
 AHEAD = 3
@@ -65,14 +67,17 @@ class Batch:
 def found(given: Sequence[str | Path]) -> list[Path]:
     """Find the picture files that are named or lie below named folders, each once, those of a folder sorted.
 
+    A link that is named itself is followed; below a folder, one to a file elsewhere is refused, and one to a folder is
+    passed over: whoever may write into the folder shall not choose which other files are read.
+
     Raises
     ------
     DataError
-        If a path isn't there, or a folder has no picture.
+        If a path isn't there, a folder has no picture, or a link leads out of it.
     """
     files: dict[Path, None] = {}
     for path in (Path(each).expanduser() for each in given):
-        if path.is_dir():
+        if os.path.isdir(path):
             below = sorted(
                 Path(folder) / name
                 for folder, _, names in os.walk(path)
@@ -81,8 +86,14 @@ def found(given: Sequence[str | Path]) -> list[Path]:
             )
             if not below:
                 raise DataError(f"{path}: no picture in this folder or below it; expected are {', '.join(ENDINGS)}")
+            for file in below:
+                if os.path.islink(file) and leads_out(file, path):
+                    raise DataError(
+                        f"{file} is a link out of {path}, which is not followed; put there what it points to (cp -L), "
+                        "or name that itself"
+                    )
             files.update(dict.fromkeys(below))
-        elif path.is_file():
+        elif os.path.exists(path):
             files[path] = None
         else:
             raise DataError(f"{path}: no such file or folder")
@@ -169,5 +180,5 @@ def _batch(results: list[tuple[Path, np.ndarray | str]]) -> Batch:
 
 def original(file: Path) -> Image.Image:
     """Read the picture as it is stored, RGB; a turn by EXIF tags is left undone, as for the inputs of segmentation."""
-    with damage_named(file), Image.open(file) as image:
+    with opened_picture(file) as image:
         return image.convert("RGB")

@@ -3,6 +3,7 @@
 One file a data set. Copies may be partial or repacked: what counts is that a file is whole in itself, not its checksum.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from fmtda.domains.digit_files import mnist, mnist_m, svhn, usps
 from fmtda.domains.digit_files.layout import FileLayout
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import Part
+from fmtda.domains.untrusted_files import check_places
 
 LAYOUTS: dict[str, FileLayout] = {
     "mnist": mnist.LAYOUT,
@@ -51,13 +53,15 @@ def located(domain: str, part: Part, data_dir: Path) -> list[Path]:
     Raises
     ------
     DataError
-        If one is missing; the message says which, and where it may lie.
+        If one is missing; the message says which, and where it may lie. If one is no regular file, or a link leads to
+        it from elsewhere (`untrusted_files.check_places`).
     """
     layout = LAYOUTS[domain]
     found = []
     for alternatives in layout.names[part]:
         places = (data_dir / folder / name for folder in layout.folders for name in alternatives)
-        file = next((place for place in places if place.is_file()), None)
+        # A folder is none: some unpack NAME.gz to NAME/NAME.
+        file = next((place for place in places if os.path.exists(place) and not os.path.isdir(place)), None)
         if file is None:
             folders = ", ".join(str(data_dir / folder) for folder in layout.folders)
             raise DataError(
@@ -65,4 +69,5 @@ def located(domain: str, part: Part, data_dir: Path) -> list[Path]:
                 "copy it there or give another --data-dir"
             )
         found.append(file)
+    check_places(found, data_dir)
     return found

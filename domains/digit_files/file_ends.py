@@ -3,15 +3,17 @@
 import io
 from pathlib import Path
 
+from fmtda.domains.untrusted_files import opened
+
 
 def head(file: Path, count: int) -> bytes:
     """Read the first bytes."""
-    with file.open("rb") as stream:
+    with opened(file) as stream:
         return stream.read(count)
 
 
 def tail(file: Path, count: int) -> bytes:
     """Read the last bytes."""
-    with file.open("rb") as stream:
+    with opened(file) as stream:
         stream.seek(-count, io.SEEK_END)
         return stream.read()

@@ -1,10 +1,12 @@
 """Reads MNIST, idx files packed by gzip or not."""
 
 import gzip
+import io
+import math
 import struct
 from collections.abc import Sequence
-from io import BufferedIOBase
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from fmtda.domains.digit_files.file_ends import tail
 from fmtda.domains.digit_files.layout import FileLayout, digits
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import Part
+from fmtda.domains.untrusted_files import Unpacked, most_unpacked, opened, size_of
 
 
 def _check(files: Sequence[Path]) -> None:
@@ -33,25 +36,28 @@ def _read(files: Sequence[Path], part: Part) -> Examples:
 
 def _idx_shape(file: Path) -> tuple[int, ...]:
     """The shape in the header, after a look whether the file is as long as that says."""
-    with reading(file), _unpacked(file) as stream:
-        shape, start = _idx_header(stream)
-    with reading(file):
+    with reading(file), opened(file) as packed:
+        shape, start = _idx_header(_unpacked(file, packed))
         if file.suffix == ".gz":
             size = int.from_bytes(tail(file, 4), "little")
         else:
-            size = file.stat().st_size
-        if size != start + int(np.prod(shape)):
-            raise ValueError(f"its header announces {start + int(np.prod(shape))} bytes, it has {size}")
+            size = size_of(packed)
+        announced = start + math.prod(shape)
+        if size != announced:
+            raise ValueError(f"its header announces {announced} bytes, it has {size}")
+        if size > most_unpacked(size_of(packed)):
+            raise ValueError(f"its header announces {announced} bytes in {size_of(packed)}")
     return shape
 
 
 def _idx(file: Path) -> np.ndarray:
-    with reading(file), _unpacked(file) as stream:
+    with reading(file), opened(file) as packed:
+        stream = _unpacked(file, packed)
         shape, _ = _idx_header(stream)
         return np.frombuffer(bytearray(stream.read()), dtype=np.uint8).reshape(shape)
 
 
-def _idx_header(stream: BufferedIOBase) -> tuple[tuple[int, ...], int]:
+def _idx_header(stream: BinaryIO) -> tuple[tuple[int, ...], int]:
     """Shape of the array and length of the header in bytes."""
     zeros, kind, axes = struct.unpack(">HBB", stream.read(4))
     if (zeros, kind) != (0, 8):
@@ -59,8 +65,10 @@ def _idx_header(stream: BufferedIOBase) -> tuple[tuple[int, ...], int]:
     return struct.unpack(f">{axes}I", stream.read(4 * axes)), 4 + 4 * axes
 
 
-def _unpacked(file: Path) -> BufferedIOBase:
-    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
+def _unpacked(file: Path, packed: BinaryIO) -> BinaryIO:
+    if file.suffix != ".gz":
+        return packed
+    return io.BufferedReader(Unpacked(gzip.GzipFile(fileobj=packed), size_of(packed)))
 
 
 def _idx_names(part: str) -> tuple[tuple[str, ...], ...]:

@@ -1,9 +1,11 @@
 """Reads MNIST-M, Ganin's archive of pictures, or what it unpacks to."""
 
+import gzip
 import io
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -14,6 +16,11 @@ from fmtda.domains.digit_files.file_ends import head, tail
 from fmtda.domains.digit_files.layout import FileLayout, digits
 from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import Part
+from fmtda.domains.picture_files import opened_picture, picture_in
+from fmtda.domains.untrusted_files import Unpacked, check_places, opened, size_of, text_of
+
+LONGEST_MEMBER = 16 * 2**20
+"""Bytes of a file in the archive; the longest list has one million, a picture a few thousand."""
 
 
 def _check(files: Sequence[Path]) -> None:
@@ -44,20 +51,25 @@ def _read(files: Sequence[Path], part: Part) -> Examples:
         return _read_archive(file, part)
     listed = _listed(file)
     folder = _picture_folder(file)
-    pictures = {name: _picture(folder / name, (folder / name).read_bytes()) for name in listed}
+    check_places((folder / name for name in listed), file.parent)
+    pictures = {}
+    for name in listed:
+        with opened_picture(folder / name) as picture:
+            pictures[name] = _pixels(picture)
     return _gathered(listed, pictures, file)
 
 
 def _read_archive(file: Path, part: Part) -> Examples:
     listed: dict[str, int] = {}
     pictures: dict[str, np.ndarray] = {}
-    with reading(file), tarfile.open(file, "r|gz") as archive:
+    with reading(file), opened(file) as packed, tarfile.open(fileobj=_unpacked(packed), mode="r|") as archive:
         for member in archive:
             path = Path(member.name)
             if path.name == f"mnist_m_{part}_labels.txt":
                 listed = _parsed(_content(archive, member).decode())
             elif path.parent.name == f"mnist_m_{part}" and path.suffix == ".png":
-                pictures[path.name] = _picture(path, _content(archive, member))
+                with picture_in(_content(archive, member), f"{member.name} in {file}") as picture:
+                    pictures[path.name] = _pixels(picture)
     return _gathered(listed, pictures, file)
 
 
@@ -65,6 +77,8 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = archive.extractfile(member)
     if stream is None:
         raise ValueError(f"{member.name} in it is no file")
+    if member.size > LONGEST_MEMBER:
+        raise ValueError(f"{member.name} in it has {member.size:,} bytes; a picture or a list has fewer")
     return stream.read()
 
 
@@ -80,17 +94,19 @@ def _gathered(listed: dict[str, int], pictures: dict[str, np.ndarray], file: Pat
     return digits(stacked, np.array([listed[name] for name in names]), file)
 
 
-def _picture(path: Path, content: bytes) -> np.ndarray:
-    with reading(path):
-        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-        if pixels.shape != (32, 32, 3):
-            raise ValueError(f"it has {pixels.shape[1]}x{pixels.shape[0]} pixels, not 32x32")
-        return pixels
+def _unpacked(packed: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(Unpacked(gzip.GzipFile(fileobj=packed), size_of(packed)), 2**16)
+
+
+def _pixels(picture: Image.Image) -> np.ndarray:
+    if picture.size != (32, 32):
+        raise ValueError(f"it has {picture.width}x{picture.height} pixels, not 32x32")
+    return np.asarray(picture.convert("RGB"))
 
 
 def _listed(file: Path) -> dict[str, int]:
     with reading(file):
-        return _parsed(file.read_text())
+        return _parsed(text_of(file))
 
 
 def _parsed(text: str) -> dict[str, int]:

@@ -14,6 +14,12 @@ from fmtda.domains.digit_files.file_ends import head, tail
 from fmtda.domains.digit_files.layout import FileLayout, digits
 from fmtda.domains.examples import Examples
 from fmtda.domains.family import Part
+from fmtda.domains.untrusted_files import Unpacked, most_unpacked, opened, size_of
+
+VALUES_A_ROW = 16 * 16
+
+BYTES_A_PICTURE = 12 * 2**10
+"""That it takes while it is enlarged; its line in a file of the set takes 240, packed."""
 
 BZIP2_END = 0x177245385090
 """Six bytes that end the stream."""
@@ -33,7 +39,12 @@ def _check(files: Sequence[Path]) -> None:
 def _read(files: Sequence[Path], part: Part) -> Examples:
     (file,) = files
     with reading(file):
-        pixels, labels = load_svmlight_file(io.BytesIO(bz2.decompress(file.read_bytes())), n_features=256)
+        with opened(file) as stream:
+            packed = size_of(stream)
+            text = io.BufferedReader(Unpacked(bz2.BZ2File(stream), packed)).read()
+        if text.count(b"\n") * BYTES_A_PICTURE > most_unpacked(packed):
+            raise ValueError("its lines are shorter than pictures are")
+        pixels, labels = load_svmlight_file(io.BytesIO(text), n_features=VALUES_A_ROW)
     small = torch.from_numpy(pixels.toarray()).float().reshape(-1, 1, 16, 16)
     # As large as MNIST's pictures, with the same margin.
     pictures = functional.interpolate((small + 1) / 2 * 255, size=28, mode="bilinear", align_corners=False)

@@ -5,7 +5,6 @@ A new network is a function in a file of its own and a line here, or an entry po
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -81,7 +80,6 @@ def build(
     return network
 
 
-@cache
 def _builder(name: str) -> Builder:
     try:
         return NETWORKS[name]

@@ -30,7 +30,6 @@ FAMILIES: Registry[type[Family]] = Registry(
 )
 
 
-@cache
 def family(name: str) -> Family:
     """Return the family of that name.
 
@@ -40,10 +39,15 @@ def family(name: str) -> Family:
         If there is none; the message lists the names there are.
     """
     try:
-        made: Family = whole_class(FAMILIES[name], Family, "family of domains")()
+        return _made(whole_class(FAMILIES[name], Family, "family of domains"))
     except UnknownName as error:
         raise DataError(f"data.name={name}: {error}") from None
-    return made
+
+
+@cache
+def _made(kind: type[Family]) -> Family:
+    """The one object of a family's class, which holds no state."""
+    return kind()
 
 
 def spec_of(settings: RunSettings, data_dir: str | None = None) -> DataSpec:

@@ -41,7 +41,7 @@ from fmtda.protocol.tables import SettingsError, flattened, nested
 from fmtda.strategies.algorithm import Algorithm
 from fmtda.strategies.composition import settings_in
 
-HEADS = {"global", "local", "personal"}
+HEADS = ("global", "local", "personal")
 """The names of the networks that a model may have."""
 
 LOOKS_LIKE_FROM = 1 / 32
@@ -302,22 +302,26 @@ class AdaptedModel(nn.Module):
     @classmethod
     def _from_file(cls, path: Path, device: str) -> "AdaptedModel":
         check_readable(path)
+        refused = f"{path}: no model of fmtda; give a run directory, or a file of fmtda export --format safetensors"
         try:
             with safe_open(path, "pt") as opened:
                 about = json.loads((opened.metadata() or {})["fmtda"])
                 given = dict(flattened(about["settings"]))
                 state = {name: opened.get_tensor(name) for name in opened.keys()}
-            client, parts, heads = (about[key] for key in ("client", "parts", "heads"))
-            server_round = about.get("round")
-            right = isinstance(client, str) and client == printable(client) and isinstance(server_round, int | None)
-            if not right or "global" not in heads or not HEADS >= set(heads):
-                raise ValueError
         except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
-            raise SettingsError(
-                f"{path}: no model of fmtda; give a run directory, or a file of fmtda export --format safetensors"
-            ) from None
+            raise SettingsError(refused) from None
         if "data.name" not in given:
             raise SettingsError(f"{path}: this model was written by an earlier version of fmtda; export it anew")
+        client, server_round, parts, heads = (about.get(key) for key in ("client", "round", "parts", "heads"))
+        if not (
+            isinstance(client, str)
+            and client == printable(client)
+            and isinstance(server_round, int | None)
+            and isinstance(heads, list)
+            and all(head in HEADS for head in heads)
+            and "global" in heads
+        ):
+            raise SettingsError(refused)
         settings = classifying(settings_in(json.dumps(nested(given))).changed({"device": device}), path)
         algorithm = algorithm_of(settings)
         fields = {name: state.pop(f"mixture_{name}") for name in MIXTURE_FIELDS if f"mixture_{name}" in state}

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fmtda.adaptation.registry import empty_network
 from fmtda.domains.examples import DataError
+from fmtda.domains.registry import family
 from fmtda.inference.adapted_model import AdaptedModel
-from fmtda.inference.model_check import trusting
+from fmtda.inference.model_check import loading, trusting
 from fmtda.inference.pictures import found, read_all
 from fmtda.inference.run_clients import adaptation_settings, algorithm_of, client_of, server_network
 from fmtda.protocol.seeds import client_name
@@ -80,8 +82,11 @@ def _adapted(
     device: str,
     allow_code: bool,
 ) -> AdaptedModel:
-    settings = adaptation_settings(path, device)
-    algorithm = algorithm_of(settings)
+    with loading(path, allow_code):
+        settings = adaptation_settings(path, device)
+        algorithm = algorithm_of(settings)
+        family(settings.data.name)
+        empty_network(settings)
     if not algorithm.adapts_outside:
         able = " or ".join(each.name for each in algorithms(settings.kind) if each.adapts_outside)
         raise SettingsError(

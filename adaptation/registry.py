@@ -15,6 +15,7 @@ from fmtda.adaptation.augment_features import FeatureAugmentation
 from fmtda.adaptation.augment_photographs import PhotographAugmentation
 from fmtda.adaptation.augment_scenes import SceneAugmentation
 from fmtda.adaptation.network import Network
+from fmtda.protocol.printable import printable
 from fmtda.protocol.registry import Registry, UnknownName
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.settings import AdaptationSettings
@@ -84,7 +85,7 @@ def _builder(name: str) -> Builder:
     try:
         return NETWORKS[name]
     except UnknownName as error:
-        raise ValueError(f"network.name={name}: {error}") from None
+        raise ValueError(f"network.name={printable(name)}: {error}") from None
 
 
 def empty_network(settings: AdaptationSettings) -> Network:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import DataSpec, Family
+from fmtda.protocol.printable import printable
 from fmtda.protocol.registry import Registry, UnknownName, whole_class
 from fmtda.protocol.settings import RunSettings
 
@@ -41,7 +42,7 @@ def family(name: str) -> Family:
     try:
         return _made(whole_class(FAMILIES[name], Family, "family of domains"))
     except UnknownName as error:
-        raise DataError(f"data.name={name}: {error}") from None
+        raise DataError(f"data.name={printable(name)}: {error}") from None
 
 
 @cache

@@ -8,6 +8,7 @@ import warnings
 from functools import cache
 from typing import Any
 
+from fmtda.protocol.printable import printable
 from fmtda.protocol.registry import Registry, UnknownName, whole_class
 from fmtda.protocol.tables import SettingsError
 
@@ -53,7 +54,7 @@ def algorithm(name: str) -> Any:
 
         made = _made(whole_class(found, FederatedAlgorithm, "algorithm"))
     except UnknownName as error:
-        raise SettingsError(f"strategy={name}: {error}") from None
+        raise SettingsError(f"strategy={printable(name)}: {error}") from None
     if ":" not in name and made.name != name:
         raise SettingsError(f"strategy={name}: its class calls itself {made.name}; register it by that name")
     return made

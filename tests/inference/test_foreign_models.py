@@ -158,6 +158,10 @@ def test_a_run_directory_and_a_clients_folder_import_nothing_either(
     result = CliRunner().invoke(cli, ["predict", str(path), str(picture)])
     assert result.exit_code == 2 and "--allow-code" in result.stderr
     if kind == "run":
+        (path / "metrics.jsonl").write_text('{"round": 0, "phase": "round", "failures": [], "clients": {}}\n')
+        for command in ("report", "sample") if key != "network.name" else ():  # neither builds a network
+            result = CliRunner().invoke(cli, [command, str(path)])
+            assert result.exit_code == 2 and "--allow-code" in result.stderr, result.output
         with pytest.raises(SettingsError, match="--allow-code"):
             fmtda.adapt(path, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     assert not mark.exists() and name not in sys.modules

@@ -5,7 +5,6 @@ A new network is a function in a file of its own and a line here, or an entry po
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from fmtda.adaptation.augment_features import FeatureAugmentation
 from fmtda.adaptation.augment_photographs import PhotographAugmentation
 from fmtda.adaptation.augment_scenes import SceneAugmentation
 from fmtda.adaptation.network import Network
+from fmtda.protocol.printable import printable
 from fmtda.protocol.registry import Registry, UnknownName
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.settings import AdaptationSettings
@@ -81,12 +81,11 @@ def build(
     return network
 
 
-@cache
 def _builder(name: str) -> Builder:
     try:
         return NETWORKS[name]
     except UnknownName as error:
-        raise ValueError(f"network.name={name}: {error}") from None
+        raise ValueError(f"network.name={printable(name)}: {error}") from None
 
 
 def empty_network(settings: AdaptationSettings) -> Network:

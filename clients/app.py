@@ -9,9 +9,11 @@ from flwr.clientapp import ClientApp
 from fmtda.clients import illustration, promises
 from fmtda.clients.identity import identify
 from fmtda.domains.client import Client
+from fmtda.domains.kept_model import keep_model, keeping_whole
 from fmtda.protocol.records import reply_to
 from fmtda.protocol.runtime import prepare_to_compute
-from fmtda.strategies.algorithm import Algorithm
+from fmtda.protocol.settings import AdaptationSettings
+from fmtda.strategies.algorithm import Algorithm, received
 from fmtda.strategies.registry import algorithm
 
 CLIENT_THREADS = 1
@@ -53,21 +55,24 @@ def train(message: Message, context: Context) -> Message:
     call = trained
     for mod in reversed(its_algorithm.mods):
         call = partial(mod, call_next=call)
-    return call(message, context)
+    with keeping_whole(client):
+        return call(message, context)
 
 
 @app.train("personalise")
 def personalise(message: Message, context: Context) -> Message:
     """Train and keep the client's own copy of the network, at the end of a run."""
     client, its_algorithm = _participant(message, context)
-    return promises.withheld_evaluation(its_algorithm.personalise(message, client), client)
+    return promises.withheld_evaluation(
+        _remembered(message, its_algorithm.personalise(message, client), client), client
+    )
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Report how good the model is on the client's test examples, as far as that can be told."""
     client, its_algorithm = _participant(message, context)
-    return promises.withheld_evaluation(its_algorithm.evaluate(message, client), client)
+    return promises.withheld_evaluation(_remembered(message, its_algorithm.evaluate(message, client), client), client)
 
 
 @app.evaluate("global")
@@ -89,6 +94,13 @@ class AsItCame(Algorithm):
 def _asked(message: Message, context: Context) -> Client:
     prepare_to_compute(CLIENT_THREADS)
     return identify(message, context)
+
+
+def _remembered(message: Message, reply: Message, client: Client) -> Message:
+    """The reply to a message whose model the client has predicted with, and keeps if it classifies."""
+    if client.settings.kind == AdaptationSettings.kind and not client.simulated:
+        keep_model(client, received(message))
+    return reply
 
 
 def _participant(message: Message, context: Context) -> tuple[Client, Any]:

@@ -19,6 +19,7 @@ from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.mixture import hold_out
 from fmtda.adaptation.registry import AUGMENTATIONS
 from fmtda.domains.examples import Examples
+from fmtda.domains.reading_rights import check_readable
 from fmtda.domains.registry import family
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.seeds import generator_for, seed_for
@@ -107,6 +108,11 @@ class Client:
         -------
         dict or None
             None where nothing is: a client may have lost its folder, or not have trained yet.
+
+        Raises
+        ------
+        Unreadable
+            If something is there that this account may not read.
         """
         for folder in (self.folder, self.elsewhere):
             if folder is not None and (found := read_groups(folder / file)) is not None:
@@ -119,8 +125,15 @@ class Client:
 
 
 def read_groups(file: Path) -> dict[str, dict[str, torch.Tensor]] | None:
-    """Read the groups of tensors in a file; None where there is none, or one that is damaged."""
+    """Read the groups of tensors in a file; None where there is none, or one that is damaged.
+
+    Raises
+    ------
+    Unreadable
+        If it is there, and this account may not read it.
+    """
     try:
+        check_readable(file)
         tensors = load_file(file)
     except (FileNotFoundError, NotADirectoryError, SafetensorError):
         return None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import DataSpec, Family
+from fmtda.protocol.printable import printable
 from fmtda.protocol.registry import Registry, UnknownName, whole_class
 from fmtda.protocol.settings import RunSettings
 
@@ -30,7 +31,6 @@ FAMILIES: Registry[type[Family]] = Registry(
 )
 
 
-@cache
 def family(name: str) -> Family:
     """Return the family of that name.
 
@@ -40,10 +40,15 @@ def family(name: str) -> Family:
         If there is none; the message lists the names there are.
     """
     try:
-        made: Family = whole_class(FAMILIES[name], Family, "family of domains")()
+        return _made(whole_class(FAMILIES[name], Family, "family of domains"))
     except UnknownName as error:
-        raise DataError(f"data.name={name}: {error}") from None
-    return made
+        raise DataError(f"data.name={printable(name)}: {error}") from None
+
+
+@cache
+def _made(kind: type[Family]) -> Family:
+    """The one object of a family's class, which holds no state."""
+    return kind()
 
 
 def spec_of(settings: RunSettings, data_dir: str | None = None) -> DataSpec:

@@ -5,12 +5,15 @@ from typing import Annotated
 
 import typer
 
+from fmtda.face.code_option import AllowCode
 from fmtda.face.refusals import refuse, writable
 from fmtda.protocol.settings import SettingsError
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="run directory", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="run directory, or a client's own folder", show_default=False)
+    ],
     domain: Annotated[
         str | None, typer.Option(help="svhn, or one of its clients, svhn/0003", show_default=False)
     ] = None,
@@ -23,6 +26,7 @@ def export(
         Path | None,
         typer.Option(help="file to write; default: RUN_DIR/exports/DOMAIN-NUMBER.onnx and alike", show_default=False),
     ] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Write the model of a domain as one file: standardisation, BatchNorm statistics and both heads inside.
 
@@ -37,7 +41,7 @@ def export(
 
     - `fmtda predict svhn.safetensors pictures/`  (that file is a whole model for fmtda too)
 
-    - `fmtda export RUN_DIR --local FOLDER/RUN/svhn/0000 --format torch-export`  (a real client)
+    - `fmtda export FOLDER/RUN/svhn/0000 --format torch-export`  (a real client, on its own machine)
     """
     from fmtda.face.model_card import model_card
     from fmtda.inference.adapted_model import AdaptedModel
@@ -48,16 +52,16 @@ def export(
     path = run.expanduser().absolute()
     ending, write = FORMATS[form]
     try:
-        model = AdaptedModel.load(path, domain, local, device="cpu")
+        model = AdaptedModel.load(path, domain, local, "cpu", allow_code)
         file = _file(output, path, model.client.replace("/", "-") or "model", ending)
         write(model, file)
+        card = file.with_name(f"{file.name}.md")
+        card.write_text(model_card(model, path, file, form))
     except (SettingsError, MissingExportExtra) as error:
         refuse(error)
     except OSError as error:
         refuse(f"--output {output or path}: {error}")
-    card = file.with_name(f"{file.name}.md")
-    card.write_text(model_card(model, path, file, form))
-    print(f"fmtda: {file}, {file.stat().st_size / 1e6:.1f} MB: {model.parts}")
+    print(f"fmtda: {file}, {file.stat().st_size / 1e6:.1f} MB: {model.account}")
     print(f"fmtda: {card}")
 
 

@@ -1,13 +1,12 @@
 """Writes the card of an exported model: what it was trained on, how good it is, what it takes and is not for."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from fmtda.inference.adapted_model import AdaptedModel
 from fmtda.inference.export_formats import output_names
 from fmtda.server.metrics import METRIC_NAMES
-from fmtda.server.run_directory import versions
+from fmtda.server.run_directory import read_summary, versions
 
 HEADS = {
     "global": "F_g, the classifier that all clients share",
@@ -30,7 +29,7 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
     form : str
         A key of `fmtda.inference.export_formats.FORMATS`.
     """
-    settings, summary = model.settings, _summary(run)
+    settings, summary = model.settings, read_summary(run)
     examples = "pictures" if len(model.input_shape) == 3 else "feature vectors"
     domain = model.domain or "all domains"
     return "\n".join(
@@ -76,13 +75,6 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
     )
 
 
-def _summary(run: Path) -> dict[str, Any]:
-    try:
-        return json.loads((run / "summary.json").read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 def _parameters(model: AdaptedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -90,7 +82,9 @@ def _parameters(model: AdaptedModel) -> int:
 def _accuracy(model: AdaptedModel, summary: dict[str, Any]) -> list[str]:
     by_head = summary.get("accuracy_by_head", {}).get(model.domain)
     if not by_head:
-        return ["Not known: the run has no labels of this domain to measure on, or has not ended."]
+        return [
+            "Not known: the run has no labels of this domain to measure on, has not ended, or its summary is not here."
+        ]
     metric = METRIC_NAMES[summary["metric"]]
     before = summary.get("source_only", {}).get(model.domain)
     lines = [f"{metric} in percent on the domain's test part, over its clients, each with its own part:", ""]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from fmtda.face.code_option import AllowCode
 from fmtda.face.refusals import FAILED, INTERRUPTED, refuse
 from fmtda.protocol.settings import SettingsError
 
@@ -24,7 +25,9 @@ def predict(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN_DIR", help="run directory, or a .safetensors file of fmtda export", show_default=False
+            metavar="RUN_DIR",
+            help="run directory, a client's own folder, or a .safetensors file of fmtda export",
+            show_default=False,
         ),
     ],
     pictures: Annotated[list[Path], typer.Argument(help="files, and folders that are searched", show_default=False)],
@@ -43,6 +46,7 @@ def predict(
         Path | None, typer.Option(help="file to write; for segmentation a folder, and needed", show_default=False)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
     """Label pictures with the model of a domain: class, probability, F_g's and F_l's say, and the mixture's verdict.
 
@@ -57,7 +61,7 @@ def predict(
 
     - `fmtda predict RUN_DIR pictures/ --format json`  (the domain is chosen by the mixtures)
 
-    - `fmtda predict RUN_DIR pictures/ --local FOLDER/RUN/svhn/0000`  (a real client, on its own machine)
+    - `fmtda predict FOLDER/RUN/svhn/0000 pictures/`  (a real client, on its own machine)
 
     - `fmtda predict STREETS_RUN pictures/ --domain dusk --output maps`  (label maps, overlays, a table)
 
@@ -69,12 +73,12 @@ def predict(
 
     try:
         files = found(pictures)
-        model, account = _model(run, domain, local, files, device)
+        model, account = _model(run, domain, local, files, device, allow_code)
         format_name = _format(form, output, model.segmentation)
         _refuse_unusable(output, pictures, model.segmentation)
         if account:
             print(f"fmtda: {account}", file=sys.stderr)
-        print(f"fmtda: labelled by {model.parts}", file=sys.stderr)
+        print(f"fmtda: labelled by {model.account}", file=sys.stderr)
         with interruptible(), _results(output, format_name, model.segmentation) as (stream, place):
             unreadable = label(model, files, run, format_name, stream, place, _progress())
     except (SettingsError, DataError, ValueError) as error:
@@ -97,22 +101,28 @@ def predict(
 
 
 def _model(
-    run: Path, domain: str | None, local: Path | None, files: list[Path], device: str
+    run: Path, domain: str | None, local: Path | None, files: list[Path], device: str, allow_code: bool
 ) -> tuple["AdaptedModel", str]:
     """Load the model, and say how it was chosen where it was."""
+    from fmtda.domains.kept_model import is_kept
+    from fmtda.domains.reading_rights import rights_to_read
     from fmtda.inference.adapted_model import AdaptedModel
     from fmtda.inference.domain_choice import choose, spread
+    from fmtda.inference.model_check import loading
     from fmtda.inference.pictures import decoder, read_all
     from fmtda.inference.run_clients import adaptation_settings
 
     path = run.expanduser().absolute()
-    if path.is_file() or local is not None:
-        model = AdaptedModel.load(path, domain, local, device)
+    with rights_to_read(path):
+        whole = path.is_file()
+    if whole or local is not None or is_kept(path):
+        model = AdaptedModel.load(path, domain, local, device, allow_code)
         decoder(model.settings)
         return model, ""
-    settings = adaptation_settings(path, device)
-    decoder(settings)
-    choice = choose(path, domain, lambda: read_all(spread(files), settings)[0], device)
+    with loading(path, allow_code):
+        settings = adaptation_settings(path, device)
+        decoder(settings)
+    choice = choose(path, domain, lambda: read_all(spread(files), settings)[0], device, allow_code)
     return choice.model, choice.account
 
 
@@ -132,6 +142,7 @@ def label(
     from fmtda.inference.pictures import batches, decoder
 
     about: dict[str, object] = {"run": str(run), "domain": model.domain, "client": model.client, "parts": model.parts}
+    about |= {"round": model.round}
     about |= {"head": model.head, "looks_like_from": LOOKS_LIKE_FROM, "classes": list(model.classes)}
     lines: Writer = writer(form, stream, model, about)
     maps: LabelMaps | None = LabelMaps(folder, model.classes, files) if folder else None

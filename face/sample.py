@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fmtda.face.code_option import AllowCode
 from fmtda.face.console import open_console
 from fmtda.face.refusals import INTERRUPTED, refuse, writable
 from fmtda.protocol.settings import GenerativeSettings, SettingsError
@@ -23,6 +24,7 @@ def sample(
         str | None, typer.Option(help="ddpm only: ddpm (all ancestral steps) or ddim; default: as the run sampled")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="steps of --sampler ddim, 50 without")] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Draw from the moving average of a run's model, after its last whole round; the run may be under way.
 
@@ -37,7 +39,10 @@ def sample(
     console = open_console()
     path = run.expanduser().absolute()
 
+    from fmtda.domains.examples import DataError
+    from fmtda.domains.registry import family
     from fmtda.generative.registry import MODELS, MissingExtraError
+    from fmtda.inference.model_check import trusting
     from fmtda.protocol.runtime import prepare_to_compute
     from fmtda.protocol.seeds import generator_for
     from fmtda.server import checkpoints
@@ -46,7 +51,9 @@ def sample(
     from fmtda.strategies.composition import read_settings
 
     try:
-        settings = read_settings(stored_run_config(path))
+        with trusting(allow_code):
+            settings = read_settings(stored_run_config(path))
+            family(settings.data.name)
         if not isinstance(settings, GenerativeSettings):
             refuse(f"{run}: workload={settings.workload} draws nothing; name a run of fmtda generate")
         changes = settings.model.sampled_by(sampler, steps)
@@ -64,7 +71,7 @@ def sample(
         prepare_to_compute(settings.server_threads)
         results = Results(settings)
         results.restore(checkpoint)
-    except (SettingsError, MissingExtraError, ValueError) as error:
+    except (SettingsError, DataError, MissingExtraError, ValueError) as error:
         refuse(error)
 
     from fmtda.face.interruption import interruptible

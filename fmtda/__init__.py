@@ -1,6 +1,6 @@
 """Federated multi-target domain adaptation on Flower: the one package that is installed, and its Python interface.
 
-For notebooks: ``fmtda.AdaptedModel.load(run, domain="svhn")`` and ``fmtda.adapt(run, folder)``, see docs/python.md.
+For notebooks: ``fmtda.load(run, domain="svhn")`` and ``fmtda.adapt(run, folder)``, see docs/python.md.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ _WHERE = {
     "AdaptedModel": "fmtda.inference.adapted_model",
     "Prediction": "fmtda.inference.adapted_model",
     "adapt": "fmtda.inference.adapting",
+    "load": "fmtda.inference.adapted_model",
 }
 
 __all__ = list(_WHERE)

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fmtda.adaptation.registry import empty_network
 from fmtda.domains.examples import DataError
+from fmtda.domains.registry import family
 from fmtda.inference.adapted_model import AdaptedModel
+from fmtda.inference.model_check import loading, trusting
 from fmtda.inference.pictures import found, read_all
 from fmtda.inference.run_clients import adaptation_settings, algorithm_of, client_of, server_network
 from fmtda.protocol.seeds import client_name
@@ -29,6 +32,7 @@ def adapt(
     personalise: bool = False,
     local: str | Path | None = None,
     device: str = "auto",
+    allow_code: bool = False,
 ) -> AdaptedModel:
     """Make the model of a domain that was in no round, learned from its unlabelled examples.
 
@@ -46,6 +50,8 @@ def adapt(
         Folder to keep what was learned in, for ``fmtda predict --local`` and `AdaptedModel.load`; forgotten without.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    allow_code : bool
+        As of `AdaptedModel.load`.
 
     Returns
     -------
@@ -63,26 +69,41 @@ def adapt(
     UserWarning
         Naming each picture that can't be read.
     """
-    path = Path(run).expanduser().absolute()
-    settings = adaptation_settings(path, device)
-    algorithm = algorithm_of(settings)
+    with trusting(allow_code):
+        return _adapted(Path(run).expanduser().absolute(), examples, domain, personalise, local, device, allow_code)
+
+
+def _adapted(
+    path: Path,
+    examples: str | Path | Sequence[str | Path] | Tensor,
+    domain: str,
+    personalise: bool,
+    local: str | Path | None,
+    device: str,
+    allow_code: bool,
+) -> AdaptedModel:
+    with loading(path, allow_code):
+        settings = adaptation_settings(path, device)
+        algorithm = algorithm_of(settings)
+        family(settings.data.name)
+        empty_network(settings)
     if not algorithm.adapts_outside:
         able = " or ".join(each.name for each in algorithms(settings.kind) if each.adapts_outside)
         raise SettingsError(
-            f"{run}: strategy={settings.strategy} adapts to nothing outside its federation; name a run of {able}"
+            f"{path}: strategy={settings.strategy} adapts to nothing outside its federation; name a run of {able}"
         )
     inputs = _inputs(examples, settings)
     closing = RunDirectory(path).closing()
     if missing := algorithm.closing_records - closing.keys():
         raise SettingsError(
-            f"{run}: this run has no {' and '.join(sorted(missing)).replace('_', ' ')}; let it end, with: "
+            f"{path}: this run has no {' and '.join(sorted(missing)).replace('_', ' ')}; let it end, with: "
             f"fmtda simulate --resume {path}"
         )
     with tempfile.TemporaryDirectory() as forgotten:
         folder = Path(local).expanduser().absolute() if local is not None else Path(forgotten) / domain
         client = client_of(path, settings, client_name(domain, 0), folder, inputs)
         algorithm.adapt_outside(lambda: server_network(path, settings), closing, client, personalise)
-        return AdaptedModel.load(path, domain, folder, device)
+        return AdaptedModel.load(path, domain, folder, device, allow_code)
 
 
 def _inputs(examples: str | Path | Sequence[str | Path] | Tensor, settings: AdaptationSettings) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fmtda.inference.adapted_model import AdaptedModel
+from fmtda.inference.model_check import loading
 from fmtda.inference.run_clients import adaptation_settings, differs_by_domain, named_clients
 from fmtda.protocol.settings import SettingsError
 
@@ -48,7 +49,9 @@ def spread(files: Sequence[Path]) -> list[Path]:
     return [files[place * len(files) // count] for place in range(count)]
 
 
-def choose(run: Path, domain: str | None, inputs: Callable[[], Tensor], device: str = "auto") -> Choice:
+def choose(
+    run: Path, domain: str | None, inputs: Callable[[], Tensor], device: str = "auto", allow_code: bool = False
+) -> Choice:
     """Choose the client whose mixture finds the inputs likeliest, among those that `domain` leaves open.
 
     Each client's model computes features with its own BatchNorm statistics; the score is their mean log-likelihood
@@ -65,21 +68,25 @@ def choose(run: Path, domain: str | None, inputs: Callable[[], Tensor], device: 
         Gives some of them as they are stored, (N, ...); called only where there is something to choose.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    allow_code : bool
+        As of `AdaptedModel.load`.
 
     Raises
     ------
     SettingsError
         If the run has no such domain, or no mixtures to choose by.
     """
-    settings = adaptation_settings(run, device)
-    if not differs_by_domain(settings):
-        return Choice(AdaptedModel.load(run, domain, device=device), {})
+    with loading(run, allow_code):
+        settings = adaptation_settings(run, device)
+        differs = differs_by_domain(settings)
+    if not differs:
+        return Choice(AdaptedModel.load(run, domain, device=device, allow_code=allow_code), {})
     clients = named_clients(run, settings, domain)
     if len(clients) == 1:
-        return Choice(AdaptedModel.load(run, clients[0], device=device), {})
+        return Choice(AdaptedModel.load(run, clients[0], device=device, allow_code=allow_code), {})
     looked_at, scores = inputs(), {}
     for client in clients:
-        model = AdaptedModel.load(run, client, device=device)
+        model = AdaptedModel.load(run, client, device=device, allow_code=allow_code)
         if model.mixture is not None:
             with torch.no_grad():
                 scores[client] = model.log_likelihood(looked_at).mean().item()
@@ -88,4 +95,4 @@ def choose(run: Path, domain: str | None, inputs: Callable[[], Tensor], device: 
             f"no domain named, and {run} has no mixture to choose one by; name one with --domain, such as {clients[0]}"
         )
     best_first = dict(sorted(scores.items(), key=lambda item: -item[1]))
-    return Choice(AdaptedModel.load(run, next(iter(best_first)), device=device), best_first)
+    return Choice(AdaptedModel.load(run, next(iter(best_first)), device=device, allow_code=allow_code), best_first)

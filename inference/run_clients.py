@@ -8,10 +8,13 @@ import torch
 from fmtda.adaptation.network import Network
 from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
+from fmtda.domains.kept_model import ABOUT, is_kept
+from fmtda.domains.reading_rights import matching
 from fmtda.protocol.seeds import domain_of
-from fmtda.protocol.settings import AdaptationSettings
+from fmtda.protocol.settings import AdaptationSettings, RunSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.server import checkpoints
+from fmtda.server.checkpoints import Checkpoint
 from fmtda.server.run_directory import RunDirectory, stored_run_config
 from fmtda.strategies.algorithm import Algorithm
 from fmtda.strategies.composition import read_settings
@@ -26,13 +29,40 @@ def adaptation_settings(run: Path, device: str = "auto") -> AdaptationSettings:
     SettingsError
         If there is no run, or one that adapts nothing.
     """
-    settings = read_settings({**stored_run_config(run), "device": device})
+    _refuse_clients_folder(run)
+    return classifying(read_settings({**stored_run_config(run), "device": device}), run)
+
+
+def classifying(settings: RunSettings, run: Path) -> AdaptationSettings:
+    """Return settings that are a run's of domain adaptation.
+
+    Raises
+    ------
+    SettingsError
+        If they are another workload's.
+    """
     if settings.kind != AdaptationSettings.kind:
         raise SettingsError(
             f"{run}: workload={settings.workload} classifies nothing; name a run of fmtda simulate, or draw from this "
             "one with fmtda sample"
         )
     return cast(AdaptationSettings, settings)
+
+
+def _refuse_clients_folder(folder: Path) -> None:
+    """Refuse what belongs to a client and not to a server, and say where to look."""
+    if is_kept(folder):
+        raise SettingsError(f"{folder}: a client's folder, and this needs the whole run: name its server's directory")
+    if matching(folder, "config.toml"):
+        return
+    if below := [file.parent for depth in ("*", "*/*", "*/*/*") for file in matching(folder, f"{depth}/{ABOUT}")]:
+        more = f" and {len(below) - 3} more" if len(below) > 3 else ""
+        raise SettingsError(f"{folder}: no run here; clients' folders are {', '.join(map(str, below[:3]))}{more}")
+    if matching(folder, "*.safetensors"):
+        raise SettingsError(
+            f"{folder}: a client's folder without the global model, which a client keeps from its next evaluation on; "
+            f"till then name its server's run directory, with --local {folder}"
+        )
 
 
 def algorithm_of(settings: AdaptationSettings) -> Algorithm:
@@ -48,21 +78,34 @@ def server_network(run: Path, settings: AdaptationSettings) -> Network:
     SettingsError
         If no round is whole yet.
     """
+    return algorithm_of(settings).network(newest_checkpoint(run).model, settings)
+
+
+def newest_checkpoint(run: Path) -> Checkpoint:
+    """Read what a run's last whole round left.
+
+    Raises
+    ------
+    SettingsError
+        If no round is whole yet.
+    """
     checkpoint = checkpoints.latest(RunDirectory(run).checkpoints)
     if checkpoint is None:
         raise SettingsError(
             f"{run}: no whole checkpoint here yet; let it finish a round with: fmtda simulate --resume {run}"
         )
-    return algorithm_of(settings).network(checkpoint.model, settings)
+    return checkpoint
 
 
-def client_of(run: Path, settings: AdaptationSettings, name: str, folder: Path, inputs: torch.Tensor | None) -> Client:
+def client_of(
+    run: Path | None, settings: AdaptationSettings, name: str, folder: Path, inputs: torch.Tensor | None
+) -> Client:
     """Make a client of a run outside its federation.
 
     Parameters
     ----------
     run
-        The run directory, for what the client uploaded.
+        The run directory, for what the client uploaded; None where there is none.
     settings
         The run's.
     name
@@ -76,7 +119,7 @@ def client_of(run: Path, settings: AdaptationSettings, name: str, folder: Path, 
     given = none if inputs is None else inputs
     train = Examples(given, torch.full((len(given),), -1))
     test = Examples(none, torch.zeros(0, dtype=torch.int64))
-    uploads = RunDirectory(run).uploads / name if name else None
+    uploads = RunDirectory(run).uploads / name if name and run else None
     return Client(name, settings, settings.rounds + 1, folder, train, test, elsewhere=uploads)
 
 
@@ -86,10 +129,15 @@ def differs_by_domain(settings: AdaptationSettings) -> bool:
 
 
 def clients_of(run: Path, settings: AdaptationSettings) -> list[str]:
-    """List, sorted, the clients that a run has something of; those it was asked to have, where it has nothing."""
-    folders = {
-        file.parent.relative_to(run / "clients").as_posix() for file in (run / "clients").glob("*/*/*.safetensors")
-    }
+    """List, sorted, the clients that a run has something of; those it was asked to have, where it has nothing.
+
+    Raises
+    ------
+    Unreadable
+        If it has something of a client that this account may not read.
+    """
+    files = matching(run / "clients", "*/*/*.safetensors")
+    folders = {file.parent.relative_to(run / "clients").as_posix() for file in files}
     names = {*RunDirectory(run).senders(), *folders}
     return sorted(names or settings.simulated_names(settings.supernodes))
 

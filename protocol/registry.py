@@ -5,16 +5,36 @@ A line is ``module:object``, as in an entry point, and is imported when it is as
 
 import importlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
+
+from fmtda.protocol.printable import printable
 
 Registered = TypeVar("Registered")
 
 
 class UnknownName(LookupError):
     """Raised for a name that nothing has; the message says which there are."""
+
+
+_places_taken: ContextVar[bool] = ContextVar("places_taken", default=True)
+
+
+@contextmanager
+def names_alone() -> Iterator[None]:
+    """Take no place in here, names alone: what somebody else's settings say then imports nothing that isn't installed.
+
+    An installed package's names, of its entry points, are names.
+    """
+    before = _places_taken.set(False)
+    try:
+        yield
+    finally:
+        _places_taken.reset(before)
 
 
 class Registry(Generic[Registered]):
@@ -48,9 +68,14 @@ class Registry(Generic[Registered]):
         Raises
         ------
         UnknownName
-            If there is no such name, or nothing can be imported from that place.
+            If there is no such name, nothing can be imported from that place, or no place is taken (`names_alone`).
         """
         line = self._lines.get(name) or _entry_points(self.group).get(name) or (name if ":" in name else None)
+        if line == name and not _places_taken.get():
+            raise UnknownName(
+                f"this is no registered name but a place ({printable(name, 100)}) whose module would be imported and "
+                "run; if you trust whoever made this, allow that with --allow-code, or allow_code=True in Python"
+            )
         if line is None:
             alike = get_close_matches(name, self.names(), n=2)
             hint = f"did you mean {' or '.join(alike)}? " if alike else ""

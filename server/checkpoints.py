@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from fmtda.domains.reading_rights import Unreadable, matching, rights_to_read
 from fmtda.protocol.settings import SettingsError
 from fmtda.server.run_directory import writing
 
@@ -90,13 +91,22 @@ def write(
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """Find the newest checkpoint that is whole, or None."""
+    """Find the newest checkpoint that is whole, or None.
+
+    Raises
+    ------
+    Unreadable
+        If there is one that this account may not read.
+    """
     for candidate in reversed(_folders(folder)):
         try:
-            manifest = json.loads((candidate / "manifest.json").read_bytes())
-            server_round, workload = manifest["round"], manifest.get("workload", "adaptation")
-            digests = {part: manifest[key] for part, key in DIGESTS.items() if part == "model" or key in manifest}
-            contents = {part: (candidate / f"{part}.safetensors").read_bytes() for part in digests}
+            with rights_to_read(candidate):
+                manifest = json.loads((candidate / "manifest.json").read_bytes())
+                server_round, workload = manifest["round"], manifest.get("workload", "adaptation")
+                digests = {part: manifest[key] for part, key in DIGESTS.items() if part == "model" or key in manifest}
+                contents = {part: (candidate / f"{part}.safetensors").read_bytes() for part in digests}
+        except Unreadable:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         if all(hashlib.sha256(contents[part]).hexdigest() == digest for part, digest in digests.items()):
@@ -111,7 +121,7 @@ def _ordered(tensors: dict[str, torch.Tensor], names: list[str] | None) -> dict[
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(folder.glob("round-*"))
+    return matching(folder, "round-*")
 
 
 def _write_through(path: Path, data: bytes) -> None:

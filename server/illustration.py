@@ -25,6 +25,7 @@ from torch import Tensor
 from fmtda.adaptation.inputs import Inputs
 from fmtda.adaptation.labelled_features import labelled_rows
 from fmtda.adaptation.network import Network
+from fmtda.domains.reading_rights import check_readable
 from fmtda.domains.registry import family
 from fmtda.domains.source import Source
 from fmtda.protocol.illustration import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
@@ -57,8 +58,15 @@ class Illustration:
 
 
 def read_illustration(run: Path) -> Illustration | None:
-    """Read what the run directory holds; None where nobody agreed to show anything."""
+    """Read what the run directory holds; None where nobody agreed to show anything.
+
+    Raises
+    ------
+    Unreadable
+        If it is there, and this account may not read it.
+    """
     try:
+        check_readable(run / FILE)
         with safe_open(run / FILE, "numpy") as file:
             about = json.loads(file.metadata()["illustration"])
             arrays: dict[str, dict[str, np.ndarray]] = {domain: {} for domain in about["domains"]}

@@ -33,6 +33,7 @@ from flwr.app import Message
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fmtda.domains.reading_rights import Unreadable, check_readable, matching, rights_to_read
 from fmtda.protocol.records import from_record
 from fmtda.protocol.settings import RunSettings
 from fmtda.protocol.tables import Affects, SettingsError, compared, flattened
@@ -162,9 +163,17 @@ class RunDirectory:
             aside.rename(self.path / PRETRAINED)
 
     def pretrained(self) -> dict[str, torch.Tensor] | None:
-        """Read the network as it was before the first round; None in a run of an earlier version, which kept none."""
+        """Read the network as it was before the first round; None in a run of an earlier version, which kept none.
+
+        Raises
+        ------
+        Unreadable
+            If it is there, and this account may not read it.
+        """
+        file = self.path / PRETRAINED
         try:
-            return load_file(self.path / PRETRAINED)
+            check_readable(file)
+            return load_file(file)
         except (OSError, SafetensorError):
             return None
 
@@ -218,16 +227,30 @@ class RunDirectory:
             self._write_tensors("the uploads", self.uploads / f"{name}.safetensors", tensors)
 
     def closing(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Read what `keep_closing` wrote; empty where there is nothing."""
+        """Read what `keep_closing` wrote; empty where there is nothing.
+
+        Raises
+        ------
+        Unreadable
+            If something is there that this account may not read.
+        """
         found = {}
-        for file in sorted(self.uploads.glob("*.safetensors")):
+        for file in matching(self.uploads, "*.safetensors"):
             with suppress(FileNotFoundError, SafetensorError):
+                check_readable(file)
                 found[file.stem] = load_file(file)
         return found
 
     def senders(self) -> list[str]:
-        """List the clients whose uploads are kept, sorted by name."""
-        return sorted(f.parent.relative_to(self.uploads).as_posix() for f in self.uploads.glob(f"*/*/{UPLOADED}"))
+        """List the clients whose uploads are kept, sorted by name.
+
+        Raises
+        ------
+        Unreadable
+            If a folder is there that this account may not read.
+        """
+        files = matching(self.uploads, f"*/*/{UPLOADED}")
+        return sorted(file.parent.relative_to(self.uploads).as_posix() for file in files)
 
     def _write_tensors(self, what: str, file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         aside = file.with_name(f".{file.name}.{os.getpid()}")
@@ -337,12 +360,17 @@ def stored_run_config(path: Path) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        If the folder holds no run, or one of a version of fmtda whose settings were no tables.
+        If the folder holds no run, one that this account may not read, or one of a version of fmtda whose settings
+        were no tables.
     """
+    file = path / "config.toml"
     try:
-        config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+        with rights_to_read(file):
+            config = tomllib.loads(file.read_text(encoding="utf-8"))
         settings, versions = dict(config["settings"]), dict(config.get("versions", {}))
-    except (OSError, KeyError, TypeError, ValueError):
+    except Unreadable:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
         raise SettingsError(f"{path}: no run here (no readable config.toml)") from None
     if not isinstance(settings.get("data"), dict):
         made_with = versions.get("fmtda", "an earlier version")
@@ -359,14 +387,38 @@ def config_text(settings: RunSettings) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's metrics.jsonl; a last line that a kill left unfinished is left out."""
-    lines = []
+    """Read the lines of a run's metrics.jsonl; a last line that a kill left unfinished is left out.
+
+    Raises
+    ------
+    Unreadable
+        If it is there, and this account may not read it.
+    """
+    lines, file = [], path / "metrics.jsonl"
     try:
-        for text in (path / "metrics.jsonl").read_text().splitlines():
-            lines.append(json.loads(text))
+        with rights_to_read(file):
+            for text in file.read_text().splitlines():
+                lines.append(json.loads(text))
     except (FileNotFoundError, json.JSONDecodeError):
         return lines
     return lines
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read a run's summary.json; empty while the run is under way.
+
+    Raises
+    ------
+    Unreadable
+        If it is there, and this account may not read it.
+    """
+    file = path / "summary.json"
+    try:
+        with rights_to_read(file):
+            summary: dict[str, Any] = json.loads(file.read_text())
+            return summary
+    except (OSError, json.JSONDecodeError):
+        return {}
 
 
 def versions() -> dict[str, str]:

@@ -40,6 +40,7 @@ def settings_of(workload: str, strategy: str) -> type[RunSettings]:
     """
     if workload not in workloads():
         raise SettingsError(f"workload={workload}: no such workload; allowed are {', '.join(workloads())}")
+    algorithm(strategy)  # whether it may be named by its place differs from call to call
     return _composed(workload, strategy)
 
 

@@ -8,6 +8,7 @@ import warnings
 from functools import cache
 from typing import Any
 
+from fmtda.protocol.printable import printable
 from fmtda.protocol.registry import Registry, UnknownName, whole_class
 from fmtda.protocol.tables import SettingsError
 
@@ -39,7 +40,6 @@ POOLED = "pooled-data"
 """The reference that is no federation."""
 
 
-@cache
 def algorithm(name: str) -> Any:
     """Return the algorithm of that name, or that stands at that ``package.module:Class``.
 
@@ -52,12 +52,18 @@ def algorithm(name: str) -> Any:
         found = ALGORITHMS[name]
         from fmtda.strategies.algorithm import FederatedAlgorithm
 
-        made = whole_class(found, FederatedAlgorithm, "algorithm")()
+        made = _made(whole_class(found, FederatedAlgorithm, "algorithm"))
     except UnknownName as error:
-        raise SettingsError(f"strategy={name}: {error}") from None
+        raise SettingsError(f"strategy={printable(name)}: {error}") from None
     if ":" not in name and made.name != name:
         raise SettingsError(f"strategy={name}: its class calls itself {made.name}; register it by that name")
     return made
+
+
+@cache
+def _made(kind: Any) -> Any:
+    """The one object of an algorithm's class, which holds no state."""
+    return kind()
 
 
 def algorithms(kind: str | None = None) -> list[Any]:

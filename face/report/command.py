@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fmtda.face.code_option import AllowCode
 from fmtda.face.refusals import refuse
 from fmtda.protocol.settings import SettingsError
 
@@ -20,6 +21,7 @@ def report(
         Path | None, typer.Option(help="file to write; default: report.html in RUN_DIR, here for several")
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Write report.html: one file that opens offline, with what a run reached, cost and looked like.
 
@@ -34,7 +36,9 @@ def report(
 
     - `fmtda report out`  (a benchmark: its table, its methods, its ablation)
     """
+    from fmtda.domains.examples import DataError
     from fmtda.face.report.page import FILE, MissingReportExtra, write_report
+    from fmtda.inference.model_check import trusting
 
     paths = list(dict.fromkeys(path.expanduser().absolute() for path in runs))
     file = (output or (paths[0] / FILE if len(paths) == 1 else Path(FILE))).expanduser().absolute()
@@ -44,8 +48,9 @@ def report(
     if file.is_dir() or not file.parent.is_dir():
         refuse(f"--output {output}: no file can be written there; name one in a folder that exists")
     try:
-        write_report(paths, file)
-    except (MissingReportExtra, SettingsError) as error:
+        with trusting(allow_code):
+            write_report(paths, file)
+    except (MissingReportExtra, DataError, SettingsError) as error:
         refuse(error)
     except OSError as error:
         refuse(f"{file}: can't be written ({error.strerror}); name another file with --output")

@@ -1,6 +1,5 @@
 """Reads a run directory for the report: settings, lines of metrics, and what its clients agreed to show."""
 
-import json
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from fmtda.protocol.settings import AdaptationSettings, GenerativeSettings, RunS
 from fmtda.protocol.tables import AUTO, Scalar, SettingsError
 from fmtda.server.illustration import Illustration, read_illustration
 from fmtda.server.metrics import mean
-from fmtda.server.run_directory import read_metrics, stored_run_config
+from fmtda.server.run_directory import read_metrics, read_summary, stored_run_config
 from fmtda.server.startup import effective_settings
 from fmtda.strategies.composition import read_settings
 from fmtda.strategies.registry import algorithm
@@ -73,11 +72,7 @@ class Run:
         if not lines:
             raise SettingsError(f"{path}: this run has measured nothing yet; let it finish a round first")
         versions = tomllib.loads((path / "config.toml").read_text()).get("versions", {})
-        try:
-            summary = json.loads((path / "summary.json").read_text())
-        except (OSError, json.JSONDecodeError):
-            summary = {}
-        return cls(path, settings, versions, lines, summary, read_illustration(path))
+        return cls(path, settings, versions, lines, read_summary(path), read_illustration(path))
 
     @property
     def name(self) -> str:

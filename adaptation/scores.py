@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fmtda.adaptation.heads import HEADS
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.runtime import repair_torchvision
-from fmtda.protocol.seeds import domain_of
 
 EvaluationCounts = Mapping[str, Any]
 """What a client reports of its test examples, see `Tally.counts`: numbers, and lists of whole numbers."""

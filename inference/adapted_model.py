@@ -29,8 +29,8 @@ from fmtda.inference.run_clients import (
     client_of,
     server_network,
 )
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.runtime import choose_device
-from fmtda.protocol.seeds import domain_of
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.strategies.composition import read_settings

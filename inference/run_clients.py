@@ -8,7 +8,7 @@ import torch
 from fmtda.adaptation.network import Network
 from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
-from fmtda.protocol.seeds import domain_of
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.server import checkpoints

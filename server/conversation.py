@@ -13,8 +13,9 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.records import BadReply, check_records, config_record, payload_bytes, sender
-from fmtda.protocol.seeds import domain_of, seed_for
+from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import RunSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.server.progress import Progress

@@ -17,9 +17,10 @@ from fmtda.domains.examples import DataError
 from fmtda.generative.example_kind import Judge
 from fmtda.generative.registry import MODELS, MissingExtraError, build
 from fmtda.generative.sampling import draw, steps_to_draw
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.records import BadReply, check_records, from_record, to_record
 from fmtda.protocol.runtime import choose_device
-from fmtda.protocol.seeds import domain_of, generator_for, seed_for
+from fmtda.protocol.seeds import generator_for, seed_for
 from fmtda.protocol.settings import GenerativeSettings, RunSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.server.checkpoints import Checkpoint

@@ -27,9 +27,10 @@ from fmtda.adaptation.labelled_features import labelled_rows
 from fmtda.adaptation.network import Network
 from fmtda.domains.registry import family
 from fmtda.domains.source import Source
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.illustration import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
 from fmtda.protocol.records import check_records, config_record, from_record, to_record
-from fmtda.protocol.seeds import domain_of, generator_for
+from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.server.conversation import Conversation
 from fmtda.server.run_directory import RunDirectory, writing

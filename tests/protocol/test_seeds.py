@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from fmtda.protocol.seeds import client_name, client_names, domain_of, generator_for, seed_for
+from fmtda.protocol.client_names import client_name, client_names, domain_of
+from fmtda.protocol.seeds import generator_for, seed_for
 
 
 def test_a_seed_is_the_same_on_every_machine():

@@ -105,8 +105,9 @@ class Metric:
 
     @property
     def _allowed(self) -> str:
-        what = "a whole number" if self.whole else "a number"
-        return f"{what} from {self.least:.15g} to {self.most:.15g}"
+        if self.whole:
+            return f"a whole number from {int(self.least)} to {int(self.most)}"
+        return f"a number from {self.least:g} to {self.most:g}"
 
 
 def count(key: str, least: int = 0, most: int = LARGEST_COUNT, *, required: bool = False) -> Metric:
@@ -132,7 +133,9 @@ def share(key: str) -> Metric:
 NUM_EXAMPLES, SECONDS = "num-examples", "seconds"
 """What every client says of its work: on how many examples, and how long it took."""
 
-WORK = (count(NUM_EXAMPLES, least=1, most=MOST_EXAMPLES, required=True), number(SECONDS, 0, LONGEST_SECONDS))
+TIME = number(SECONDS, 0, LONGEST_SECONDS)
+
+WORK = (count(NUM_EXAMPLES, least=1, most=MOST_EXAMPLES, required=True), TIME)
 """What an answer with an upload tells, whatever the algorithm."""
 
 INTRODUCTION = (

@@ -151,7 +151,11 @@ def check_records(content: RecordDict, *array_records: str) -> None:
     metrics = content.metric_records["metrics"]
     check_keys(metrics)
     for key, value in metrics.items():
-        if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
+        try:
+            finite = bool(np.isfinite(np.asarray(value, dtype=np.float64)).all())
+        except (TypeError, ValueError, OverflowError):
+            raise BadReply(f"metric {key} is no number") from None
+        if not finite:
             raise BadReply(f"metric {key} is not finite")
     for key in ("seconds", "epsilon"):
         if isinstance(value := metrics.get(key, 0.0), list):
@@ -182,7 +186,7 @@ def check_declaration(record: ArrayRecord) -> None:
 
 def _few(names: Iterable[str]) -> str:
     """The first names of what came, as a message can hold them."""
-    return printable(sorted(islice(names, 8)), 200)
+    return printable(sorted(name[:LONGEST_WORD] for name in islice(names, 8)), 400)
 
 
 def check_arrays(record: ArrayRecord, layout: Layout, unbounded: Collection[str] = ()) -> None:

@@ -7,6 +7,7 @@ from typing import cast
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid import HttpGrid
 
 from fmtda.protocol.records import to_record
 from fmtda.protocol.runtime import prepare_to_compute
@@ -31,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
     check_source(settings)
     if not settings.output:
         settings = settings.changed({"output": str(new_output(settings))})
-    run(grid, settings, Lines(metric_of(settings)))
+    run(grid, settings, Lines(metric_of(settings)), deployed=isinstance(grid, HttpGrid))
 
 
 def new_output(settings: RunSettings) -> Path:
@@ -41,8 +42,20 @@ def new_output(settings: RunSettings) -> Path:
     return Path.cwd() / "runs" / time.strftime(f"%Y%m%d-%H%M%S-{'-'.join(words)}")
 
 
-def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
+def run(grid: Grid, settings: RunSettings, progress: Progress, deployed: bool = False) -> RunDirectory:
     """Run a federation from the first message to summary.json, or continue one from its last whole round.
+
+    Parameters
+    ----------
+    grid
+        Flower's, or one like it.
+    settings
+        Effective ones, with an absolute ``output``.
+    progress
+        Who is told what happens.
+    deployed
+        Whether the clients are other people's, on machines of their own (`server.conversation.Conversation`). Flower
+        gives a ServerApp an `HttpGrid` then, and an `InMemoryGrid` in its simulation.
 
     Raises
     ------
@@ -55,10 +68,8 @@ def run(grid: Grid, settings: RunSettings, progress: Progress) -> RunDirectory:
         raise SettingsError(f"strategy={settings.strategy}: that is no federation; run it with fmtda generate --local")
     prepare_to_compute(settings.server_threads)
     directory = RunDirectory.open(settings) if settings.resume else RunDirectory.create(settings)
-    conversation = Conversation(grid, settings, progress)
-    conversation.wait()
-    if problems := conversation.introductions(settings.timeout):
-        raise SettingsError("\n".join(problems))
+    conversation = Conversation(grid, settings, progress, deployed)
+    conversation.gather()
     checkpoint = checkpoints.latest(directory.checkpoints) if settings.resume else None
     first_round = checkpoint.round + 1 if checkpoint else 0
     conversation.hold_back(max(1, first_round))

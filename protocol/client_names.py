@@ -42,13 +42,7 @@ def check_domain(domain: str) -> None:
     ValueError
         Saying what is allowed, in one line.
     """
-    if (
-        not DOMAIN.fullmatch(domain[: LONGEST_DOMAIN + 1])
-        or INVISIBLE_LETTERS.search(domain)
-        or len(domain) > LONGEST_DOMAIN
-        or len(domain.encode()) > LONGEST_FILE_NAME
-        or not unicodedata.is_normalized("NFC", domain)
-    ):
+    if not _is_domain(domain):
         raise ValueError(f"{shown(domain)} is no name of a domain; allowed are {ALLOWED}")
 
 
@@ -60,10 +54,21 @@ def check_client_name(name: str) -> None:
     ValueError
         Saying what is allowed, in one line.
     """
-    domain, slash, share = name.rpartition("/")
-    if not slash or not SHARE.fullmatch(share):
-        raise ValueError(f"{shown(name)} is no client's name; expected one as svhn/0003, DOMAIN/SHARE")
-    check_domain(domain)
+    domain, _, share = name.rpartition("/")
+    if not (_is_domain(domain) and SHARE.fullmatch(share)):
+        raise ValueError(
+            f"{shown(name)} is no client's name; expected DOMAIN/SHARE as in svhn/0003, in a domain {ALLOWED}"
+        )
+
+
+def _is_domain(domain: str) -> bool:
+    return (
+        len(domain) <= LONGEST_DOMAIN
+        and DOMAIN.fullmatch(domain) is not None
+        and not INVISIBLE_LETTERS.search(domain)
+        and len(domain.encode()) <= LONGEST_FILE_NAME
+        and unicodedata.is_normalized("NFC", domain)
+    )
 
 
 def shown(name: str) -> str:

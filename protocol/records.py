@@ -142,7 +142,7 @@ def check_records(content: RecordDict, *array_records: str) -> None:
     expected = {"client", "metrics", *array_records}
     if set(content) != expected:
         raise BadReply(f"holds the records {_few(content)}, expected {sorted(expected)}")
-    kinds = {"client": ConfigRecord, "metrics": MetricRecord, **dict.fromkeys(array_records, ArrayRecord)}
+    kinds = {**dict.fromkeys(array_records, ArrayRecord), "client": ConfigRecord, "metrics": MetricRecord}
     for name, kind in kinds.items():
         if not isinstance(content[name], kind):
             raise BadReply(f"{name} is of the type {type(content[name]).__name__}, expected {kind.__name__}")

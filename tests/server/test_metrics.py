@@ -32,7 +32,7 @@ def test_possible_counts_pass(counts):
         ({"correct-mean": -1}, "correct-mean is -1, expected a whole number from 0"),
         (
             {"correct-mean": 4},
-            "confusion: the counts add up to 10 of 10 examples, on the diagonal to 5 of correct-mean=4",
+            "add up to 10 of 10 examples, on the diagonal to 5 of correct-mean=4",
         ),
         ({"num-examples": 11}, "confusion: the counts add up to 10 of 11 examples"),
         ({"num-examples": True}, "num-examples is True"),

@@ -131,6 +131,11 @@ def accuracy_by_domain(counts: Mapping[str, EvaluationCounts]) -> dict[str, dict
     ----------
     counts
         Each client's evaluation counts by its name. Clients without labels have no ``correct-...`` and don't count.
+
+    Notes
+    -----
+    Counts are a client's own word. They are held to what is possible and to as many examples as it said it has, and
+    they count in the domain of its name alone: a client that lies moves that domain's figure, and no other.
     """
     accuracy: dict[str, dict[str, float]] = {}
     for domain in dict.fromkeys(domain_of(name) for name in counts):

@@ -82,11 +82,10 @@ def client_name(domain: str, share: int) -> str:
     Raises
     ------
     ValueError
-        If the domain or the share make no name.
+        If the domain's name is none.
     """
-    name = f"{domain}/{share:04d}"
-    check_client_name(name)
-    return name
+    check_domain(domain)
+    return f"{domain}/{share:04d}"
 
 
 def client_names(targets: Sequence[str], clients: int) -> list[str]:

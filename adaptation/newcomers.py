@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fmtda.adaptation.mixture import Mixture
-from fmtda.adaptation.nearest_domains import blend, nearest
+from fmtda.adaptation.nearest_domains import NEIGHBOURS, nearest, trimmed_blend
 
 JOINED, STARTS = "joined.", "start."
 """How what is known of the clients is named in a checkpoint's state."""
@@ -33,6 +33,11 @@ class Newcomers:
         In which the weight of a client that joined grows to that of the others.
     blended : bool
         Whether F_l of a new client starts at a blend of the nearest clients', and not at F_g.
+    robust_share : float
+        Of the clients that trained in a round, how many may send anything, k in all rounded down. From one on, the
+        blend is taken over 2 k + 1 neighbours or more, and leaves out the k largest and smallest values of every
+        parameter: a mixture that is near everybody decides nothing alone. Where fewer clients count in full than that,
+        there is no blend, and F_l starts at F_g.
 
     Attributes
     ----------
@@ -44,8 +49,8 @@ class Newcomers:
         Where F_l of a new client starts.
     """
 
-    def __init__(self, rounds: int, blended: bool) -> None:
-        self.rounds, self.blended = rounds, blended
+    def __init__(self, rounds: int, blended: bool, robust_share: float = 0.0) -> None:
+        self.rounds, self.blended, self.robust_share = rounds, blended, robust_share
         self.joined: dict[str, int] = {}
         self.trained: set[str] = set()
         self.starts: dict[str, dict[str, Tensor]] = {}
@@ -92,8 +97,11 @@ class Newcomers:
         -------
         dict
             For the round's line, of every new client: the round in which it `joined`, its `weight` in Eq. 6 and,
-            nearest first, its neighbours' `divergence` and `weight`.
+            nearest first, its neighbours' `divergence` and `weight`. Where there are too few of them for a blend, its
+            `start` is ``global``.
         """
+        bad = int(self.robust_share * len(classifiers))
+        fewest = 2 * bad + 1
         self.trained |= {name for name in classifiers if self.joined.get(name)}
         known = {n: mixtures[n] for n in classifiers if n in self.joined and self.weight(n, server_round) == 1}
         self.joined |= {name: server_round for name in mixtures if name not in self.joined}
@@ -101,11 +109,14 @@ class Newcomers:
         for name, weight in self.weights(server_round).items():
             news[name] = {"joined": self.joined[name], "weight": weight, "nearest": {}}
             if name in mixtures and known:
-                neighbours = nearest(mixtures[name], known)
+                neighbours = nearest(mixtures[name], known, max(NEIGHBOURS, fewest))
                 news[name]["nearest"] = {other: found._asdict() for other, found in neighbours.items()}
                 shares = {other: found.weight for other, found in neighbours.items()}
-                if self.blended:
-                    self.starts[name] = blend({other: classifiers[other] for other in shares}, shares)
+                if self.blended and len(known) >= fewest:
+                    self.starts[name] = trimmed_blend(classifiers, shares, bad)
+                elif self.blended:
+                    self.starts.pop(name, None)
+                    news[name]["start"] = "global"
         ends = {name for name in self.starts if name in self.trained and self.weight(name, server_round + 1) == 1}
         self.starts = {name: start for name, start in self.starts.items() if name not in ends}
         return news
@@ -136,4 +147,5 @@ class Newcomers:
 def told(name: str, news: Mapping[str, Any]) -> str:
     """One line for people on a client that joins: ``svhn/0000 joins; nearest: mnist-m/0000 (0.63), ...``."""
     nearest = ", ".join(f"{other} ({found['weight']:.2f})" for other, found in news["nearest"].items())
-    return f"{name} joins; nearest: {nearest or 'nobody'}"
+    few = "; too few for a blend that bad ones don't decide, so its F_l starts at F_g" if "start" in news else ""
+    return f"{name} joins; nearest: {nearest or 'nobody'}{few}"

@@ -12,14 +12,22 @@ import torch
 from torch import Tensor
 
 from fmtda.adaptation.heads import HEADS
+from fmtda.protocol.client_names import domain_of
+from fmtda.protocol.metrics import NUM_EXAMPLES, Metric, count, counts, number, share
 from fmtda.protocol.runtime import repair_torchvision
-from fmtda.protocol.seeds import domain_of
 
 EvaluationCounts = Mapping[str, Any]
 """What a client reports of its test examples, see `Tally.counts`: numbers, and lists of whole numbers."""
 
+CONFUSION = "confusion"
+"""The confusion counts of the head that counts; with a dash and a head's name, those of that head."""
+
 LABEL_FREE = {"entropy": "entropy in nats", "agreement": "agreement of F_g and F_l", "log-likelihood": "log-likelihood"}
 """What a client reports without a label, and as people are told."""
+
+
+EXACT_BITS = 52
+"""Of a sum of counts that every float64 and int64 holds exactly."""
 
 
 class Tally:
@@ -100,6 +108,20 @@ class Tally:
         return counts
 
 
+def counted_metrics(classes: int) -> tuple[Metric, ...]:
+    """Declare what `Tally.counts` may return for so many classes, each with its range."""
+    size = classes**2
+    return (
+        count(NUM_EXAMPLES, required=True),
+        number("entropy", -1e-3, 1.01 * math.log(classes) + 1e-3),  # its probabilities may be bfloat16's
+        share("agreement"),
+        number("log-likelihood"),
+        *(count(f"correct-{head}") for head in HEADS),
+        counts(CONFUSION, size),
+        *(counts(f"{CONFUSION}-{head}", size) for head in HEADS),
+    )
+
+
 def accuracy_by_domain(counts: Mapping[str, EvaluationCounts]) -> dict[str, dict[str, float]]:
     """Accuracy in percent by domain and head, over all labelled test examples of a domain's clients.
 
@@ -109,6 +131,11 @@ def accuracy_by_domain(counts: Mapping[str, EvaluationCounts]) -> dict[str, dict
     ----------
     counts
         Each client's evaluation counts by its name. Clients without labels have no ``correct-...`` and don't count.
+
+    Notes
+    -----
+    Counts are a client's own word. They are held to what is possible and to as many examples as it said it has, and
+    they count in the domain of its name alone: a client that lies moves that domain's figure, and no other.
     """
     accuracy: dict[str, dict[str, float]] = {}
     for domain in dict.fromkeys(domain_of(name) for name in counts):
@@ -163,6 +190,8 @@ def _jaccard(confusion: list[int], average: Literal["macro", "none"]) -> torch.T
     from torchmetrics.classification import MulticlassJaccardIndex
 
     classes = math.isqrt(len(confusion))
+    scale = max(1, sum(confusion) >> EXACT_BITS)  # torch's sums hold no more; what many clients say may be more
+    confusion = [cell // scale for cell in confusion] if scale > 1 else confusion
     metric = MulticlassJaccardIndex(classes, average=average)
     metric.confmat = torch.tensor(confusion).reshape(classes, classes)
     metric._update_count = 1  # its counts came over the wire and not through update()

@@ -37,9 +37,10 @@ from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.domains.client import Client
 from fmtda.domains.examples import DataError
 from fmtda.domains.source import Source
+from fmtda.protocol.client_names import client_name
 from fmtda.protocol.records import to_record
 from fmtda.protocol.runtime import choose_device, prepare_to_compute
-from fmtda.protocol.seeds import client_name, generator_for
+from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.server.adaptation import EXTRAS_OFF, new_network
 from fmtda.server.metrics import METRIC_NAMES, summarise

@@ -33,8 +33,9 @@ from fmtda.benchmarking.cells import write_whole
 from fmtda.benchmarking.command_line import command_line, refusals
 from fmtda.benchmarking.provenance import provenance
 from fmtda.benchmarking.settings import adaptation_settings
+from fmtda.protocol.client_names import client_names
 from fmtda.protocol.records import from_record, read_config, sender, to_record
-from fmtda.protocol.seeds import client_names, generator_for
+from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.server.app import run

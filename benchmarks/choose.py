@@ -58,8 +58,9 @@ from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
 from fmtda.domains.registry import family, spec_of
 from fmtda.domains.source import Source
+from fmtda.protocol.client_names import client_name
 from fmtda.protocol.runtime import choose_device, prepare_to_compute
-from fmtda.protocol.seeds import client_name, generator_for
+from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import Scalar
 from fmtda.server.adaptation import new_network

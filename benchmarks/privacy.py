@@ -35,7 +35,8 @@ from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.domains.client import Client
 from fmtda.domains.partition import limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
-from fmtda.protocol.seeds import domain_of, generator_for
+from fmtda.protocol.client_names import domain_of
+from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import Scalar
 from fmtda.server.app import run

@@ -36,8 +36,8 @@ from fmtda.adaptation.mixture import Mixture
 from fmtda.adaptation.network import Network
 from fmtda.adaptation.private_classifier import per_example_gradients
 from fmtda.domains.client import Client
+from fmtda.protocol.client_names import client_name, domain_of
 from fmtda.protocol.records import from_record, sender
-from fmtda.protocol.seeds import client_name, domain_of
 from fmtda.strategies.algorithm import adaptation
 from fmtda.strategies.dualadapt import privacy
 from fmtda.strategies.dualadapt.client import DualAdapt, learn, use_own_statistics

@@ -15,8 +15,8 @@ from fmtda.domains.examples import DataError, Examples
 from fmtda.domains.family import DataSpec, Part
 from fmtda.domains.partition import held_out_share, limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
+from fmtda.protocol.client_names import client_name, domain_of
 from fmtda.protocol.records import read_config
-from fmtda.protocol.seeds import client_name, domain_of
 from fmtda.protocol.settings import RunSettings
 from fmtda.strategies.composition import settings_in
 

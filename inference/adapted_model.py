@@ -33,9 +33,9 @@ from fmtda.inference.run_clients import (
     client_of,
     newest_checkpoint,
 )
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.printable import printable
 from fmtda.protocol.runtime import choose_device
-from fmtda.protocol.seeds import domain_of
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import SettingsError, flattened, nested
 from fmtda.strategies.algorithm import Algorithm

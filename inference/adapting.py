@@ -18,7 +18,7 @@ from fmtda.inference.adapted_model import AdaptedModel
 from fmtda.inference.model_check import loading, trusting
 from fmtda.inference.pictures import found, read_all
 from fmtda.inference.run_clients import adaptation_settings, algorithm_of, client_of, server_network
-from fmtda.protocol.seeds import client_name
+from fmtda.protocol.client_names import client_name
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.server.run_directory import RunDirectory

@@ -10,7 +10,7 @@ from fmtda.domains.client import Client
 from fmtda.domains.examples import Examples
 from fmtda.domains.kept_model import ABOUT, is_kept
 from fmtda.domains.reading_rights import matching
-from fmtda.protocol.seeds import domain_of
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.settings import AdaptationSettings, RunSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.server import checkpoints

@@ -24,17 +24,21 @@ global      the model as it is
 
 Strategies and the round loop only pass records on.
 
-Our choice: above which size a parameter is taken for junk.
+Our choice: above which size a parameter is taken for junk, and how much a record may declare.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fmtda.protocol.client_names import check_client_name
+from fmtda.protocol.metrics import BadReply, check_keys
+from fmtda.protocol.printable import printable
 from fmtda.protocol.settings import RunSettings
 
 Metrics = Mapping[str, int | float | list[int] | list[float]]
@@ -44,15 +48,14 @@ Layout = Mapping[str, tuple[tuple[int, ...], str]]
 LARGEST_VALUE = 1e6
 """A parameter above this in size is taken for junk; trained ones stay below 100."""
 
+MOST_ARRAYS, MOST_AXES, LONGEST_AXIS, LONGEST_WORD = 10_000, 8, 2**40, 200
+"""What a record of arrays may declare at most: arrays, axes, their length, characters of a name or type."""
+
 SETTINGS = "fmtda"
 """The key under which a message's config holds the settings of the run, as JSON."""
 
 SERVER_ROUND = "server-round"
 """The key under which Flower's strategies put the round into a message's config."""
-
-
-class BadReply(ValueError):
-    """Raised for a reply that must not be used; the message says what is wrong with it."""
 
 
 def to_record(tensors: Mapping[str, torch.Tensor | np.ndarray]) -> ArrayRecord:
@@ -100,17 +103,21 @@ def reply_to(message: Message, name: str, metrics: Metrics, **arrays: ArrayRecor
 
 
 def sender(content: RecordDict) -> str:
-    """Return the client's name in a reply.
+    """Return the client's name in a reply; `protocol.client_names` says what a name is.
 
     Raises
     ------
     BadReply
-        If there is none.
+        If there is none, or one that is no client's.
     """
     client = content.get("client")
     name = client.get("name") if isinstance(client, ConfigRecord) else None
     if not isinstance(name, str) or not name:
         raise BadReply("the reply names no client")
+    try:
+        check_client_name(name)
+    except ValueError as error:
+        raise BadReply(str(error)) from None
     return name
 
 
@@ -125,6 +132,8 @@ def payload_bytes(content: RecordDict) -> int:
 def check_records(content: RecordDict, *array_records: str) -> None:
     """Refuse a reply unless it holds `client`, finite `metrics` and exactly the array records named, each of its kind.
 
+    Which metrics there may be, and in which range, `protocol.metrics.check_metrics` says.
+
     Raises
     ------
     BadReply
@@ -132,16 +141,52 @@ def check_records(content: RecordDict, *array_records: str) -> None:
     """
     expected = {"client", "metrics", *array_records}
     if set(content) != expected:
-        raise BadReply(f"holds the records {sorted(content)}, expected {sorted(expected)}")
-    for name, kind in {"metrics": MetricRecord, **dict.fromkeys(array_records, ArrayRecord)}.items():
+        raise BadReply(f"holds the records {_few(content)}, expected {sorted(expected)}")
+    kinds = {**dict.fromkeys(array_records, ArrayRecord), "client": ConfigRecord, "metrics": MetricRecord}
+    for name, kind in kinds.items():
         if not isinstance(content[name], kind):
             raise BadReply(f"{name} is of the type {type(content[name]).__name__}, expected {kind.__name__}")
-    for key, value in content.metric_records["metrics"].items():
-        if not np.isfinite(np.asarray(value)).all():
+    if set(content.config_records["client"]) != {"name"}:
+        raise BadReply(f"client holds {_few(content.config_records['client'])}, expected its name alone")
+    metrics = content.metric_records["metrics"]
+    check_keys(metrics)
+    for key, value in metrics.items():
+        try:
+            finite = bool(np.isfinite(np.asarray(value, dtype=np.float64)).all())
+        except (TypeError, ValueError, OverflowError):
+            raise BadReply(f"metric {key} is no number") from None
+        if not finite:
             raise BadReply(f"metric {key} is not finite")
     for key in ("seconds", "epsilon"):
-        if isinstance(value := content.metric_records["metrics"].get(key, 0.0), list):
+        if isinstance(value := metrics.get(key, 0.0), list):
             raise BadReply(f"metric {key} holds {len(value)} numbers, expected one")
+    for name in array_records:
+        check_declaration(content.array_records[name])
+
+
+def check_declaration(record: ArrayRecord) -> None:
+    """Refuse a record that declares what no array is: before anybody counts with its shapes.
+
+    Raises
+    ------
+    BadReply
+        Naming the array.
+    """
+    if len(record) > MOST_ARRAYS:
+        raise BadReply(f"holds {len(record)} arrays, allowed are {MOST_ARRAYS}")
+    for name, array in record.items():
+        shape, texts = array.shape, (name, array.dtype, array.stype)
+        if not all(isinstance(text, str) and len(text) <= LONGEST_WORD for text in texts):
+            raise BadReply(f"{printable(name, 80)} has a name or a type over {LONGEST_WORD} characters")
+        if not isinstance(shape, tuple | list) or len(shape) > MOST_AXES:
+            raise BadReply(f"{printable(name, 80)} declares a shape that no array has")
+        if not all(isinstance(side, int) and 0 <= side <= LONGEST_AXIS for side in shape):
+            raise BadReply(f"{printable(name, 80)} declares a shape that no array has")
+
+
+def _few(names: Iterable[str]) -> str:
+    """The first names of what came, as a message can hold them."""
+    return printable(sorted(name[:LONGEST_WORD] for name in islice(names, 8)), 400)
 
 
 def check_arrays(record: ArrayRecord, layout: Layout, unbounded: Collection[str] = ()) -> None:
@@ -155,20 +200,22 @@ def check_arrays(record: ArrayRecord, layout: Layout, unbounded: Collection[str]
     BadReply
         Naming the array and what is wrong with it.
     """
+    check_declaration(record)
     if set(record) != set(layout):
         unexpected, missing = sorted(set(record) - set(layout)), sorted(set(layout) - set(record))
-        raise BadReply(f"unexpected arrays {unexpected[:3]}, missing arrays {missing[:3]}")
+        raise BadReply(f"unexpected arrays {printable(unexpected[:3])}, missing arrays {printable(missing[:3])}")
     for name, (shape, dtype) in layout.items():
         declared = (tuple(record[name].shape), record[name].dtype)
         if declared != (shape, dtype):
-            raise BadReply(f"{name} is {declared[1]}{list(declared[0])}, expected {dtype}{list(shape)}")
+            came = printable(declared[1], 40)
+            raise BadReply(f"{name} is {came}{list(declared[0])}, expected {dtype}{list(shape)}")
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if len(record[name].data) > size + 4096:  # Flower's serialisation adds a header of about 128 bytes
             raise BadReply(f"{name} carries {len(record[name].data)} bytes, expected about {size}")
         try:
             values = record[name].numpy()
         except Exception as error:  # numpy's parser raises whatever it meets in junk, MemoryError and TokenError too
-            raise BadReply(f"{name} can't be unpacked: {error}") from None
+            raise BadReply(f"{name} can't be unpacked: {printable(error, 120)}") from None
         if not isinstance(values, np.ndarray):
             raise BadReply(f"{name} unpacks to {type(values).__name__}, expected an array")
         if (values.shape, str(values.dtype)) != (shape, dtype):
@@ -187,6 +234,7 @@ def check_mixture(record: ArrayRecord, components: int, features: int, quantiles
     BadReply
         Naming the array and what is wrong with it.
     """
+    check_declaration(record)
     count = record["weights"].shape[0] if "weights" in record and len(record["weights"].shape) == 1 else 0
     if not 1 <= count <= components:
         raise BadReply(f"mixture of {count} components, allowed are 1 to {components}")

@@ -1,4 +1,4 @@
-"""Derives seeds and client names, by which every random draw and every order goes.
+"""Derives seeds, by which every random draw goes.
 
 A draw depends on the root seed and on words such as the client's name, the round and the purpose, never on
 Flower's node ids, which are random, nor on partition numbers, which a deployment lacks.
@@ -7,7 +7,6 @@ Flower's node ids, which are random, nor on partition numbers, which a deploymen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,22 +33,3 @@ def generator_for(root: int, *words: str | int) -> torch.Generator:
     import torch  # seconds to import, and the command line only needs the names
 
     return torch.Generator().manual_seed(seed_for(root, *words))
-
-
-def client_name(domain: str, share: int) -> str:
-    """Name a client: ``svhn/0003`` is share 3 of the domain svhn."""
-    return f"{domain}/{share:04d}"
-
-
-def client_names(targets: Sequence[str], clients: int) -> list[str]:
-    """Name all simulated clients by partition number: domains in turn, so that they differ by at most one.
-
-    >>> client_names(["blend", "pen"], 3)
-    ['blend/0000', 'pen/0000', 'blend/0001']
-    """
-    return [client_name(targets[i % len(targets)], i // len(targets)) for i in range(clients)]
-
-
-def domain_of(name: str) -> str:
-    """Return the domain in a client's name."""
-    return name.rsplit("/", 1)[0]

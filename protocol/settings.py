@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from fmtda.protocol.seeds import client_name, client_names
+from fmtda.protocol.client_names import check_domain, client_name, client_names
 from fmtda.protocol.tables import AUTO, Affects, Scalar, SettingsError, Table, setting
 
 __all__ = ["AUTO", "Affects", "Scalar", "SettingsError"]
@@ -66,6 +66,13 @@ class DataSettings(Table):
     )
     alpha: float = setting(0.5, gt=0, description="Dirichlet concentration; small: each client sees few classes")
     min_examples: int = setting(1, ge=1, description="a client with fewer training examples is refused by name")
+
+    @field_validator("targets")
+    @classmethod
+    def _names_of_domains(cls, targets: str) -> str:
+        for domain in names_in(targets):
+            check_domain(domain)
+        return targets
 
 
 class SimulationSettings(Table):
@@ -125,7 +132,22 @@ class RunSettings(Table):
         3600.0, affects=NOTHING, gt=0, description="seconds a phase waits for its clients before it goes on without"
     )
     join_timeout: float = setting(
-        60.0, affects=NOTHING, gt=0, description="seconds to wait for `clients` nodes at the start"
+        60.0, affects=NOTHING, gt=0, description="seconds to wait for `clients` nodes, and for a new one's name"
+    )
+    min_clients: int = setting(
+        1, affects=NOTHING, ge=1, description="clients a deployment begins with at least; a simulation wants all"
+    )
+    silent_rounds: int = setting(
+        2,
+        affects=NOTHING,
+        ge=0,
+        description="a client silent in so many rounds in a row is left out until it answers again; 0: never",
+    )
+    nodes_file: str = setting(
+        "", affects=NOTHING, place=True, description="which registered node is which client, by `fmtda deploy`; TOML"
+    )
+    average_cap: float = setting(
+        10.0, ge=0, description="where models are averaged: largest weight, in medians of the round's clients; 0: any"
     )
     in_flight: int = setting(64, affects=NOTHING, ge=0, description="messages under way at once at most; 0: no limit")
     device: Literal["auto", "cpu", "cuda"] = setting(
@@ -281,6 +303,12 @@ class SourceDataSettings(DataSettings):
         lt=0.9,
         description="share of the source kept from training, for the guard",
     )
+
+    @field_validator("source")
+    @classmethod
+    def _name_of_a_domain(cls, source: str) -> str:
+        check_domain(source)
+        return source
 
 
 class NetworkSettings(Table):

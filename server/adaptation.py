@@ -1,7 +1,9 @@
 """Does domain adaptation on the server: pre-training before round 1, accuracy by domain, personalising at the end."""
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,15 +14,17 @@ from fmtda.adaptation.heads import HEADS, decisive
 from fmtda.adaptation.network import Network
 from fmtda.adaptation.registry import NETWORKS, build
 from fmtda.adaptation.scores import (
-    LABEL_FREE,
+    CONFUSION,
     EvaluationCounts,
     accuracy_by_domain,
     confusion_by_domain,
+    counted_metrics,
     label_free_by_domain,
 )
 from fmtda.domains.examples import DataError
 from fmtda.domains.registry import family
 from fmtda.domains.source import Source
+from fmtda.protocol.metrics import NUM_EXAMPLES, TIME, Metric, check_metrics
 from fmtda.protocol.records import BadReply, check_records, from_record, to_record
 from fmtda.protocol.registry import UnknownName
 from fmtda.protocol.runtime import choose_device
@@ -78,13 +82,14 @@ class AdaptationRun(Workload):
         began = time.perf_counter()
         plain_settings = settings.changed(EXTRAS_OFF)
         plain_source_only: dict[str, float] | None = None
-        failures: list[str] = []
+        failures = self.conversation.unwritten()
         if plain_settings != settings:
             plain = new_network(settings, self.source.device)
             pretrained(plain, self.source.plain(), settings, steps.plain_steps, "plain reference", progress)
-            plain_source_only, _, failures = self.evaluate_global(
+            plain_source_only, _, plain_failures = self.evaluate_global(
                 to_record(plain.state_dict()), plain_settings, "clients evaluate the plain reference"
             )
+            failures += plain_failures
         report = pretrained(network, self.source, settings, steps.steps, "pre-training", progress)
         pretraining_seconds = time.perf_counter() - began
         arrays = to_record(network.state_dict())
@@ -120,10 +125,9 @@ class AdaptationRun(Workload):
         tuple
             Accuracy and confusion counts by domain; failures.
         """
-        messages = self.conversation.messages(
-            "evaluate.global", {"model": arrays}, self.conversation.config(0, settings)
-        )
-        phase = self.conversation.ask(stage, messages, self.check_evaluation)
+        config = self.conversation.config(0, settings)
+        messages = self.conversation.messages("evaluate.global", {"model": arrays}, config)
+        phase = self.conversation.ask(stage, messages, partial(self._check_counted, (TIME,), "global"))
         if not phase.replies:
             raise NoClientAnswered(f"no client could evaluate the pre-trained model: {first_reason(phase.failures)}")
         counts = phase.counts
@@ -132,9 +136,17 @@ class AdaptationRun(Workload):
         return accuracy, confusion_by_domain(counts), phase.failures
 
     def check_evaluation(self, content: RecordDict) -> None:
+        inference = self.algorithm.inference(self.settings)
+        self._check_counted(self.algorithm.declared("evaluate", (TIME,)), inference, content)
+
+    def _check_counted(self, declared: Iterable[Metric], inference: str, content: RecordDict) -> None:
+        """Refuse counts beside other metrics than these, of more than the client has, or that can't be true."""
         check_records(content)
-        segmentation = family(self.settings.data.name).segmentation
-        check_counts(dict(content.metric_records["metrics"]), len(self.settings.class_names), segmentation)
+        settings, classes = self.settings, len(self.settings.class_names)
+        segmentation = family(settings.data.name).segmentation
+        pixels = math.prod(settings.shape[1:]) if segmentation else 1
+        self.conversation.check_told(content, (*declared, *counted_metrics(classes)), "test", pixels)
+        check_counts(content.metric_records["metrics"], classes, segmentation, inference)
 
     def measured(self, counts: Mapping[str, EvaluationCounts]) -> dict[str, Any]:
         return {
@@ -178,8 +190,11 @@ class AdaptationRun(Workload):
         rounds = self.settings.rounds
         config = self.conversation.config(rounds)
         messages = self.conversation.messages(f"train.{PERSONALISE}", {"model": arrays}, config)
-        phase = self.conversation.ask("personalising", messages, self.check_evaluation)
-        line = {"round": rounds, "phase": PERSONALISE, **self.measured(phase.counts), **account(phase)}
+        declared = self.algorithm.declared(PERSONALISE, (TIME,))
+        check = partial(self._check_counted, declared, self.algorithm.inference(self.settings))
+        phase = self.conversation.ask("personalising", messages, check)
+        failed = self.conversation.unwritten()
+        line = {"round": rounds, "phase": PERSONALISE, **self.measured(phase.counts), **account(phase, before=failed)}
         before = self.run.metrics()[-1]["accuracy"]
         own = line["accuracy"]
         line["accuracy"] = {domain: before.get(domain, {}) | own.get(domain, {}) for domain in {**before, **own}}
@@ -195,8 +210,8 @@ class AdaptationRun(Workload):
         return message.content.array_records["model"]
 
 
-def check_counts(counts: Mapping[str, Any], classes: int, segmentation: bool = False) -> None:
-    """Refuse evaluation counts that can't be true.
+def check_counts(counts: Mapping[str, Any], classes: int, segmentation: bool = False, inference: str = "mean") -> None:
+    """Refuse evaluation counts that can't be true; other metrics among them are left alone.
 
     Parameters
     ----------
@@ -206,37 +221,39 @@ def check_counts(counts: Mapping[str, Any], classes: int, segmentation: bool = F
         C of the run.
     segmentation
         Whether every head that has a number of right pixels has confusion counts too; else none has.
+    inference
+        Which head counts, see `adaptation.heads`.
 
     Raises
     ------
     BadReply
         Naming the count.
     """
-    examples = counts.get("num-examples", -1)
-    if not isinstance(examples, int) or examples < 0:
-        raise BadReply(f"num-examples is {examples}, expected a whole number from 0")
-    for head in HEADS:
-        correct = counts.get(f"correct-{head}", 0)
-        if not isinstance(correct, int) or not 0 <= correct <= examples:
-            raise BadReply(f"correct-{head} is {correct} of {examples} examples")
+    declared = counted_metrics(classes)
+    check_metrics({metric.key: counts[metric.key] for metric in declared if metric.key in counts}, declared)
+    examples = counts[NUM_EXAMPLES]
     counted = [head for head in HEADS if f"correct-{head}" in counts]
+    for head in counted:
+        if counts[f"correct-{head}"] > examples:
+            raise BadReply(f"correct-{head} is {counts[f'correct-{head}']} of {examples} examples")
     if counted and not {"global", "personal"} & set(counted):
         raise BadReply(f"correct-{counted[0]} comes without correct-global")
-    with_confusion = [head for head in HEADS if f"confusion-{head}" in counts]
+    with_confusion = [head for head in HEADS if f"{CONFUSION}-{head}" in counts]
     if with_confusion != (counted if segmentation else []):
         raise BadReply(f"confusion counts come for the heads {with_confusion}, right predictions for {counted}")
-    for key in LABEL_FREE:
-        if isinstance(counts.get(key), list):
-            raise BadReply(f"{key} holds {len(counts[key])} numbers, expected one")
-    for key in ("confusion", *(f"confusion-{head}" for head in HEADS)):
-        confusion = counts.get(key, [0] * classes**2)
-        if (
-            not isinstance(confusion, list)
-            or len(confusion) != classes**2
-            or min(confusion) < 0
-            or sum(confusion) > examples
-        ):
-            raise BadReply(f"{key}: the counts don't fit {classes} classes and {examples} examples")
+    if CONFUSION in counts and not counted:
+        raise BadReply(f"{CONFUSION} counts come without right predictions")
+    heads = {f"{CONFUSION}-{head}": head for head in with_confusion}
+    if CONFUSION in counts:
+        heads[CONFUSION] = decisive({head: head for head in counted}, inference)
+    for key, head in heads.items():
+        confusion, correct = counts[key], counts[f"correct-{head}"]
+        total, diagonal = sum(confusion), sum(confusion[:: classes + 1])
+        if (total, diagonal) != (examples, correct):
+            raise BadReply(
+                f"{key}: the counts add up to {total} of {examples} examples, on the diagonal to {diagonal} of "
+                f"correct-{head}={correct}"
+            )
 
 
 def new_network(settings: AdaptationSettings, device: torch.device) -> Network:

@@ -48,13 +48,13 @@ def run(grid: Grid, settings: RunSettings, progress: Progress, deployed: bool = 
     Parameters
     ----------
     grid
-        Flower's, or one in this process.
+        Flower's, or one like it.
     settings
-        The run's.
+        Effective ones, with an absolute ``output``.
     progress
         Who is told what happens.
     deployed
-        Whether the clients are on machines of their own, which are told no more than they need.
+        Whether the clients are other people's, on machines of their own (`server.conversation.Conversation`).
 
     Raises
     ------
@@ -76,9 +76,7 @@ def _play(directory: RunDirectory, conversation: Conversation) -> None:
     settings, progress = conversation.settings, conversation.progress
     if directory.left_by:
         progress.note(f"{directory.left_by} left this run without an end")
-    conversation.wait()
-    if problems := conversation.introductions(settings.timeout):
-        raise SettingsError("\n".join(problems))
+    conversation.gather()
     checkpoint = checkpoints.latest(directory.checkpoints) if settings.resume else None
     first_round = checkpoint.round + 1 if checkpoint else 0
     conversation.hold_back(max(1, first_round))

@@ -17,9 +17,11 @@ from fmtda.domains.examples import DataError
 from fmtda.generative.example_kind import Judge
 from fmtda.generative.registry import MODELS, MissingExtraError, build
 from fmtda.generative.sampling import draw, steps_to_draw
+from fmtda.protocol.client_names import domain_of
+from fmtda.protocol.metrics import NUM_EXAMPLES, TIME, count
 from fmtda.protocol.records import BadReply, check_records, from_record, to_record
 from fmtda.protocol.runtime import choose_device
-from fmtda.protocol.seeds import domain_of, generator_for, seed_for
+from fmtda.protocol.seeds import generator_for, seed_for
 from fmtda.protocol.settings import GenerativeSettings, RunSettings
 from fmtda.protocol.tables import SettingsError
 from fmtda.server.checkpoints import Checkpoint
@@ -219,12 +221,11 @@ class GenerativeRun(Workload):
 
     def check_evaluation(self, content: RecordDict) -> None:
         check_records(content)
-        metrics = content.metric_records["metrics"]
-        examples, loss = metrics.get("num-examples"), metrics.get("loss")
-        if not isinstance(examples, int) or examples < 0:
-            raise BadReply(f"num-examples is {examples}, expected a whole number from 0")
-        if examples and not isinstance(loss, float):
-            raise BadReply(f"loss is {loss}, expected a number")
+        metrics, common = content.metric_records["metrics"], (count(NUM_EXAMPLES, required=True), TIME)
+        declared = algorithm(self.results.settings.strategy).declared("evaluate", common)
+        self.conversation.check_told(content, declared, "test")
+        if metrics[NUM_EXAMPLES] and "loss" not in metrics:
+            raise BadReply("loss is missing")
 
     def measured(self, counts: Mapping[str, EvaluationCounts]) -> dict[str, Any]:
         return {"loss": loss_by_domain(counts)}

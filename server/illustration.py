@@ -28,9 +28,11 @@ from fmtda.adaptation.network import Network
 from fmtda.domains.reading_rights import check_readable
 from fmtda.domains.registry import family
 from fmtda.domains.source import Source
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.illustration import PICTURES, PICTURES_WITH_MAPS, POINTS, check_illustration
+from fmtda.protocol.metrics import NUM_EXAMPLES, count
 from fmtda.protocol.records import check_records, from_record, to_record
-from fmtda.protocol.seeds import domain_of, generator_for
+from fmtda.protocol.seeds import generator_for
 from fmtda.protocol.settings import AdaptationSettings
 from fmtda.server.conversation import Conversation
 from fmtda.server.run_directory import RunDirectory, writing
@@ -111,7 +113,7 @@ def illustrate(
     config = conversation.config(settings.rounds)
     content = RecordDict({"model": arrays, "pretrained": to_record(before), "config": config})
     messages = [Message(content, dst_node_id=node_id, message_type="query.illustrate") for node_id in asked]
-    phase = conversation.ask("clients show examples", messages, partial(_check, settings, network.feature_size))
+    phase = conversation.ask("clients show examples", messages, partial(_check, conversation, network.feature_size))
     if not phase.replies:
         return
     shown: dict[str, dict[str, list[np.ndarray]]] = {settings.data.source: {}}
@@ -163,8 +165,10 @@ def who_shows(conversation: Conversation) -> list[int]:
     return [node_id for nodes in chosen.values() for node_id in nodes]
 
 
-def _check(settings: AdaptationSettings, features: int, content: RecordDict) -> None:
+def _check(conversation: Conversation, features: int, content: RecordDict) -> None:
+    settings = cast(AdaptationSettings, conversation.settings)
     check_records(content, "illustration")
+    conversation.check_told(content, (count(NUM_EXAMPLES, most=POINTS, required=True),), "test")
     segmentation = family(settings.data.name).segmentation
     check_illustration(
         content.array_records["illustration"], len(settings.class_names), features, settings.shape, segmentation

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, RecordDict
 
-from fmtda.protocol.records import from_record
+from fmtda.protocol.records import check_records, from_record, sender
 from fmtda.server import checkpoints
 from fmtda.server.conversation import Conversation, Phase, account, as_grid, first_reason
 from fmtda.server.run_directory import RunDirectory
 from fmtda.server.workload import NoClientAnswered, RunStopped, Workload
 from fmtda.strategies.algorithm import FederatedStrategy
+from fmtda.strategies.averages import capped
+from fmtda.strategies.registry import algorithm
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Loop:
     run: RunDirectory
     workload: Workload
     strategy: FederatedStrategy
+    _arriving: Collection[str] = ()
 
     def play(self, first_round: int, arrays: ArrayRecord) -> ArrayRecord:
         """Play the rounds from the first on that is still to be played; returns the global model after the last.
@@ -61,7 +64,7 @@ class Loop:
                 "round": server_round,
                 "phase": "round",
                 **workload.measured(evaluation.counts),
-                **account(evaluation, training),
+                **account(evaluation, training, conversation.unwritten()),
                 "evaluated": evaluated,
                 **facts,
                 **told,
@@ -85,7 +88,8 @@ class Loop:
         config = conversation.config(server_round)
         messages = list(strategy.configure_train(server_round, arrays, config, as_grid(cohort)))
         server_seconds = time.perf_counter() - began
-        phase = conversation.ask(f"round {server_round}: clients train", messages, strategy.check_upload)
+        self._arriving = arriving
+        phase = conversation.ask(f"round {server_round}: clients train", messages, self._check_training)
         self._keep_uploads(phase, arriving)
         if messages and not phase.replies.keys() - arriving:
             raise NoClientAnswered(
@@ -93,11 +97,20 @@ class Loop:
             )
         conversation.progress.stage(f"round {server_round}: server optimises", 1)
         began = time.perf_counter()
-        new_arrays, metrics = strategy.aggregate_train(server_round, list(phase.replies.values()))
+        replies = capped(list(phase.replies.values()), conversation.settings.average_cap)
+        new_arrays, metrics = strategy.aggregate_train(server_round, replies)
         server_seconds += time.perf_counter() - began
         conversation.progress.advance(1)
         facts = {"train": dict(metrics or {}), "server_seconds": server_seconds}
         return _usable(new_arrays or arrays, arrays, server_round), phase, facts
+
+    def _check_training(self, content: RecordDict) -> None:
+        """Refuse metrics that the algorithm's clients don't tell, more examples than there are, and a bad upload."""
+        check_records(content, *content.array_records)
+        asked = "join" if sender(content) in self._arriving else "train"
+        its_algorithm = algorithm(self.conversation.settings.strategy)
+        self.conversation.check_told(content, its_algorithm.declared(asked), "train")
+        self.strategy.check_upload(content)
 
     def _keep_uploads(self, phase: Phase, arriving: Collection[str]) -> None:
         """Where uploads are the clients' own parts, keep those of who trained."""

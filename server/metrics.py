@@ -9,7 +9,7 @@ from typing import Any
 
 from fmtda.adaptation.heads import decisive
 from fmtda.adaptation.scores import class_iou
-from fmtda.protocol.seeds import domain_of
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.settings import AdaptationSettings
 
 ACCURACY, MEAN_IOU, LOSS = "accuracy", "mean-iou", "loss"

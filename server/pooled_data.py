@@ -6,7 +6,7 @@ from torch import Tensor
 from fmtda.domains.partition import held_out_share, limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
 from fmtda.generative.registry import MODELS
-from fmtda.protocol.seeds import client_names, domain_of
+from fmtda.protocol.client_names import client_names, domain_of
 from fmtda.protocol.settings import GenerativeSettings
 
 

@@ -34,6 +34,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fmtda.domains.reading_rights import Unreadable, check_readable, matching, rights_to_read
+from fmtda.protocol.client_names import folder_of
 from fmtda.protocol.records import from_record
 from fmtda.protocol.settings import RunSettings
 from fmtda.protocol.tables import Affects, SettingsError, compared, flattened
@@ -211,7 +212,14 @@ class RunDirectory:
         """Write the arrays of every reply, by client name; what others sent in earlier rounds stays.
 
         The server alone can then predict for a domain whose client keeps the rest to itself, tell which domain pictures
-        look like, and a new domain can be adapted to after the run. Raises `WriteError` where the system refuses.
+        look like, and a new domain can be adapted to after the run.
+
+        Raises
+        ------
+        ValueError
+            If a name is none, or its folder would not lie below this one.
+        WriteError
+            Where the system refuses.
         """
         for name, reply in replies.items():
             tensors = {
@@ -219,10 +227,10 @@ class RunDirectory:
                 for record, arrays in reply.content.array_records.items()
                 for array, tensor in from_record(arrays).items()
             }
-            self._write_tensors("the uploads", self.uploads / name / UPLOADED, tensors)
+            self._write_tensors("the uploads", folder_of(name, self.uploads) / UPLOADED, tensors)
 
     def keep_closing(self, kept: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """Write what the server keeps to go with the uploads, by file name; raises as `keep_uploads`."""
+        """Write what the server keeps to go with the uploads, by file name; raises `WriteError` as `keep_uploads`."""
         for name, tensors in kept.items():
             self._write_tensors("the uploads", self.uploads / f"{name}.safetensors", tensors)
 

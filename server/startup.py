@@ -9,8 +9,8 @@ from pathlib import Path
 from fmtda.domains.examples import DataError
 from fmtda.domains.partition import limited_split, split_labels
 from fmtda.domains.registry import family, spec_of
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.runtime import choose_device
-from fmtda.protocol.seeds import domain_of
 from fmtda.protocol.settings import RunSettings
 from fmtda.protocol.tables import Scalar, SettingsError
 from fmtda.server.trackers import check_installed as check_trackers

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fmtda.clients.app import app
+from fmtda.protocol.client_names import domain_of
 from fmtda.protocol.settings import RunSettings
 from fmtda.server.app import new_output, run
 from fmtda.server.progress import Progress
@@ -126,6 +127,51 @@ class InProcessGrid(Grid):
         node_configs: dict[int, UserConfig] = {
             first_node_id + clients - partition: {"partition-id": partition, "num-partitions": clients}
             for partition in range(clients)
+        }
+        return cls(node_configs, tamper=tamper, reverse=reverse)
+
+    @classmethod
+    def deployed(
+        cls,
+        names: Iterable[str],
+        folder: Path,
+        data_dir: str = "",
+        first_node_id: int = 1,
+        *,
+        tamper: Tamper | None = None,
+        reverse: bool = False,
+    ) -> Self:
+        """Make nodes as a deployment has them: each knows its domain and share by its own config, and has a folder.
+
+        Parameters
+        ----------
+        names
+            The clients', one a node, in the order of the node ids.
+        folder
+            Below which each client keeps what is its own.
+        data_dir
+            Where their data lie.
+        first_node_id
+            The others follow.
+        tamper, reverse
+            See the class.
+
+        Examples
+        --------
+        >>> grid = InProcessGrid.deployed(["blend/0000", "pen/0000"], folder)
+        >>> directory = run(grid, settings, progress, deployed=True)
+        """
+        names = list(names)
+        domains = [domain_of(name) for name in names]
+        node_configs: dict[int, UserConfig] = {
+            first_node_id + place: {
+                "domain": domain,
+                "share": int(name.rpartition("/")[2]),
+                "shares": max(int(other.rpartition("/")[2]) + 1 for other in names if domain_of(other) == domain),
+                "folder": str(folder / str(first_node_id + place)),
+                "data-dir": data_dir,
+            }
+            for place, (name, domain) in enumerate(zip(names, domains, strict=True))
         }
         return cls(node_configs, tamper=tamper, reverse=reverse)
 

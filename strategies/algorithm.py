@@ -22,6 +22,7 @@ from fmtda.adaptation.predictor import Predictor
 from fmtda.adaptation.registry import empty_network, filled
 from fmtda.adaptation.scores import Tally
 from fmtda.domains.client import Client
+from fmtda.protocol.metrics import WORK, Metric
 from fmtda.protocol.records import SERVER_ROUND, from_record, reply_to
 from fmtda.protocol.settings import AdaptationSettings, Parameters
 from fmtda.protocol.tables import Scalar
@@ -160,6 +161,9 @@ class FederatedAlgorithm(ABC):
         Whether nothing leaves a client without noise in a run with privacy.
     federated : bool
         Whether there is a federation at all; False for a reference that trains in one place.
+    answers : mapping of str to tuple of Metric
+        The metrics that its clients answer with beside those that every algorithm's do, by what they are asked:
+        `train`, `join`, `personalise`, `evaluate`. A reply with any other is dropped.
     """
 
     name: ClassVar[str]
@@ -171,6 +175,19 @@ class FederatedAlgorithm(ABC):
     mods: ClassVar[tuple[Callable[..., Message], ...]] = ()
     private: ClassVar[bool] = False
     federated: ClassVar[bool] = True
+    answers: ClassVar[Mapping[str, tuple[Metric, ...]]] = {}
+
+    def declared(self, asked: str, common: Iterable[Metric] = WORK) -> tuple[Metric, ...]:
+        """List the metrics that an answer may hold.
+
+        Parameters
+        ----------
+        asked
+            A key of `answers`.
+        common
+            What every algorithm's clients tell then.
+        """
+        return (*common, *self.answers.get(asked, ()))
 
     def check_client(self, client: Client) -> None:
         """Refuse a client that can't do its part, by raising `DataError`; here, none."""

@@ -24,6 +24,7 @@ from fmtda.adaptation.dann import DANN, Discriminated, Discriminator, reversal_w
 from fmtda.adaptation.network import Network
 from fmtda.adaptation.registry import empty_network, filled
 from fmtda.domains.client import Client
+from fmtda.protocol.metrics import number
 from fmtda.protocol.records import from_record, reply_to, to_record
 from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import AdaptationSettings
@@ -53,6 +54,7 @@ class FedDANN(Algorithm):
     title = "clients against a discriminator, source features sent"
     parameters = FedDANNParameters
     rows = (BenchmarkRow(name, title),)
+    answers = {"train": (number("domain-loss"),)}
 
     def server(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> FederatedStrategy:
         return FedDANNServer(settings, network, source)

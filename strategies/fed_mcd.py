@@ -20,6 +20,7 @@ from fmtda.adaptation.mcd import MCD, TwoHeads, train_second_classifier
 from fmtda.adaptation.network import Network
 from fmtda.adaptation.registry import build
 from fmtda.domains.client import Client
+from fmtda.protocol.metrics import number
 from fmtda.protocol.records import from_record, reply_to, to_record
 from fmtda.protocol.seeds import seed_for
 from fmtda.protocol.settings import AdaptationSettings
@@ -37,6 +38,7 @@ class FedMCD(Algorithm):
     title = "naive federated MCD: clients without a source term"
     parameters = FineTunedParameters
     rows = (BenchmarkRow(name, title),)
+    answers = {"train": (number("discrepancy-maximised"), number("discrepancy"))}
 
     def server(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> FederatedStrategy:
         return FedMCDServer(settings, network, source)

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 from fmtda.adaptation.network import Network
 from fmtda.adaptation.self_training import adapt_network, predicted_shares
 from fmtda.domains.client import Client
+from fmtda.protocol.metrics import number, share
 from fmtda.protocol.records import reply_to, to_record
 from fmtda.protocol.settings import AdaptationSettings, Parameters
 from fmtda.protocol.tables import setting
@@ -35,6 +36,7 @@ class FedAvgSelfTraining(Algorithm):
     title = "clients train on confident pseudo-labels, models are averaged"
     parameters = SelfTrainingParameters
     rows = (BenchmarkRow(name, title),)
+    answers = {"train": (number("loss"), share("confident"))}
 
     def server(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> FederatedStrategy:
         return FlowerStrategy(FedAvg(**ANY_SIZE))

@@ -19,6 +19,7 @@ from fmtda.domains.client import Client
 from fmtda.generative.model import GenerativeModel
 from fmtda.generative.registry import MODELS, build
 from fmtda.generative.training import descend, held_out_loss, step_sizes
+from fmtda.protocol.metrics import number
 from fmtda.protocol.moments import moments_of, parted, restore_moments
 from fmtda.protocol.records import reply_to, to_record
 from fmtda.protocol.runtime import choose_device
@@ -50,6 +51,7 @@ class GenerativeAlgorithm(FederatedAlgorithm):
     """
 
     kind = "generative"
+    answers = {"train": (number("loss"),), "evaluate": (number("loss"),)}
     only_averages: ClassVar[bool] = False
 
     @abstractmethod

@@ -17,7 +17,7 @@ from fmtda.face.report.blocks import (
     rounds_axis,
 )
 from fmtda.face.report.runs import Run
-from fmtda.protocol.seeds import domain_of
+from fmtda.protocol.client_names import domain_of
 from fmtda.server.metrics import METRIC_NAMES, mean
 from fmtda.server.workload_kinds import metric_of
 

@@ -13,7 +13,7 @@ from fmtda.face.report.blocks import (
     shown_seconds,
 )
 from fmtda.face.report.runs import Run
-from fmtda.protocol.seeds import domain_of
+from fmtda.protocol.client_names import domain_of
 from fmtda.server.metrics import mean
 
 BARS = 24

@@ -7,6 +7,7 @@ Our choice: how finely a client reports its weights w_S.
 """
 
 import copy
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -33,6 +34,7 @@ from fmtda.adaptation.self_training import (
 )
 from fmtda.domains.client import Client
 from fmtda.domains.registry import family
+from fmtda.protocol.metrics import counts, number, share
 from fmtda.protocol.records import reply_to, to_record
 from fmtda.protocol.runtime import choose_device
 from fmtda.protocol.settings import AdaptationSettings
@@ -44,6 +46,9 @@ from fmtda.strategies.dualadapt.server import SOURCE_MIXTURE, START, DualAdaptSe
 
 TYPICALITY_BINS = 10
 """Bins of the histogram of w_S over [0, 1] that a client reports."""
+
+EPSILON = number("epsilon", least=sys.float_info.min)
+"""What a client's uploads have given away, above 0."""
 
 UPLOADED = "uploaded.safetensors"
 """In the client's folder: F_l and W_T as it last sent them."""
@@ -67,6 +72,17 @@ class DualAdapt(Algorithm):
     rows = ROWS
     joins = keeps_local_part = private = personalises = adapts_outside = True
     closing_records = frozenset({SOURCE_MIXTURE})
+    answers = {
+        "train": (
+            number("cross-entropy", 0),
+            number("discrepancy", 0),
+            share("source-typicality"),
+            counts("source-typicality-counts", TYPICALITY_BINS),
+            EPSILON,
+        ),
+        "join": (EPSILON,),
+        "personalise": (number("loss"), share("confident"), share("kept")),
+    }
 
     def server(self, settings: AdaptationSettings, network: Network, source: LabelledSource) -> FederatedStrategy:
         return DualAdaptServer(settings, network, source)
@@ -162,8 +178,8 @@ class DualAdapt(Algorithm):
         network = self.received(message, client)
         losses = personalise_network(network, client)
         # The other heads were reported when the round was evaluated.
-        counts = count(client, self.predictor(self.received(message, client), client), ("personal",))
-        return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **losses, **counts})
+        counted = count(client, self.predictor(self.received(message, client), client), ("personal",))
+        return reply_to(message, client.name, {"seconds": time.perf_counter() - began, **losses, **counted})
 
     def adapt_outside(
         self,
@@ -216,8 +232,8 @@ def learn(
         mixture.update(batch, z)
         sums["cross-entropy"] += loss.cross_entropy.item() / own.client_steps
         sums["discrepancy"] += loss.discrepancy.item() / own.client_steps
-    counts = torch.histc(source_weights.cpu(), TYPICALITY_BINS, 0, 1).int().tolist()
-    told = {**sums, "source-typicality": source_weights.mean().item(), "source-typicality-counts": counts}
+    bins = torch.histc(source_weights.cpu(), TYPICALITY_BINS, 0, 1).int().tolist()
+    told = {**sums, "source-typicality": source_weights.mean().item(), "source-typicality-counts": bins}
     return classifier, mixture.finish(), told
 
 

@@ -87,7 +87,7 @@ class DualAdaptServer(FederatedStrategy):
         self.network = network
         self.source = source
         joining = self.parameters.joining
-        self.newcomers = Newcomers(joining.rounds, joining.start == "nearest")
+        self.newcomers = Newcomers(joining.rounds, joining.start == "nearest", self.parameters.robust_share)
         self._arriving: set[str] = set()
         self._news: dict[str, Any] = {}
 

@@ -6,7 +6,7 @@ import torch
 from fmtda.benchmarking.pooled_targets import PooledTargets
 from fmtda.clients.identity import load_share
 from fmtda.domains.examples import Examples
-from fmtda.protocol.seeds import client_names
+from fmtda.protocol.client_names import client_names
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ from fmtda.clients.identity import identify, load_share
 from fmtda.domains.examples import DataError
 from fmtda.domains.family import DataSpec
 from fmtda.domains.registry import family
+from fmtda.protocol.client_names import client_name
 from fmtda.protocol.records import config_record
-from fmtda.protocol.seeds import client_name
 from fmtda.strategies.dualadapt.privacy import secret_uniforms
 
 

@@ -70,12 +70,16 @@ def test_the_issues_picture_takes_neither_memory_nor_time(tmp_path):
 def test_the_largest_that_is_read_stays_far_below_a_gigabyte(scene, colour, tmp_path):
     file = tmp_path / "x.png"
     file.write_bytes(png(8_000, 8_000, colour=colour))
-    code = "decode_scene(SceneFiles(Path(file), None, 'test'), None, 96, 96)" if scene else "decode_picture(file, 96, 96)"
+    code = (
+        "decode_scene(SceneFiles(Path(file), None, 'test'), None, 96, 96)" if scene else "decode_picture(file, 96, 96)"
+    )
     took = measured(code, file=file)
     assert took["said"] == "" and took["megabytes"] < 600
 
 
-@pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (9_500, 9_500), (65_536, 2), (0, 5), (5, 0)])
+@pytest.mark.parametrize(
+    "size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (9_500, 9_500), (65_536, 2), (0, 5), (5, 0)]
+)
 def test_a_head_alone_is_enough_to_be_refused(size, tmp_path):
     (tmp_path / "x.png").write_bytes(announced_png(*size) + chunk(b"IDAT", zlib.compress(b"")))
     refused(lambda: decode_picture(tmp_path / "x.png", 8, 8), r"x\.png .*(pixel|damaged).*(shrink|remove)")

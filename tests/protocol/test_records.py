@@ -344,3 +344,43 @@ def test_a_mixture_without_one_of_its_arrays_is_refused(mixture, name):
 def test_a_mixture_with_nan_is_refused_by_name(mixture, name):
     mixture[name].flat[0] = np.nan
     assert mixture_refusal(mixture) == f"{name} has values that are not finite"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        raw(b"", shape=(-1,)),
+        raw(b"", shape=(2**62,)),
+        raw(b"", shape=(1,) * 9),
+        raw(b"", dtype="f" * 10_000),
+        raw(b"", stype="s" * 10_000),
+    ],
+    ids=["negative", "endless", "nine axes", "a long type", "a long kind"],
+)
+def test_a_declaration_that_no_array_has_is_refused_before_anybody_counts_with_it(array, layout):
+    record = ArrayRecord({"weight": array, "bias": array})
+    for check in (lambda: check_arrays(record, layout), lambda: check_mixture(record, 2, FEATURES, QUANTILES)):
+        message = refusal(check)
+        assert message.startswith("weight ") and message.isprintable() and len(message) < 300
+
+
+def test_shapes_of_words_and_a_thousand_names_are_refused(arrays, layout):
+    odd = to_record(arrays)
+    odd["bias"].__dict__["shape"] = ("3",)
+    assert refusal(check_arrays, odd, layout) == "bias declares a shape that no array has"
+    many = ArrayRecord({f"{number}\x1b": raw(b"") for number in range(10_001)})
+    assert refusal(check_arrays, many, layout) == "holds 10001 arrays, allowed are 10000"
+    few = ArrayRecord({f"{number}\x1b": raw(b"") for number in range(9)})
+    message = refusal(check_arrays, few, layout)
+    assert message.startswith("unexpected arrays") and message.isprintable()
+
+
+def test_a_reply_says_its_name_and_nothing_beside(arrays):
+    said = ConfigRecord({"name": "pen/0000", "more": "x" * 100})
+    assert "client holds ['more', 'name']" in refusal(check_records, content(client=said))
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/0000", "pen", "pen/0", "a\x00/0000", "x" * 10_000, "pen/0000\n"])
+def test_a_name_that_is_none_is_refused(name):
+    message = refusal(sender, RecordDict({"client": ConfigRecord({"name": name})}))
+    assert "is no client's name" in message and message.isprintable() and len(message) < 400

@@ -1,11 +1,10 @@
-"""Seeds and names: the same everywhere and always, and different for every word."""
+"""Seeds: the same everywhere and always, and different for every word."""
 
 import itertools
 
-import pytest
 import torch
 
-from fmtda.protocol.seeds import client_name, client_names, domain_of, generator_for, seed_for
+from fmtda.protocol.seeds import generator_for, seed_for
 
 
 def test_a_seed_is_the_same_on_every_machine():
@@ -36,20 +35,3 @@ def test_a_generator_draws_the_same_for_the_same_words_whatever_the_global_one_d
     other = torch.rand(5, generator=generator_for(3, "pen/0000", 2, "mini-batches"))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
-
-
-def test_names_take_the_domains_in_turn():
-    names = client_names(["blend", "pen", "street"], 5)
-    assert names == ["blend/0000", "pen/0000", "street/0000", "blend/0001", "pen/0001"]
-
-
-@pytest.mark.parametrize("clients", [4, 40, 403])
-def test_no_two_partitions_share_a_name_and_domains_differ_by_one_client_at_most(clients):
-    names = client_names(["blend", "fonts", "street", "pen"], clients)
-    counts = [sum(domain_of(name) == domain for name in names) for domain in ("blend", "fonts", "street", "pen")]
-    assert len(set(names)) == clients
-    assert max(counts) - min(counts) <= 1
-
-
-def test_the_domain_comes_back_out_of_a_name():
-    assert domain_of(client_name("mnist-m", 12)) == "mnist-m"

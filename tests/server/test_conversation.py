@@ -89,20 +89,39 @@ def test_simulated_clients_that_come_late_are_held_back_until_their_round(grid_o
     assert list(conversation.present.values()) == ["blend/0000", "pen/0000"]
 
 
-def test_two_nodes_of_one_name_are_refused(grid_of, settings, silence):
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_two_new_nodes_of_one_name_neither_takes_part_whoever_answers_first(grid_of, settings, silence, reverse):
     node = {"domain": "pen", "folder": settings.output}
-    conversation, problems = asked(grid_of({1: node, 2: node}), settings, silence)
-    assert problems == ["two nodes say that they are pen/0000; give each its own domain or share"]
-    assert list(conversation.names.values()) == ["pen/0000"]
+    conversation, problems = asked(grid_of({1: node, 2: node}, reverse=reverse), settings, silence)
+    assert problems == [
+        "pen/0000: nodes 1 and 2 say that they are it, and nobody can tell which is; give each its own domain or share"
+    ]
+    assert conversation.names == {}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_name_stays_with_the_node_that_had_it(grid_of, settings, silence, reverse):
+    node = {"domain": "pen", "folder": settings.output}
+    grid = grid_of({5: node}, reverse=reverse)
+    conversation = introduced(grid, settings, silence)
+    grid.node_configs[2] = node
+    assert conversation.introductions(1.0) == ["node 2 can't take part: pen/0000 is node 5's name already"]
+    assert conversation.names == {5: "pen/0000"}
+    assert conversation.introductions(1.0) == []  # told once, though it is asked again
+    del grid.node_configs[5], grid.node_configs[2]
+    conversation.introductions(1.0)
+    grid.node_configs |= {2: node, 5: node}  # both come at once
+    assert conversation.introductions(1.0) == ["node 2 can't take part: pen/0000 is node 5's name already"]
+    assert conversation.names == {5: "pen/0000"}
 
 
 def test_a_late_node_is_asked_alone(grid_of, settings, silence):
     grid = grid_of.simulated(4)
     conversation = introduced(grid, settings, silence)
-    grid.node_configs[7] = {"domain": "street", "folder": settings.output}
+    grid.node_configs[7] = {"domain": "pen", "share": 2, "shares": 3, "folder": settings.output}
     assert conversation.introductions(settings.timeout) == []
     assert [message.metadata.dst_node_id for message in grid.sent[4:]] == [7]
-    assert list(conversation.names.values()) == ["blend/0000", "blend/0001", "pen/0000", "pen/0001", "street/0000"]
+    assert list(conversation.names.values()) == ["blend/0000", "blend/0001", "pen/0000", "pen/0001", "pen/0002"]
 
 
 def test_a_node_that_left_takes_part_no_more(grid_of, settings, silence):

@@ -4,15 +4,16 @@ import re
 
 import pytest
 
+from fmtda.adaptation.scores import mean_iou
 from fmtda.protocol.records import BadReply
 from fmtda.server.adaptation import check_counts
 from fmtda.server.metrics import ACCURACY, MEAN_IOU, summarise
 
 COUNTS = {
-    "pen/0000": {"num-examples": 10, "correct-global": 1, "correct-mean": 2, "confusion": [1, 2, 3, 4]},
+    "pen/0000": {"num-examples": 10, "correct-global": 1, "correct-mean": 5, "confusion": [1, 2, 3, 4]},
     "pen/0001": {"num-examples": 90, "correct-global": 81, "correct-mean": 90, "confusion": [40, 0, 0, 50]},
-    "blend/0000": {"num-examples": 4, "correct-global": 1, "confusion": [1, 1, 1, 1]},
-    "street/0000": {"num-examples": 50, "entropy": 1.0},
+    "blend/0000": {"num-examples": 4, "correct-global": 2, "confusion": [1, 1, 1, 1]},
+    "street/0000": {"num-examples": 50, "entropy": 0.6},
 }
 
 
@@ -28,7 +29,18 @@ def test_possible_counts_pass(counts):
         ({"num-examples": 10.5}, "num-examples is 10.5"),
         ({"num-examples": [10]}, "num-examples"),
         ({"correct-global": 11}, "correct-global is 11 of 10"),
-        ({"correct-mean": -1}, "correct-mean is -1 of 10"),
+        ({"correct-mean": -1}, "correct-mean is -1, expected a whole number from 0"),
+        (
+            {"correct-mean": 4},
+            "add up to 10 of 10 examples, on the diagonal to 5 of correct-mean=4",
+        ),
+        ({"num-examples": 11}, "confusion: the counts add up to 10 of 11 examples"),
+        ({"num-examples": True}, "num-examples is True"),
+        ({"num-examples": 2**62}, "num-examples is a whole number of 63 bits"),
+        ({"entropy": 0.8}, "entropy is 0.8, expected a number from -0.001 to 0.70"),
+        ({"entropy": float("nan")}, "metric entropy is not finite"),
+        ({"agreement": 1.1}, "agreement is 1.1, expected a number from 0 to 1"),
+        ({"log-likelihood": -1e300}, "log-likelihood is -1e+300"),
         ({"correct-local": 3.5}, "correct-local is 3.5"),
         ({"correct-personal": [1, 2]}, "correct-personal"),
         ({"confusion": [1, 2, 3]}, "confusion"),
@@ -42,6 +54,21 @@ def test_impossible_counts_are_refused_by_name(changes, named):
     with pytest.raises(BadReply, match=re.escape(named)) as caught:
         check_counts(COUNTS["pen/0000"] | changes, classes=2)
     assert "\n" not in str(caught.value)
+
+
+def test_confusion_counts_need_right_predictions_and_are_those_of_the_head_that_counts():
+    with pytest.raises(BadReply, match="confusion counts come without right predictions"):
+        check_counts({"num-examples": 10, "confusion": [1, 2, 3, 4]}, classes=2)
+    counts = COUNTS["pen/0000"] | {"correct-local": 3, "correct-mean": 3}
+    with pytest.raises(BadReply, match="correct-mean=3"):
+        check_counts(counts, classes=2)
+    check_counts(counts | {"correct-local": 5}, classes=2, inference="local")
+
+
+def test_counts_beyond_what_torch_can_add_have_a_mean_all_the_same():
+    huge = 2**62
+    assert mean_iou([huge, 0, 0, huge]) == 100.0
+    assert mean_iou([3 * huge, huge, 0, 4 * huge]) == pytest.approx(mean_iou([3, 1, 0, 4]))
 
 
 @pytest.mark.parametrize("head", ["local", "mean"])

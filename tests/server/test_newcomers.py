@@ -135,24 +135,28 @@ def test_a_run_that_is_killed_around_a_joining_and_resumed_equals_an_unbroken_on
     assert same(result(unbroken), result(resumed))
 
 
-def test_a_late_node_of_a_deployment_joins_without_a_key_and_a_resumed_run_knows_it(
+def test_a_late_node_of_a_deployment_joins_whose_domain_no_run_config_names_and_a_resumed_run_knows_it(
     small_run, grid_of, silence, tmp_path
 ):
-    settings = small_run({"clients": 2, "rounds": 3})
+    registered = tmp_path / "nodes.toml"
+    registered.write_text('[nodes]\n"1" = "blend/0000"\n"2" = "pen/0000"\n')
+    settings = small_run({"clients": 2, "rounds": 3, "nodes-file": str(registered)})
     node = {"folder": str(tmp_path / "own")}
     grid = grid_of({1: {"domain": "blend", **node}, 2: {"domain": "pen", **node}})
 
     def late(sent, honest):
         if sent.content["config"]["server-round"] == 1:
             grid.node_configs[7] = {"domain": "street", **node}
+            registered.write_text('[nodes]\n"1" = "blend/0000"\n"2" = "pen/0000"\n"7" = "street/0000"\n')
         return honest
 
     grid.tamper = late
-    directory = run(grid, settings, silence)
+    directory = run(grid, settings, silence, deployed=True)
     lines = directory.metrics()
     assert [sorted(line.get("newcomers", {})) for line in lines] == [[], [], [NEW], [NEW]]
     assert NEW in lines[3]["clients"]
-    resumed = run(grid, settings.changed({"rounds": 4, "resume": True}), silence)  # three nodes, though clients=2
+    longer = settings.changed({"rounds": 4, "resume": True})
+    resumed = run(grid, longer, silence, deployed=True)  # three nodes, though clients=2
     assert resumed.metrics()[-1]["newcomers"][NEW]["joined"] == 2
 
 

@@ -9,7 +9,7 @@ import torch
 from fmtda.clients.identity import load_share
 from fmtda.generative.ddpm import DDPM
 from fmtda.generative.registry import MODELS
-from fmtda.protocol.seeds import client_names
+from fmtda.protocol.client_names import client_names
 from fmtda.server import checkpoints
 from fmtda.server.pooled import run_pooled
 from fmtda.server.pooled_data import held_out_by_client, pooled_examples

@@ -261,3 +261,12 @@ def test_a_folder_for_uploads_that_cant_be_written_to_is_named(settings, message
     run.uploads.write_text("a file")
     with pytest.raises(WriteError, match="can't write the uploads to .*uploads"):
         run.keep_uploads({"pen/0000": message_to(client_of())})
+
+
+@pytest.mark.parametrize("name", ["../outside/0000", "pen/../../0000", "/tmp/0000", "pen", "a\x00/0000"])
+def test_uploads_under_a_name_that_is_none_are_written_nowhere(name, settings, client_of, message_to):
+    run = RunDirectory.create(settings)
+    before = sorted(run.path.parent.rglob("*"))
+    with pytest.raises(ValueError, match="is no client's name"):
+        run.keep_uploads({name: message_to(client_of())})
+    assert sorted(run.path.parent.rglob("*")) == before

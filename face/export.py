@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fmtda.face.console import say
 from fmtda.face.refusals import refuse, writable
 from fmtda.protocol.settings import SettingsError
 
@@ -57,8 +58,8 @@ def export(
         refuse(f"--output {output or path}: {error}")
     card = file.with_name(f"{file.name}.md")
     card.write_text(model_card(model, path, file, form))
-    print(f"fmtda: {file}, {file.stat().st_size / 1e6:.1f} MB: {model.parts}")
-    print(f"fmtda: {card}")
+    say(f"{file}, {file.stat().st_size / 1e6:.1f} MB: {model.parts}")
+    say(card)
 
 
 def _file(output: Path | None, run: Path, name: str, ending: str) -> Path:

@@ -36,6 +36,10 @@ Told = Annotated[str, BeforeValidator(lambda value: printable(value, 1000))]
 """Text for people, whatever it was."""
 
 
+ABSENT: Any = None
+"""The default of what may be missing: it is no part of what is read, and null in its place is left out."""
+
+
 class _Part(BaseModel):
     """A table of a file: what is not declared is not taken over, and nothing becomes another type on the way."""
 
@@ -44,22 +48,22 @@ class _Part(BaseModel):
 
 class _Heads(_Part):
     of_all: Percent = Field(alias="global")
-    local: Percent | None = None
-    mean: Percent | None = None
-    personal: Percent | None = None
+    local: Percent = ABSENT
+    mean: Percent = ABSENT
+    personal: Percent = ABSENT
 
 
 class _Trained(_Part):
-    examples: Count | None = Field(None, alias="num-examples")
-    typicality: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(None, alias="source-typicality")
-    counts: Annotated[list[Count], Field(max_length=100)] | None = Field(None, alias="source-typicality-counts")
+    examples: Count = Field(ABSENT, alias="num-examples")
+    typicality: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(ABSENT, alias="source-typicality")
+    counts: Annotated[list[Count], Field(max_length=100)] = Field(ABSENT, alias="source-typicality-counts")
 
 
 class _Client(_Part):
     up: Size
     down: Size
     seconds: Size
-    train: _Trained | None = None
+    train: _Trained = ABSENT
 
 
 class _Neighbour(_Part):
@@ -73,7 +77,7 @@ class _Newcomer(_Part):
 
 
 class _ServerTraining(_Part):
-    loss: Number | None = None
+    loss: Number = ABSENT
 
 
 class _Line(_Part):
@@ -88,8 +92,8 @@ class _Line(_Part):
     clients: dict[ClientName, _Client] = {}
     newcomers: dict[ClientName, _Newcomer] = {}
     failures: list[Told] = []
-    train: _ServerTraining | None = None
-    server_seconds: Size | None = None
+    train: _ServerTraining = ABSENT
+    server_seconds: Size = ABSENT
 
 
 class _Histogram(_Part):
@@ -99,18 +103,18 @@ class _Histogram(_Part):
 
 
 class _Quality(_Part):
-    frechet_distance: Number | None = None
-    confident_share: Number | None = None
-    samples: Count | None = None
-    class_shares: list[Number] | None = None
-    histograms: dict[Word, _Histogram] | None = None
-    wasserstein: dict[Word, Number | None] | None = None
-    wasserstein_half_to_half: dict[Word, Number | None] | None = None
+    frechet_distance: Number = ABSENT
+    confident_share: Number = ABSENT
+    samples: Count = ABSENT
+    class_shares: list[Number] = ABSENT
+    histograms: dict[Word, _Histogram] = ABSENT
+    wasserstein: dict[Word, Number | None] = ABSENT
+    wasserstein_half_to_half: dict[Word, Number | None] = ABSENT
 
 
 class _Summary(_Part):
-    metric: Word | None = None
-    wall_seconds: Size | None = None
+    metric: Word = ABSENT
+    wall_seconds: Size = ABSENT
     accuracy_by_head: dict[Word, _Heads] = {}
     source_only: dict[Word, Percent] = {}
 
@@ -249,7 +253,7 @@ def read_lines(folder: Path, left_out: list[str]) -> list[dict[str, Any]]:
 
 def _with_defaults(line: dict[str, Any]) -> dict[str, Any]:
     """Add the tables that every line has, and every client in it."""
-    tables = {"accuracy": {}, "confusion": {}, "loss": {}, "clients": {}, "failures": [], "train": {}}
+    tables: dict[str, Any] = {"accuracy": {}, "confusion": {}, "loss": {}, "clients": {}, "failures": [], "train": {}}
     whole = {**tables, **line}
     whole["clients"] = {name: {"train": {}, **client} for name, client in whole["clients"].items()}
     whole["newcomers"] = {name: {"nearest": {}, **news} for name, news in line.get("newcomers", {}).items()}

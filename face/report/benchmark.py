@@ -224,7 +224,7 @@ def _provenance(results: BenchmarkResults) -> Section:
         ]
         for cell in results["cells"]
     ]
-    first = next((cell["settings"] for cell in results["cells"]), {})
+    first: Mapping[str, Any] = next((cell["settings"] for cell in results["cells"]), {})
     common = [
         [key, str(value).lower()]
         for key, value in first.items()

@@ -143,7 +143,7 @@ def with_what_is_left_out(sections: Sequence[Section], left_out: Sequence[str]) 
         rows.append([f"and {len(left_out) - LISTED:,} more"])
     told = f"{plural(len(left_out), 'part')} of these files can't be used and {'is' if len(left_out) == 1 else 'are'}"
     table = ReportTable(["what can't be used"], rows, f"left out ({len(left_out):,})")
-    about = "No run of fmtda writes such values: they are damaged, or somebody else's."
+    about = "Damaged, of another program, or not finite."
     return {"sections": [*sections, Section("Left out", about, [table])], "left_out": f"{told} left out."}
 
 

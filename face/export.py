@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fmtda.face.console import say
+from fmtda.face.file_names import file_name
 from fmtda.face.refusals import refuse, writable
 from fmtda.protocol.settings import SettingsError
 
@@ -50,14 +51,14 @@ def export(
     ending, write = FORMATS[form]
     try:
         model = AdaptedModel.load(path, domain, local, device="cpu")
-        file = _file(output, path, model.client.replace("/", "-") or "model", ending)
+        file = _file(output, path, file_name(model.client or "model"), ending)
         write(model, file)
     except (SettingsError, MissingExportExtra) as error:
         refuse(error)
     except OSError as error:
         refuse(f"--output {output or path}: {error}")
     card = file.with_name(f"{file.name}.md")
-    card.write_text(model_card(model, path, file, form))
+    card.write_text(model_card(model, path, file, form), encoding="utf-8")
     say(f"{file}, {file.stat().st_size / 1e6:.1f} MB: {model.parts}")
     say(card)
 

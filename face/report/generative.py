@@ -36,22 +36,11 @@ LARGEST_PICTURE = 1_500_000
 
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
-DRAWN = (
-    "svg",
-    "g",
-    "path",
-    "rect",
-    "circle",
-    "ellipse",
-    "line",
-    "polyline",
-    "polygon",
-    "text",
-    "tspan",
-    "title",
-    "desc",
-)
-"""Elements of a drawing that is shown."""
+DRAWN = {
+    f"{{http://www.w3.org/2000/svg}}{name}"
+    for name in ("svg", "g", "path", "rect", "circle", "ellipse", "line", "polyline", "polygon", "text", "tspan")
+}
+"""Elements of a drawing that is shown, beside those in RDKit's own namespace, which draw nothing."""
 
 
 def sentence(run: Run) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fmtda.domains.examples import DataError
+from fmtda.protocol.printable import printable
 from fmtda.protocol.tables import SettingsError, key_and_value
 
 BAD_INPUT = 2
@@ -43,8 +44,8 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (SettingsError, DataError) as error:
-        for line in str(error).splitlines():
-            print(f"fmtda: error: {line}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(f"fmtda: error: {printable(line, 4000)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fmtda.benchmarking.sitting import BenchmarkPlan, carry_out
+from fmtda.face.console import plain
 from fmtda.face.interruption import interruptible
 from fmtda.face.progress import CellBar, CellLines, shown_duration
 
@@ -34,7 +35,7 @@ def print_plan(planned: BenchmarkPlan, console: Console) -> None:
     table = Table("cell", "method", "state")
     for cell in planned.asked:
         state = "done" if cell.done else "to be continued" if cell.resumable else "to be run"
-        table.add_row(cell.name, cell.method.description, state)
+        table.add_row(plain(cell.name), plain(cell.method.description), state)
     console.print(table)
     left = planned.seconds_left(planned.waiting)
     estimate = "no estimate before a cell is done" if left is None else f"about {shown_duration(left)}"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fmtda.face.client_resources import ClientCPUs, ClientGPUs, check_resources
-from fmtda.face.console import open_console
+from fmtda.face.console import open_console, say
 from fmtda.face.data import data_cli
 from fmtda.face.deploy.command import deploy_cli
 from fmtda.face.doctor import doctor
@@ -124,13 +124,13 @@ def benchmark(
     except (SettingsError, DataError) as error:
         refuse(error)
     except KeyboardInterrupt:
-        print(f"fmtda: interrupted; continue with: {request.command()}", file=sys.stderr)
+        say(f"interrupted; continue with: {request.command()}", sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     end_with_report(console, request.output)
     if not complete:
-        print(f"fmtda: some cells failed; try them again with: {request.command()}", file=sys.stderr)
+        say(f"some cells failed; try them again with: {request.command()}", sys.stderr)
         raise typer.Exit(FAILED)
-    print(f"fmtda: table and pictures are in {request.output}")
+    say(f"table and pictures are in {request.output}")
 
 
 cli.command()(join)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fmtda.face.console import open_console
+from fmtda.face.console import open_console, plain, say
 from fmtda.face.refusals import FAILED, refuse
 from fmtda.protocol.settings import Scalar
 
@@ -28,8 +28,8 @@ def list_domains(
 
     File layouts: docs/data.md.
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from fmtda.domains.examples import DataError
     from fmtda.domains.registry import FAMILIES
@@ -47,8 +47,8 @@ def list_domains(
             defaults = family.defaults(folder, {})
         except DataError as error:
             found.append(str(error) if folder else "those in the files below --data-dir")
-        domains = escape("\n".join(found))
-        source, targets = str(defaults["source"]), str(defaults["targets"])
+        domains = Text("\n").join(map(plain, found))
+        source, targets = plain(defaults["source"]), plain(defaults["targets"])
         table.add_row(family.name, family.kind, domains, source, targets, family.origin)
     open_console().print(table)
 
@@ -82,8 +82,8 @@ def check(
 
     - `fmtda data check image-folders --classes cat,dog --data-dir /data`  (pictures without labels, on a client)
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from fmtda.domains.examples import DataError
     from fmtda.domains.family import DataSpec
@@ -110,10 +110,10 @@ def check(
             if read:
                 parts = {part: chosen.load(domain, part, spec) for part in ("train", "test")}
                 found = ", ".join(f"{len(examples):,} to {part}" for part, examples in parts.items())
-            table.add_row(domain, "[green]whole[/]", found)
+            table.add_row(plain(domain), Text("whole", "green"), found)
         except DataError as error:
             broken += 1
-            table.add_row(domain, "[red]broken[/]", escape(str(error)))
+            table.add_row(plain(domain), Text("broken", "red"), plain(error))
     open_console().print(table)
     if broken:
         raise typer.Exit(FAILED)
@@ -150,4 +150,4 @@ def fetch(
             refuse(f"{name}: can't be downloaded; allowed are {allowed}. All others: docs/data.md says where they lie")
     except DataError as error:
         refuse(error)
-    print(f"fmtda: {name} is in {data_dir}")
+    say(f"{name} is in {data_dir}")

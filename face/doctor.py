@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmtda.face.console import open_console
+from fmtda.face.console import open_console, plain, say
 from fmtda.face.refusals import FAILED
 from fmtda.protocol import telemetry
 from fmtda.simulation.ray_cluster import cluster_address, knock
@@ -73,20 +73,20 @@ def doctor(
 
     - `fmtda doctor --no-ray`  (at once)
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     console = open_console()
     table = Table("", "what", "found", "what to do")
     findings = []
     for finding in look(ray):
         findings.append(finding)
-        mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}[finding.state]
-        table.add_row(mark, *map(escape, (finding.subject, finding.found, finding.advice)))
+        colour = {"ok": "green", "note": "yellow", "broken": "red"}[finding.state]
+        table.add_row(Text(finding.state, colour), *map(plain, (finding.subject, finding.found, finding.advice)))
     console.print(table)
     broken = [finding.subject for finding in findings if finding.state == "broken"]
     if broken:
-        print(f"fmtda: broken: {', '.join(broken)}", file=sys.stderr)
+        say(f"broken: {', '.join(broken)}", sys.stderr)
         raise typer.Exit(FAILED)
     console.print("fmtda works here: try `fmtda simulate`", highlight=False)
 

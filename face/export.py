@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from fmtda.face.code_option import AllowCode
+from fmtda.face.console import say
+from fmtda.face.file_names import file_name
 from fmtda.face.refusals import refuse, writable
 from fmtda.protocol.settings import SettingsError
 
@@ -53,16 +55,16 @@ def export(
     ending, write = FORMATS[form]
     try:
         model = AdaptedModel.load(path, domain, local, "cpu", allow_code)
-        file = _file(output, path, model.client.replace("/", "-") or "model", ending)
+        file = _file(output, path, file_name(model.client or "model"), ending)
         write(model, file)
         card = file.with_name(f"{file.name}.md")
-        card.write_text(model_card(model, path, file, form))
+        card.write_text(model_card(model, path, file, form), encoding="utf-8")
     except (SettingsError, MissingExportExtra) as error:
         refuse(error)
     except OSError as error:
         refuse(f"--output {output or path}: {error}")
-    print(f"fmtda: {file}, {file.stat().st_size / 1e6:.1f} MB: {model.account}")
-    print(f"fmtda: {card}")
+    say(f"{file}, {file.stat().st_size / 1e6:.1f} MB: {model.account}")
+    say(card)
 
 
 def _file(output: Path | None, run: Path, name: str, ending: str) -> Path:

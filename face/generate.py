@@ -10,7 +10,7 @@ import typer
 
 from fmtda.face.checked_settings import checked_settings
 from fmtda.face.client_resources import ClientCPUs, ClientGPUs, check_resources, resume_line
-from fmtda.face.console import open_console
+from fmtda.face.console import open_console, say
 from fmtda.face.refusals import INTERRUPTED, refuse, stop
 from fmtda.face.report.command import end_with_report
 from fmtda.face.setting_options import (
@@ -127,7 +127,7 @@ def generate(
     except (WriteError, RunStopped) as error:
         stop(error, go_on)
     except KeyboardInterrupt:
-        print(f"fmtda: interrupted; continue with: {go_on}", file=sys.stderr)
+        say(f"interrupted; continue with: {go_on}", sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     path = Path(settings.output)
     print_generated(console, json.loads((path / "summary.json").read_text()), path)

@@ -7,6 +7,7 @@ import typer
 
 from fmtda.face.client_resources import ClientCPUs, ClientGPUs, check_resources
 from fmtda.face.console import open_console
+from fmtda.face.file_names import file_name
 from fmtda.face.refusals import refuse
 from fmtda.face.setting_options import ConfigFile, settings_given
 from fmtda.face.simulate import carry_out_simulation
@@ -53,7 +54,7 @@ def join(
     from fmtda.server.branching import branch, with_joining
 
     path = run.expanduser().absolute()
-    place = (output.expanduser() if output else path.with_name(f"{path.name}-with-{domain}")).absolute()
+    place = (output.expanduser() if output else path.with_name(f"{path.name}-with-{file_name(domain)}")).absolute()
     try:
         settings = with_joining(path, domain, clients, rounds, changes)
         settings = settings.changed({"output": str(place), "resume": True})

@@ -1,12 +1,17 @@
 """Writes the card of an exported model: what it was trained on, how good it is, what it takes and is not for."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+from fmtda.face.run_files import read_summary
 from fmtda.inference.adapted_model import AdaptedModel
 from fmtda.inference.export_formats import output_names
-from fmtda.server.metrics import METRIC_NAMES
-from fmtda.server.run_directory import read_summary, versions
+from fmtda.protocol.printable import printable
+from fmtda.server.metrics import ACCURACY, METRIC_NAMES
+from fmtda.server.run_directory import versions
 
 HEADS = {
     "global": "F_g, the classifier that all clients share",
@@ -17,7 +22,7 @@ HEADS = {
 
 
 def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
-    """Write the card as Markdown.
+    """Write the card as Markdown; names of domains, classes and files, which may be anybody's, stand as code.
 
     Parameters
     ----------
@@ -29,26 +34,26 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
     form : str
         A key of `fmtda.inference.export_formats.FORMATS`.
     """
-    settings, summary = model.settings, read_summary(run)
+    settings, summary = model.settings, read_summary(run, [])
     examples = "pictures" if len(model.input_shape) == 3 else "feature vectors"
-    domain = model.domain or "all domains"
+    domain = code(model.domain) if model.domain else "all domains"
     return "\n".join(
         [
-            f"# {file.name}: {settings.data.name}, {domain}",
+            f"# {code(file.name)}: {code(settings.data.name)}, {domain}",
             "",
-            f"A {'map of classes' if model.segmentation else 'class'} for every picture of the domain *{domain}*."
+            f"A {'map of classes' if model.segmentation else 'class'} for every picture of the domain {domain}."
             if len(model.input_shape) == 3
-            else f"A class for every feature vector of the domain *{domain}*.",
-            f"Written by `fmtda export --format {form}`; inside are {model.parts}.",
+            else f"A class for every feature vector of the domain {domain}.",
+            f"Written by `fmtda export --format {form}`; inside are {code(model.account)}.",
             "",
             "## Trained on",
             "",
-            f"- Labelled source on the server: `{settings.data.source}` of `{settings.data.name}`.",
-            f"- Unlabelled targets on the clients: {', '.join(f'`{name}`' for name in settings.target_domains)}; "
-            f"{settings.clients} clients, rounds={settings.rounds} of `{settings.strategy}`, "
-            f"preset `{settings.preset}`, seed {settings.seed}.",
-            f"- Network `{settings.network.name}`, {_parameters(model):,} weights with all heads. No target label was "
-            "used.",
+            f"- Labelled source on the server: {code(settings.data.source)} of {code(settings.data.name)}.",
+            f"- Unlabelled targets on the clients: {', '.join(map(code, settings.target_domains))}; "
+            f"{settings.clients} clients, rounds={settings.rounds} of {code(settings.strategy)}, "
+            f"preset {code(settings.preset)}, seed {settings.seed}.",
+            f"- Network {code(settings.network.name)}, {_parameters(model):,} weights with all heads. "
+            "No target label was used.",
             "",
             "## How good it is",
             "",
@@ -60,7 +65,7 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
             "",
             "## Meant for, and not",
             "",
-            f"- Meant for {examples} like those of *{domain}*, of its {len(model.classes)} classes alone. Whatever is "
+            f"- Meant for {examples} like those of {domain}, of its {len(model.classes)} classes alone. Whatever is "
             "of none of them gets one too, perhaps with a high probability.",
             *_verdict(model, form),
             "- Probabilities are not calibrated: self-training tends to make them too sure.",
@@ -75,6 +80,22 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
     )
 
 
+def code(text: str) -> str:
+    """Make anybody's text a code span of Markdown, in which nothing is a link, a picture, HTML or a heading.
+
+    Not for cells of a table: a ``|`` would end one even there.
+    """
+    shown = printable(text) or " "
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    edge = " " if "`" in (shown[0], shown[-1]) else ""
+    return f"{fence}{edge}{shown}{edge}{fence}"
+
+
+def _literal(text: str) -> str:
+    """Make anybody's text a string of Python, on one line."""
+    return printable(json.dumps(text, ensure_ascii=False), 1000)
+
+
 def _parameters(model: AdaptedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -85,7 +106,7 @@ def _accuracy(model: AdaptedModel, summary: dict[str, Any]) -> list[str]:
         return [
             "Not known: the run has no labels of this domain to measure on, has not ended, or its summary is not here."
         ]
-    metric = METRIC_NAMES[summary["metric"]]
+    metric = METRIC_NAMES.get(summary.get("metric", ""), METRIC_NAMES[ACCURACY])
     before = summary.get("source_only", {}).get(model.domain)
     lines = [f"{metric} in percent on the domain's test part, over its clients, each with its own part:", ""]
     lines += [f"| head | {metric} |", "|---|---|"]
@@ -111,7 +132,7 @@ def _interface(model: AdaptedModel, form: str, file: Path) -> list[str]:
         f"- Input `inputs`: {kind}. Standardisation is inside.",
         f"- Outputs, float32 (B, {len(model.classes)}{extent}), class probabilities, {named}:",
         *(f"  - `{name}`: {_head(name)}" for name in output_names(model)),
-        f"- Classes by index: {', '.join(f'{i} {name}' for i, name in enumerate(model.classes))}.",
+        f"- Classes by index: {', '.join(f'{i} {code(name)}' for i, name in enumerate(model.classes))}.",
         "",
         "```python",
         *_call(model, form, file),
@@ -131,20 +152,20 @@ def _call(model: AdaptedModel, form: str, file: Path) -> list[str]:
     if form == "onnx":
         return [
             "import onnxruntime",
-            f'session = onnxruntime.InferenceSession("{file.name}")',
+            f"session = onnxruntime.InferenceSession({_literal(file.name)})",
             f'probabilities = session.run(["probabilities"], {{"inputs": {name}}})[0]  # {name}: numpy {kind}',
         ]
     if form == "torch-export":
         return [
             "import torch",
-            f'program = torch.export.load("{file.name}").module()',
+            f"program = torch.export.load({_literal(file.name)}).module()",
             f"probabilities = program({name})[0]  # {name}: torch {kind}",
         ]
     return [
         "import fmtda",
-        f'model = fmtda.AdaptedModel.load("{file.name}")',
+        f"model = fmtda.AdaptedModel.load({_literal(file.name)})",
         f"prediction = model.predict({name})  # {name}: torch {kind}"
-        + (f"; or: fmtda predict {file.name} pictures/" if pictures else ""),
+        + (f"; or: fmtda predict {shlex.quote(printable(file.name))} pictures/" if pictures else ""),
     ]
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from fmtda.face.code_option import AllowCode
+from fmtda.face.console import say
 from fmtda.face.refusals import FAILED, INTERRUPTED, refuse
+from fmtda.protocol.printable import printable
 from fmtda.protocol.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -77,8 +79,8 @@ def predict(
         format_name = _format(form, output, model.segmentation)
         _refuse_unusable(output, pictures, model.segmentation)
         if account:
-            print(f"fmtda: {account}", file=sys.stderr)
-        print(f"fmtda: labelled by {model.account}", file=sys.stderr)
+            say(account, sys.stderr)
+        say(f"labelled by {model.account}", sys.stderr)
         with interruptible(), _results(output, format_name, model.segmentation) as (stream, place):
             unreadable = label(model, files, run, format_name, stream, place, _progress())
     except (SettingsError, DataError, ValueError) as error:
@@ -89,14 +91,14 @@ def predict(
         refuse(f"--output {output}: {error}" if output else f"standard output: {error}")
     except KeyboardInterrupt:
         kept = f"; {output} holds what was done" if output else ""
-        print(f"fmtda: interrupted{kept}", file=sys.stderr)
+        say(f"interrupted{kept}", sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     labelled = len(files) - len(unreadable)
-    print(f"fmtda: {labelled:,} of {len(files):,} pictures{f': {output}' if output else ''}", file=sys.stderr)
+    say(f"{labelled:,} of {len(files):,} pictures{f': {output}' if output else ''}", sys.stderr)
     if unreadable:
-        print(f"fmtda: {len(unreadable):,} could not be read:", file=sys.stderr)
+        say(f"{len(unreadable):,} could not be read:", sys.stderr)
         for problem in unreadable:
-            print(f"    {problem}", file=sys.stderr)
+            print(f"    {printable(problem)}", file=sys.stderr)
         raise typer.Exit(FAILED)
 
 

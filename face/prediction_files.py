@@ -6,6 +6,7 @@ Our choice: how strongly the class colours cover a picture.
 import colorsys
 import csv
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ class _Table:
         """They are told elsewhere."""
 
     def _write(self, cells: Sequence[str]) -> None:
-        file, label, *rest = cells
+        file, label, *rest = map(printable, cells)
         file = file if len(file) <= FILE_WIDTH else f"...{file[3 - FILE_WIDTH :]}"
         words = [f"{file:<{FILE_WIDTH}}", f"{label:<{LABEL_WIDTH}}", *(f"{cell:>12}" for cell in rest)]
         print("  ".join(words).rstrip(), file=self._stream)
@@ -142,11 +143,12 @@ class _Table:
 class _CSV:
     def __init__(self, stream: TextIO, model: AdaptedModel, about: Mapping[str, Any]) -> None:
         self._writer = csv.writer(stream)
+        self._shown = printable if stream.isatty() else _encodable
         self._heads = [head for head in HEADS if head in model.networks]
         kind = "share" if model.segmentation else "p"
         classes = [f"{kind}:{name}" for name in model.classes]
         columns = ["file", "label", "probability", *self._heads, "typicality", "looks_like_domain", *classes]
-        self._writer.writerow(columns)
+        self._writer.writerow(map(self._shown, columns))
 
     def add(self, lines: Sequence[Line]) -> None:
         for line in lines:
@@ -155,10 +157,15 @@ class _CSV:
                 verdict = [f"{line.typicality:.4f}", "yes" if line.looks_like_domain else "no"]
             numbers = [line.probability, *(line.share[head] for head in self._heads)]
             shown, classes = ([f"{n:.6g}" for n in group] for group in (numbers, line.classes.values()))
-            self._writer.writerow([printable(line.file, LONGEST_PATH), line.label, *shown, *verdict, *classes])
+            self._writer.writerow([*map(self._shown, (line.file, line.label)), *shown, *verdict, *classes])
 
     def close(self, unreadable: Sequence[str]) -> None:
         """They are told elsewhere."""
+
+
+def _encodable(text: str) -> str:
+    """The text as a file can hold it: bytes of a file's name that are no UTF-8 are written as ``\\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class _JSON:
@@ -204,12 +211,12 @@ class LabelMaps:
     def __init__(self, folder: Path, classes: Sequence[str], files: Sequence[Path]) -> None:
         self.folder = folder
         self._colours = _colours(len(classes))
-        parents = [file.absolute().parent for file in files]
+        parents = [_absolute(file).parent for file in files]
         self._base = next(p for p in (parents[0], *parents[0].parents) if all(q.is_relative_to(p) for q in parents))
-        stems = [file.absolute().with_suffix("") for file in files]
+        stems = [_absolute(file).with_suffix("") for file in files]
         self._suffixes = len(set(stems)) < len(stems)  # a.jpg beside a.png
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
+        (folder / "classes.txt").write_text("".join(f"{printable(name)}\n" for name in classes), encoding="utf-8")
 
     def add(self, files: Sequence[Path], labels: np.ndarray) -> None:
         """Write those of a batch; `labels` are uint8 (B, H, W)."""
@@ -222,10 +229,15 @@ class LabelMaps:
             Image.blend(picture, label_map.convert("RGB"), OPACITY).save(self._place("overlays", file))
 
     def _place(self, kind: str, file: Path) -> Path:
-        name = file.absolute().relative_to(self._base)
+        name = _absolute(file).relative_to(self._base)
         place = self.folder / kind / name.with_name((name.name if self._suffixes else name.stem) + ".png")
         place.parent.mkdir(parents=True, exist_ok=True)
         return place
+
+
+def _absolute(file: Path) -> Path:
+    """The file's place without ``..``, which would lead out of the folder that is written to."""
+    return Path(os.path.abspath(file))
 
 
 def _colours(classes: int) -> list[int]:

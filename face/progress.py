@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,8 +15,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fmtda.face.console import say
+from fmtda.protocol.printable import printable
 from fmtda.server.metrics import ACCURACY
-from fmtda.server.progress import RoundClock, describe
+from fmtda.server.progress import LONGEST_NOTE, RoundClock, describe
 
 LETTERS_OF_A_LINE = 60
 """Of what a cell's process says, so that the bar stays on one line."""
@@ -28,7 +29,7 @@ SECONDS_BETWEEN_LINES = 10.0
 def _bars(console: Console) -> Progress:
     """Make bars with what is done, and the time taken and left."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -36,6 +37,11 @@ def _bars(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
     )
+
+
+def _print(console: Console, text: str) -> None:
+    """Print a line as it is: no markup, no colours of numbers, no control characters."""
+    console.print(printable(text, LONGEST_NOTE), highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class Bars:
@@ -62,7 +68,7 @@ class Bars:
         self._bars.stop()
 
     def stage(self, name: str, total: int) -> None:
-        self._bars.reset(self._stage, total=total, description=name)
+        self._bars.reset(self._stage, total=total, description=printable(name))
 
     def advance(self, done: int) -> None:
         self._bars.advance(self._stage, done)
@@ -73,7 +79,7 @@ class Bars:
         self.note(f"round {server_round}/{rounds}: {describe(reached, self._metric)}{left}")
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        _print(self._bars.console, text)
 
 
 class StageProgress(Protocol):
@@ -99,7 +105,7 @@ class StageBar:
 
     def stage(self, name: str, total: int) -> None:
         """Begin a stage of `total` steps."""
-        self._bar.reset(self._stage, total=total, description=name)
+        self._bar.reset(self._stage, total=total, description=printable(name))
 
     def advance(self, done: int) -> None:
         """Count `done` more steps as done."""
@@ -122,7 +128,7 @@ class ErrorLines:
         self._done += done
         if time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
-            print(f"fmtda: {self._name}: {self._done:,} of {self._total:,}", file=sys.stderr, flush=True)
+            say(f"{self._name}: {self._done:,} of {self._total:,}", sys.stderr)
 
     def close(self) -> None:
         """Do nothing: lines leave nothing behind."""
@@ -133,12 +139,12 @@ class CellBar:
 
     def __init__(self, console: Console, cells: int, done: int) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
-            TextColumn("[dim]{task.fields[said]}", markup=True),
+            TextColumn("{task.fields[said]}", style="dim", markup=False),
             console=console,
         )
         self._cells = self._bar.add_task("cells", total=cells, completed=done, left="", said="")
@@ -147,11 +153,11 @@ class CellBar:
     def begin(self, name: str, seconds_left: float | None) -> None:
         """Begin a cell; about so many seconds are left for it and those after it."""
         left = "" if seconds_left is None else f"{shown_duration(seconds_left)} left"
-        self._bar.update(self._cells, description=name, left=left, said="")
+        self._bar.update(self._cells, description=printable(name), left=left, said="")
 
     def say(self, line: str = "") -> None:
         """Show what the cell's process printed last."""
-        self._bar.update(self._cells, said=escape(line.removeprefix("fmtda: ")[:LETTERS_OF_A_LINE]))
+        self._bar.update(self._cells, said=printable(line.removeprefix("fmtda: "), LETTERS_OF_A_LINE))
 
     def end(self, text: str) -> None:
         """Count a cell that has ended, well or not."""
@@ -160,7 +166,7 @@ class CellBar:
 
     def note(self, text: str) -> None:
         """Print something to read."""
-        self._bar.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        _print(self._bar.console, text)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -190,7 +196,7 @@ class CellLines:
 
     def note(self, text: str) -> None:
         """Print something to read."""
-        self._console.print(f"fmtda: {text}", highlight=False, soft_wrap=True, markup=False)
+        _print(self._console, f"fmtda: {text}")
 
     def close(self) -> None:
         """Do nothing: lines leave nothing behind."""

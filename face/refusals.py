@@ -7,20 +7,24 @@ from typing import NoReturn
 
 import typer
 
+from fmtda.face.console import say
+
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit statuses."""
 
 
 def refuse(problem: Exception | str) -> NoReturn:
     """End with what was wrong with the user's input, a line each."""
-    for line in str(problem).splitlines():
-        print(f"fmtda: error: {line}", file=sys.stderr)
+    for line in str(problem).split("\n"):
+        if line:
+            say(f"error: {line}", sys.stderr)
     raise typer.Exit(BAD_INPUT)
 
 
 def stop(problem: Exception, resume: str) -> NoReturn:
     """End a run that began and can't go on, with the line that continues it."""
-    print(f"fmtda: stopped: {problem}\nfmtda: continue with: {resume}", file=sys.stderr)
+    say(f"stopped: {problem}", sys.stderr)
+    say(f"continue with: {resume}", sys.stderr)
     raise typer.Exit(FAILED)
 
 

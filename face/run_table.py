@@ -5,8 +5,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fmtda.adaptation.scores import LABEL_FREE
+from fmtda.face.console import plain
 from fmtda.server.metrics import METRIC_NAMES
 
 COLUMNS = {"global": "F_g", "local": "F_l", "mean": "mean", "personal": "personalised"}
@@ -16,12 +18,12 @@ def print_run(console: Console, summary: dict[str, Any], path: Path) -> None:
     """Print what a run reached, what it cost, and where it lies."""
     heads = [head for head in COLUMNS if any(head in by_head for by_head in summary["accuracy_by_head"].values())]
     metric = METRIC_NAMES[summary["metric"]]
-    table = Table(title=f"{summary['strategy']} on {summary['data']}: {metric} in percent per target domain")
+    table = Table(title=plain(f"{summary['strategy']} on {summary['data']}: {metric} in percent per target domain"))
     for column in ("target", "plain source-only", "source-only", *(COLUMNS[head] for head in heads)):
         table.add_column(column, justify="left" if column == "target" else "right")
     for domain, by_head in summary["accuracy_by_head"].items():
         start = (summary["plain_source_only"].get(domain), summary["source_only"].get(domain))
-        table.add_row(domain, *map(_percent, (*start, *(by_head.get(head) for head in heads))))
+        table.add_row(plain(domain), *map(_percent, (*start, *(by_head.get(head) for head in heads))))
     table.add_section()
     columns = [summary["plain_source_only"], summary["source_only"]]
     columns += [{d: by[head] for d, by in summary["accuracy_by_head"].items() if head in by} for head in heads]
@@ -50,12 +52,12 @@ def _print_newcomers(console: Console, summary: dict[str, Any]) -> None:
     for after in rounds:
         table.add_column(str(after), justify="right")
     for name, newcomer in newcomers.items():
-        nearest = "\n".join(
-            f"{other} ({found['weight']:.2f}, {found['divergence']:.3g})"
+        nearest = Text("\n").join(
+            plain(f"{other} ({found['weight']:.2f}, {found['divergence']:.3g})")
             for other, found in newcomer["nearest"].items()
         )
         reached = (_percent(newcomer["accuracy_after"].get(str(after))) for after in rounds)
-        table.add_row(name, str(newcomer["joined"]), nearest or "-", *reached)
+        table.add_row(plain(name), str(newcomer["joined"]), nearest or "-", *reached)
     console.print(table)
 
 
@@ -68,7 +70,7 @@ def _print_label_free(console: Console, summary: dict[str, Any]) -> None:
     for meaning in LABEL_FREE.values():
         table.add_column(meaning, justify="right")
     for domain, known in unlabelled.items():
-        table.add_row(domain, *("-" if key not in known else f"{known[key]:.3g}" for key in LABEL_FREE))
+        table.add_row(plain(domain), *("-" if key not in known else f"{known[key]:.3g}" for key in LABEL_FREE))
     console.print(table)
 
 
@@ -77,24 +79,23 @@ def _print_privacy(console: Console, summary: dict[str, Any]) -> None:
     spent = summary.get("privacy", {}).get("epsilon", {})
     if spent:
         name = max(spent, key=spent.__getitem__)
-        console.print(
+        told = (
             f"privacy: the uploads of a client give away epsilon {spent[name]:.3g} of an example at most ({name}), "
-            f"at delta {summary['privacy']['delta']:g}; what that covers: docs/privacy.md",
-            highlight=False,
-            soft_wrap=True,
+            f"at delta {summary['privacy']['delta']:g}; what that covers: docs/privacy.md"
         )
+        console.print(plain(told), soft_wrap=True)
 
 
 def print_generated(console: Console, summary: dict[str, Any], path: Path) -> None:
     """Print what a generative run reached, what it cost, and where it lies."""
     title = f"{summary['workload']} by {summary['strategy']} on {summary['data']}: {summary['gradient_steps']} steps"
-    table = Table("domain", title=title)
+    table = Table("domain", title=plain(title))
     table.add_column("loss on held-out examples", justify="right")
     for domain, loss in summary["loss"].items():
-        table.add_row(domain, f"{loss:.4g}")
+        table.add_row(plain(domain), f"{loss:.4g}")
     console.print(table)
     _print_costs(console, summary, path)
-    console.print(f"more samples: fmtda sample {path}", highlight=False, soft_wrap=True, markup=False)
+    console.print(plain(f"more samples: fmtda sample {path}"), soft_wrap=True)
 
 
 def _print_costs(console: Console, summary: dict[str, Any], path: Path) -> None:
@@ -106,7 +107,7 @@ def _print_costs(console: Console, summary: dict[str, Any], path: Path) -> None:
         f"{summary['wall_seconds']:.0f} s in all; {summary['failures']} failures",
         highlight=False,
     )
-    console.print(f"run directory: {path}", highlight=False, soft_wrap=True, markup=False)
+    console.print(plain(f"run directory: {path}"), soft_wrap=True)
 
 
 def _percent(value: float | None) -> str:

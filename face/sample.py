@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fmtda.face.code_option import AllowCode
-from fmtda.face.console import open_console
+from fmtda.face.console import open_console, say
 from fmtda.face.refusals import INTERRUPTED, refuse, writable
 from fmtda.protocol.settings import GenerativeSettings, SettingsError
 
@@ -85,11 +85,11 @@ def sample(
             generator = generator_for(seed, "sample")
             samples = results.draw(count, generator, stage, progress)  # type: ignore[arg-type]  # uses stages alone
     except KeyboardInterrupt:
-        print("fmtda: interrupted; nothing was written", file=sys.stderr)
+        say("interrupted; nothing was written", sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     try:
         file.parent.mkdir(exist_ok=True)
         kind.write(samples, file, settings)
     except OSError as error:
         refuse(f"--output {file}: {error}; draw them again into a folder that can be written to")
-    print(f"fmtda: {file}")
+    say(file)

@@ -4,7 +4,11 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
+from fmtda.protocol.printable import printable
 from fmtda.server.metrics import ACCURACY, LOSS, METRIC_NAMES
+
+LONGEST_NOTE = 4000
+"""Characters of a line at most: some hold a whole command line to copy."""
 
 
 class Progress(Protocol):
@@ -53,7 +57,7 @@ class Lines:
         self.note(f"round {server_round}/{rounds}: {describe(reached, self._metric)}{left}")
 
     def note(self, text: str) -> None:
-        print(f"fmtda: {text}", flush=True)
+        print(f"fmtda: {printable(text, LONGEST_NOTE)}", flush=True)
 
     def close(self) -> None:
         """Do nothing: lines leave nothing behind."""

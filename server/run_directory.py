@@ -412,23 +412,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    """Read a run's summary.json; empty while the run is under way.
-
-    Raises
-    ------
-    Unreadable
-        If it is there, and this account may not read it.
-    """
-    file = path / "summary.json"
-    try:
-        with rights_to_read(file):
-            summary: dict[str, Any] = json.loads(file.read_text())
-            return summary
-    except (OSError, json.JSONDecodeError):
-        return {}
-
-
 def versions() -> dict[str, str]:
     """List the versions that a result depends on."""
     return {name: version(name) for name in ("fmtda", "flwr", "torch", "torchvision", "scikit-learn", "numpy")}

@@ -24,6 +24,9 @@ PROJECT = "fmtda"
 
 INSTALL = "pip install 'fmtda[trackers]'"
 
+LONGEST_NAME = 200
+"""Characters of a curve's name at most; MLflow takes 250, and adds to a picture's."""
+
 
 class Tracker(Protocol):
     """Takes metrics to one place."""
@@ -207,8 +210,13 @@ def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def allowed_name(name: str) -> str:
-    """Make a name that every tracker takes, MLflow being the strictest: letters, digits, ``_``, ``-``, ``.``, ``/``."""
-    return re.sub(r"[^\w\-./]", "_", name, flags=re.ASCII)
+    """Make a name that every tracker takes, MLflow being the strictest: letters, digits, ``_``, ``-``, ``.``, ``/``.
+
+    It is a relative path in its shortest form, of at most `LONGEST_NAME` characters.
+    """
+    words = re.sub(r"[^\w\-./]", "_", name, flags=re.ASCII).split("/")
+    whole = "/".join("_" if word in ("", ".", "..") else word for word in words)
+    return whole if len(whole) <= LONGEST_NAME else whole[:LONGEST_NAME].rstrip("/.")
 
 
 def _known_id(folder: Path, tracker: str) -> str | None:

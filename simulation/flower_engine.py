@@ -20,9 +20,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fmtda.protocol import telemetry
+from fmtda.protocol.printable import printable
 from fmtda.protocol.settings import RunSettings
 from fmtda.server.app import run
-from fmtda.server.progress import Progress
+from fmtda.server.progress import LONGEST_NOTE, Progress
 from fmtda.server.run_directory import FLOWER_LOG, make_folder
 from fmtda.simulation.ray_cluster import cluster_address
 
@@ -113,6 +114,14 @@ def cores_for(clients: int, client_cpus: float) -> int:
     return max(1, min(os.cpu_count() or 1, math.ceil(clients * client_cpus)))
 
 
+class _PrintableLines(logging.Formatter):
+    """Writes records whose lines are harmless on the terminal of whoever looks into the file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).expandtabs().split("\n")
+        return "\n".join(printable(line, LONGEST_NOTE) for line in lines)
+
+
 def _log_flower_to(folder: Path) -> None:
     """Send Flower's own log, tracebacks of failing clients included, to a file in the run directory."""
     make_folder(folder)
@@ -120,7 +129,7 @@ def _log_flower_to(folder: Path) -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
     to_file = logging.FileHandler(folder / FLOWER_LOG)
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_file.setFormatter(_PrintableLines("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(to_file)
     logger.propagate = False
 

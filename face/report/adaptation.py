@@ -172,7 +172,7 @@ def _by_round(run: Run) -> Section | None:
 
 
 def _confusion(run: Run) -> Section | None:
-    first, last = run.lines[0].get("confusion", {}), run.evaluated[-1].get("confusion", {})
+    first, last = (line["confusion"] for line in (run.lines[0], (run.evaluated or run.lines)[-1]))
     classes = list(run.settings.class_names)
     figures = []
     for domain, counts in last.items():
@@ -226,7 +226,7 @@ def _source_weights(run: Run) -> Section | None:
     for line in run.rounds:
         by_domain: dict[str, list[dict[str, Any]]] = {}
         for name, client in line["clients"].items():
-            if "source-typicality" in client["train"]:
+            if {"source-typicality", "num-examples"} <= client["train"].keys():
                 by_domain.setdefault(domain_of(name), []).append(client["train"])
         for domain, trained in by_domain.items():
             examples = sum(each["num-examples"] for each in trained)
@@ -254,14 +254,13 @@ def _source_weights(run: Run) -> Section | None:
     rounds = rounds_axis(run.lines[-1]["round"])
     figures = []
     if shares:
-        bins = len(next(iter(shares.values())))
         histogram = [
             {
                 "type": "scatter",
                 "mode": "lines",
                 "line": {"shape": "hvh", "color": colours[domain]},
                 "name": domain,
-                "x": [round((i + 0.5) / bins, 3) for i in range(bins)],
+                "x": [round((i + 0.5) / len(values), 3) for i in range(len(values))],
                 "y": [round(share, 2) for share in values],
                 "hovertemplate": "%{fullData.name}, w_S about %{x}: %{y:.1f} %<extra></extra>",
             }

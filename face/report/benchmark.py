@@ -1,6 +1,5 @@
 """Reports a benchmark: its table, accuracy by method and domain, against bytes, by round, and the ablation."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from fmtda.face.report.blocks import (
     shown_bytes,
     shown_seconds,
 )
+from fmtda.face.run_files import read_benchmark
 from fmtda.protocol.settings import SettingsError
 
 FILE = "results.json"
@@ -40,24 +40,24 @@ ShownMethod = Mapping[str, Any]
 """A method as results.json describes it."""
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Read what a benchmark's folder holds.
+def read_results(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Read what a benchmark's folder holds, and say what of it can't be used.
 
     Raises
     ------
     SettingsError
         If it is of another program, or no cell is finished yet.
     """
-    try:
-        results = json.loads((path / FILE).read_text())
-        of_ours = isinstance(results["cells"], list) and bool(results["methods"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        of_ours = False
-    if not of_ours:
-        raise SettingsError(f"{path}: {FILE} there is not of fmtda benchmark; name a folder that it wrote, or runs")
-    if not any(cell["result"] for cell in results["cells"]):
+    left_out: list[str] = []
+    results = read_benchmark(path, FILE, left_out)
+    if results is None or not results["methods"]:
+        why = f" ({left_out[0]})" if left_out else ""
+        raise SettingsError(
+            f"{path}: {FILE} there is not of fmtda benchmark{why}; name a folder that it wrote, or runs"
+        )
+    if not any(reached(results, method["name"]) for method in results["methods"]):
         raise SettingsError(f"{path}: no cell of this benchmark is finished yet")
-    return results
+    return results, left_out
 
 
 def title(results: BenchmarkResults) -> str:
@@ -224,7 +224,7 @@ def _provenance(results: BenchmarkResults) -> Section:
         ]
         for cell in results["cells"]
     ]
-    first = results["cells"][0]["settings"]
+    first: Mapping[str, Any] = next((cell["settings"] for cell in results["cells"]), {})
     common = [
         [key, str(value).lower()]
         for key, value in first.items()

@@ -1,6 +1,7 @@
 """Defines what a report is made of: sections of figures, tables and pictures, for the template to lay out."""
 
 import base64
+import html
 import io
 import math
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
+
+from fmtda.protocol.printable import printable
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A7CC9", "#9A9A2E")
 """Okabe and Ito's, which colour-blind people tell apart, less black and yellow, which one of light and dark hides."""
@@ -107,6 +110,43 @@ class Section:
     blocks: Sequence[Block]
 
 
+LONGEST_LABEL = 200
+"""Characters of a text in a figure at most."""
+
+TEMPLATES = {"hovertemplate", "texttemplate"}
+"""Texts of a figure that are plotly's markup; no text of a run is ever put into one."""
+
+LISTED = 100
+"""Lines about what was left out that a page has at most."""
+
+
+def as_plotly_text(value: Any) -> Any:
+    """Make every text below a figure's `data` or `layout` one that plotly draws as it is written.
+
+    Plotly takes labels, names and titles for markup: ``<b>``, ``<br>``, ``<a href="...">``, ``&amp;``.
+    """
+    if isinstance(value, dict):
+        return {key: each if key in TEMPLATES else as_plotly_text(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plotly_text(each) for each in value]
+    if isinstance(value, str):
+        return html.escape(printable(value, LONGEST_LABEL), quote=False)
+    return value
+
+
+def with_what_is_left_out(sections: Sequence[Section], left_out: Sequence[str]) -> dict[str, Any]:
+    """Add to the sections of a page a table of what can't be shown, and a sentence that says so."""
+    if not left_out:
+        return {"sections": sections, "left_out": ""}
+    rows = [[line] for line in left_out[:LISTED]]
+    if len(left_out) > LISTED:
+        rows.append([f"and {len(left_out) - LISTED:,} more"])
+    told = f"{plural(len(left_out), 'part')} of these files can't be used and {'is' if len(left_out) == 1 else 'are'}"
+    table = ReportTable(["what can't be used"], rows, f"left out ({len(left_out):,})")
+    about = "Damaged, of another program, or not finite."
+    return {"sections": [*sections, Section("Left out", about, [table])], "left_out": f"{told} left out."}
+
+
 def png(pixels: np.ndarray) -> str:
     """Encode a picture, uint8 (H, W, 3), as a data URI."""
     file = io.BytesIO()
@@ -115,8 +155,10 @@ def png(pixels: np.ndarray) -> str:
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """Encode a file's content as a data URI, to stand inside a page."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+    """Encode a file's content as a data URI, to stand inside a page as it is."""
+    from markupsafe import Markup
+
+    return Markup(f"data:{media_type};base64,{base64.b64encode(content).decode()}")
 
 
 def percent(value: float | None) -> str:

@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 
 from fmtda.face.code_option import AllowCode
+from fmtda.face.console import LONGEST_LINE, say
 from fmtda.face.refusals import refuse
+from fmtda.protocol.printable import printable
 from fmtda.protocol.settings import SettingsError
 
 
@@ -54,7 +56,7 @@ def report(
         refuse(error)
     except OSError as error:
         refuse(f"{file}: can't be written ({error.strerror}); name another file with --output")
-    print(f"fmtda: report: {file}")
+    say(f"report: {file}")
     if show:
         webbrowser.open(file.as_uri())
 
@@ -71,4 +73,4 @@ def end_with_report(console: Console, path: Path) -> None:
         text = f"no report: {error}"
     else:
         text = f"report: {path / FILE}"
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(printable(text, LONGEST_LINE), highlight=False, soft_wrap=True, markup=False, emoji=False)

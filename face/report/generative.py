@@ -1,10 +1,11 @@
 """Reports a run of a generative model: its loss, samples through the rounds, how good they are."""
 
-import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from fmtda.face.report.blocks import (
     COLOURS,
@@ -24,6 +25,7 @@ from fmtda.face.report.blocks import (
     shown_number,
 )
 from fmtda.face.report.runs import Run
+from fmtda.face.run_files import own_file, read_quality
 from fmtda.strategies.registry import algorithm
 
 GRIDS = 6
@@ -33,6 +35,12 @@ LARGEST_PICTURE = 1_500_000
 """Bytes; a larger drawing is left out, so that the page stays small."""
 
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+
+DRAWN = {
+    f"{{http://www.w3.org/2000/svg}}{name}"
+    for name in ("svg", "g", "path", "rect", "circle", "ellipse", "line", "polyline", "polygon", "text", "tspan")
+}
+"""Elements of a drawing that is shown, beside those in RDKit's own namespace, which draw nothing."""
 
 
 def sentence(run: Run) -> str:
@@ -50,12 +58,12 @@ def sentence(run: Run) -> str:
     )
     reached = f" Its loss on held-out examples is {shown_number(run.average)}"
     quality = run.summary.get("quality") or {}
-    if "frechet_distance" in quality:
+    if {"samples", "confident_share", "frechet_distance"} <= quality.keys():
         reached += (
             f"; of {quality['samples']} samples a judge takes {percent(100 * quality['confident_share'])} surely for "
             f"one class, at a Fréchet distance of {shown_number(quality['frechet_distance'])} in its features"
         )
-    if "valid" in quality:
+    if {"samples", "valid", "unique", "novel"} <= quality.keys():
         reached += (
             f"; of {quality['samples']} samples {percent(quality['valid'])} are valid molecules, of these "
             f"{percent(quality['unique'])} unique, of these {percent(quality['novel'])} new"
@@ -94,22 +102,40 @@ def _samples(run: Run) -> Section | None:
 
 def _drawn(path: Path) -> list[GalleryPicture]:
     """Give the pictures of all rounds that have one, in order."""
-    files = sorted(file for file in path.glob("samples/round-*") if file.suffix in MEDIA_TYPES)
     return [
-        GalleryPicture(data_uri(file.read_bytes(), MEDIA_TYPES[file.suffix]), f"samples of {_of(file)}", [_of(file)])
-        for file in files
-        if file.stat().st_size <= LARGEST_PICTURE
+        GalleryPicture(data_uri(content, MEDIA_TYPES[suffix]), f"samples of round {after}", [f"round {after}"])
+        for after, name, suffix in _files_of_rounds(path)
+        if suffix in MEDIA_TYPES
+        and (file := own_file(path, name)) is not None
+        and file.stat().st_size <= LARGEST_PICTURE
+        and _is_picture(content := file.read_bytes(), suffix)
     ]
 
 
-def _of(file: Path) -> str:
-    return f"round {int(file.stem.removeprefix('round-'))}"
+def _files_of_rounds(path: Path) -> list[tuple[int, str, str]]:
+    """The rounds that files of samples/ are called by, with the files' names and endings."""
+    found = (re.fullmatch(r"round-([0-9]{1,9})(\.[a-z]+)", file.name) for file in path.glob("samples/round-*"))
+    return sorted((int(match[1]), f"samples/{match[0]}", match[2]) for match in found if match)
+
+
+def _is_picture(content: bytes, suffix: str) -> bool:
+    """Whether it is what its ending says, and draws alone: an SVG may hold scripts, for who opens it by itself."""
+    if suffix == ".png":
+        return content.startswith(b"\x89PNG\r\n\x1a\n")
+    try:
+        elements = list(ElementTree.fromstring(content).iter())
+    except (ElementTree.ParseError, ValueError, LookupError):
+        return False
+    names = {name.rpartition("}")[2].lower() for element in elements for name in element.attrib}
+    plain = not any(name.startswith("on") or name in ("href", "src") for name in names)
+    return plain and all(e.tag in DRAWN or str(e.tag).startswith("{http://www.rdkit.org/xml}") for e in elements)
 
 
 def _quality(run: Run) -> Section | None:
     measured = []
-    for file in sorted(run.path.glob("samples/round-*.json")):
-        measured.append((int(file.stem.removeprefix("round-")), json.loads(file.read_text())))
+    for after, name, suffix in _files_of_rounds(run.path):
+        if suffix == ".json":
+            measured.append((after, read_quality(run.path, name, run.left_out)))
     quality = run.summary.get("quality") or {}
     blocks: list[Block] = []
     figures = []
@@ -182,7 +208,7 @@ def _course(title: str, points: Sequence[tuple[int, float]]) -> Figure:
 def _properties(run: Run) -> Section | None:
     quality = run.summary.get("quality") or {}
     figures = []
-    for name, histogram in (quality.get("histograms") or {}).items():
+    for name, histogram in quality.get("histograms", {}).items():
         edges = histogram["edges"]
         middles = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
         traces = [
@@ -235,7 +261,7 @@ def _loss(run: Run) -> Section:
         }
         for i, (domain, points) in enumerate(courses.items())
     ]
-    trained = [(line["round"], line["train"]["loss"]) for line in run.rounds if "loss" in line.get("train", {})]
+    trained = [(line["round"], line["train"]["loss"]) for line in run.rounds if "loss" in line["train"]]
     if trained:
         traces.append(
             {

@@ -69,7 +69,7 @@ def _map(run: Run, shown: Illustration) -> Section | None:
     figures = []
     for when in ("before", "after"):
         features = np.concatenate([shown.arrays[domain][f"features-{when}"] for domain in domains])
-        points = np.round(embedded(features, run.settings.seed), 2)
+        points = np.round(np.nan_to_num(embedded(features, run.settings.seed)), 2)
         title, source = "source-only" if when == "before" else "adapted", run.adaptation_settings.data.source
         figures.append(
             Figure(

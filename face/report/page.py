@@ -1,6 +1,7 @@
 """Puts a report together: one self-contained page out of run directories or a benchmark's folder."""
 
-import json
+import base64
+import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -8,11 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fmtda.protocol.printable import printable
 from fmtda.protocol.settings import SettingsError
 
 FILE = "report.html"
 PACKAGES = ("plotly", "jinja2")
 INSTALL = "pip install 'fmtda[report]'"
+
+LONGEST_TEXT = 20_000
+"""Characters of a text in the page at most: a run with a thousand classes names them all."""
 
 
 class MissingReportExtra(ImportError):
@@ -39,7 +44,9 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
     check_installed()
     page = rendered(paths)
     aside = output.with_name(f".{output.name}.{os.getpid()}")
-    aside.write_text(page, encoding="utf-8")
+    aside.unlink(missing_ok=True)
+    with aside.open("x", encoding="utf-8") as file:  # a link there would lead the page elsewhere
+        file.write(page)
     aside.rename(output)
 
 
@@ -58,54 +65,81 @@ def check_installed() -> None:
 
 
 def rendered(paths: Sequence[Path]) -> str:
-    """Lay out the page as text."""
+    """Lay out the page as text, in one pass: what stands in a value is never looked at again."""
     import jinja2
+    from jinja2.utils import htmlsafe_json_dumps
+    from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
+    from fmtda.face.report.blocks import as_plotly_text
+
+    room = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(room), autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True
     )
     figures: list[dict[str, Any]] = []
 
     def number_of(figure: Any) -> int:
         """Keep a figure for the page's one list, and say where it stands there."""
-        figures.append({"data": figure.data, "layout": figure.layout})
+        figures.append({"data": as_plotly_text(figure.data), "layout": as_plotly_text(figure.layout)})
         return len(figures) - 1
 
-    body = environment.get_template("template.html").render(
-        **_content(paths), number_of=number_of, numeric=_numeric, made=time.strftime("%Y-%m-%d %H:%M")
+    scripts = [get_plotlyjs(), (room / "drawing.js").read_text(encoding="utf-8")]
+    library, drawing = (Markup(script.replace("\r\n", "\n")) for script in scripts)  # as a browser reads them
+    return environment.get_template("template.html").render(
+        **_content(paths),
+        policy=_policy([library, drawing]),
+        number_of=number_of,
+        figures=lambda: htmlsafe_json_dumps(figures, separators=(",", ":"), allow_nan=False),
+        library=library,
+        drawing=drawing,
+        numeric=_numeric,
+        made=time.strftime("%Y-%m-%d %H:%M"),
     )
-    # "</" would end the script; JSON reads "<\/" as the same.
-    listed = json.dumps(figures, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    return body.replace("PLOTLY_FIGURES", listed).replace("PLOTLY_LIBRARY", get_plotlyjs())
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """What a browser may do with the page: run these scripts, show pictures that are inside, and nothing else.
+
+    Styles are allowed wherever they stand: plotly writes them into elements as it draws.
+    """
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    sources = f"script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
+    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+
+
+def _shown(value: Any) -> Any:
+    """Make text what a reader can see all of; what is markup already, pictures among it, stays."""
+    return printable(value, LONGEST_TEXT) if type(value) is str else value
 
 
 def _content(paths: Sequence[Path]) -> dict[str, Any]:
     """Gather title, sentence, key figures and sections."""
     from fmtda.face.report import adaptation, benchmark, comparison, configuration, costs, generative, illustration
-    from fmtda.face.report.blocks import percent, shown_bytes, shown_number, shown_seconds
+    from fmtda.face.report.blocks import percent, shown_bytes, shown_number, shown_seconds, with_what_is_left_out
     from fmtda.face.report.runs import Run
 
     if len(paths) == 1 and (paths[0] / benchmark.FILE).exists():
-        results = benchmark.read_results(paths[0])
-        sections = benchmark.sections(results)
+        results, left_out = benchmark.read_results(paths[0])
         return {
             "title": benchmark.title(results),
             "sentence": benchmark.sentence(results),
             "tiles": [],
-            "sections": sections,
+            **with_what_is_left_out(benchmark.sections(results), left_out),
         }
     for path in paths:
         if (path / benchmark.FILE).exists():
             raise SettingsError(f"{path}: this is a benchmark; report it alone, or name runs below its cells")
     runs = [Run.read(path) for path in paths]
     if len(runs) > 1:
-        title = f"{len(runs)} runs"
+        sections = comparison.sections(runs)
+        left_out = [f"{run.name}: {line}" for run in runs for line in run.left_out]
         return {
-            "title": title,
+            "title": f"{len(runs)} runs",
             "sentence": comparison.sentence(runs),
             "tiles": [],
-            "sections": comparison.sections(runs),
+            **with_what_is_left_out(sections, left_out),
         }
     (run,) = runs
     of_workload = generative if run.generative else adaptation
@@ -131,7 +165,7 @@ def _content(paths: Sequence[Path]) -> dict[str, Any]:
         "title": f"{' '.join(words)} on {run.settings.data.name}",
         "sentence": sentence,
         "tiles": [tile for tile in tiles if tile[1] != "–"],
-        "sections": sections,
+        **with_what_is_left_out(sections, run.left_out),
     }
 
 

@@ -3,17 +3,19 @@
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fmtda.adaptation.heads import decisive
 from fmtda.face.checked_settings import COMMANDS
+from fmtda.face.report.shown_examples import read_examples
+from fmtda.face.run_files import own_file, read_lines, read_summary, usable_text
 from fmtda.protocol.settings import AdaptationSettings, GenerativeSettings, RunSettings
 from fmtda.protocol.tables import AUTO, Scalar, SettingsError
-from fmtda.server.illustration import Illustration, read_illustration
+from fmtda.server.illustration import Illustration
 from fmtda.server.metrics import mean
-from fmtda.server.run_directory import read_metrics, read_summary, stored_run_config
+from fmtda.server.run_directory import stored_run_config
 from fmtda.server.startup import effective_settings
 from fmtda.strategies.composition import read_settings
 from fmtda.strategies.registry import algorithm
@@ -49,6 +51,8 @@ class Run:
     summary : dict
         Empty while the run is under way.
     illustration : Illustration or None
+    left_out : list of str
+        What its files hold that can't be used, a line each.
     """
 
     path: Path
@@ -57,22 +61,31 @@ class Run:
     lines: list[dict[str, Any]]
     summary: dict[str, Any]
     illustration: Illustration | None
+    left_out: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> "Run":
-        """Read a run directory.
+        """Read a run directory, whoever made it; what of it can't be used is left out.
 
         Raises
         ------
         SettingsError
             If there is no run, or it has not measured anything yet.
         """
-        settings = read_settings(stored_run_config(path))
-        lines = read_metrics(path)
+        left_out: list[str] = []
+        settings, versions = _settings(path, left_out)
+        lines = read_lines(path, left_out)
         if not lines:
+            if left_out:
+                raise SettingsError(f"{path}: nothing in metrics.jsonl can be used ({left_out[0]})")
             raise SettingsError(f"{path}: this run has measured nothing yet; let it finish a round first")
-        versions = tomllib.loads((path / "config.toml").read_text()).get("versions", {})
-        return cls(path, settings, versions, lines, read_summary(path), read_illustration(path))
+        cells = len(settings.class_names) ** 2
+        for line in lines:
+            for domain in [domain for domain, counts in line["confusion"].items() if len(counts) != cells]:
+                del line["confusion"][domain]
+                left_out.append(f"round {line['round']}: confusion of {domain}: the run has {cells} pairs of classes")
+        shown = read_examples(path, settings, left_out) if settings.kind == AdaptationSettings.kind else None
+        return cls(path, settings, versions, lines, read_summary(path, left_out), shown, left_out)
 
     @property
     def name(self) -> str:
@@ -123,8 +136,8 @@ class Run:
     @property
     def reached(self) -> dict[str, float]:
         """What the last evaluation found by domain: accuracy or mIoU in percent, or the loss of a generative model."""
-        last = self.evaluated[-1]
-        return last["loss"] if self.generative else self.accuracy(last)
+        last = self.evaluated[-1:]
+        return next((line["loss"] if self.generative else self.accuracy(line) for line in last), {})
 
     @property
     def average(self) -> float | None:
@@ -168,7 +181,21 @@ class Run:
         late = {key: value for key, value in config.items() if key.startswith(LATE) and config.get("simulation.late")}
         try:
             usual = {**effective_settings({**asked, **late}).flat(), **dict.fromkeys(late)}
-        except ValueError:  # data that is not on this machine: nothing says what its defaults were
+        except (OSError, ValueError):  # data that is not on this machine: nothing says what its defaults were
             usual = {**asked, **{key: value for key, value in self.settings.defaults().items() if value != AUTO}}
         skipped = {*OPTIONS, *self.places, "workload"}
         return {key: value for key, value in config.items() if key not in skipped and usual.get(key) != value}
+
+
+def _settings(path: Path, left_out: list[str]) -> tuple[RunSettings, dict[str, str]]:
+    """Read config.toml: the settings, every one of which has to be right, and the versions."""
+    try:
+        if own_file(path, "config.toml") is None:
+            raise SettingsError(f"{path}: no run here (no readable config.toml)")
+        stored = stored_run_config(path)
+        versions = tomllib.loads((path / "config.toml").read_text(encoding="utf-8")).get("versions", {})
+        if odd := [key for key, value in stored.items() if not isinstance(value, str | int | float | bool)]:
+            raise SettingsError(f"{path}: {odd[0]} in config.toml is no single value")
+        return read_settings(stored), usable_text(versions, "config.toml: versions", left_out)
+    except RecursionError:
+        raise SettingsError(f"{path}: no run here (config.toml is nested too deeply)") from None

@@ -33,7 +33,12 @@ PYTHONS = ((3, 11), (3, 12))
 LEAST_FREE_GB = 2.0
 """What should be free in a folder that runs or prepared data are written to."""
 
-PORTS = {8000: "a deployment's SuperLink", 9094: "a deployment's first SuperNode", 39091: "Flower's local SuperLink"}
+PORTS = {
+    8000: "a deployment's front",
+    8001: "a deployment's SuperLink",
+    9094: "a deployment's first SuperNode",
+    39091: "Flower's local SuperLink",
+}
 
 GIGABYTE = 10**9
 

@@ -89,9 +89,8 @@ class Federation:
     def listening(self) -> set[tuple[str, int]]:
         """Address and port of everything that listens on the server's machine."""
         lines = self.server.does("ss", "-Hltn").stdout.splitlines()
-        return {
-            (place.rsplit(":", 1)[0], int(place.rsplit(":", 1)[1])) for place in (line.split()[3] for line in lines)
-        }
+        places = [line.split()[3].rsplit(":", 1) for line in lines]
+        return {(address, int(port)) for address, port in places}
 
     def wait_for(self, condition, what: str, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
@@ -137,6 +136,9 @@ def test_clients_reach_the_front_and_no_control_interface(federation):
     tried = pen.shell(f'export FLWR_HOME="{home}"\nflwr supernode register {key} fmtda', check=False)
     assert tried.returncode != 0
     assert federation.server.log("fmtda-superlink").count("/v1/control/") == before
+    task = 'curl -s -m 5 -o /dev/null -w "%{http_code}" -H "content-type: application/protobuf" -d ""'
+    taken = pen.shell(f"{task} http://127.0.0.1:9095/v1/runtime/acquire-task", check=False)
+    assert taken.stdout.startswith("4"), taken  # without the secret a SuperNode gives its tasks to nobody
     checked = pen.shell("fmtda deploy check pen")
     assert "control   closed to this machine" in checked.stdout
     at_home = federation.server.shell("cd superlink; export FLWR_HOME=$PWD/operator\nflwr ls fmtda")

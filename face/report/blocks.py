@@ -116,6 +116,12 @@ LONGEST_LABEL = 200
 TEMPLATES = {"hovertemplate", "texttemplate"}
 """Texts of a figure that are plotly's markup; no text of a run is ever put into one."""
 
+EVERY_OBJECTS = {
+    *("__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__proto__", "constructor"),
+    *("hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf"),
+}
+"""What every object of JavaScript has: plotly keeps categories in one, and would find these there from the start."""
+
 LISTED = 100
 """Lines about what was left out that a page has at most."""
 
@@ -130,7 +136,8 @@ def as_plotly_text(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_plotly_text(each) for each in value]
     if isinstance(value, str):
-        return html.escape(printable(value, LONGEST_LABEL), quote=False)
+        shown = html.escape(printable(value, LONGEST_LABEL), quote=False)
+        return f"&#{ord(shown[0])};{shown[1:]}" if shown in EVERY_OBJECTS else shown
     return value
 
 

@@ -30,9 +30,14 @@
   const readable = (traces) => traces.map((trace) => trace.type === "heatmap" && dark.matches
     ? {...trace, textfont: {...trace.textfont, color: colour("--text")}} : trace);
 
-  const draw = (place) => {
+  // One figure that plotly refuses leaves the others alone.
+  const draw = async (place) => {
     const figure = figures[Number(place.dataset.figure)];
-    return Plotly.react(place, readable(figure.data), themed(figure.layout), {displayModeBar: false});
+    try {
+      await Plotly.react(place, readable(figure.data), themed(figure.layout), {displayModeBar: false});
+    } catch (error) {
+      place.textContent = "This figure can't be drawn.";
+    }
   };
   const places = [...document.querySelectorAll(".plot")];
   const drawAll = () => Promise.all(places.map(draw));

@@ -1,5 +1,7 @@
 """The report in a real browser: everything is drawn, nothing complains, nothing sticks out on a phone."""
 
+import html
+import itertools
 import json
 import re
 import shutil
@@ -7,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hostile_texts import SCRIPT, harmless, hostile, retold
 
 from fmtda.face.report.page import rendered
 
@@ -33,6 +36,14 @@ const look = () => {
     (plot) => plot.querySelector(".main-svg").getBoundingClientRect().width > plot.offsetWidth + 1).length;
   told.background = view.getComputedStyle(page.body).backgroundColor;
   told.text = view.getComputedStyle(page.querySelector(".plot .xtick text")).fill;
+  for (const plot of page.querySelectorAll(".plot")) {
+    const first = plot.data[0]?.type === "heatmap" ? [0, 0] : 0;
+    view.Plotly.Fx.hover(plot, [{curveNumber: 0, pointNumber: first}]);
+  }
+  told.hovered = page.querySelectorAll(".hoverlayer .hovertext").length;
+  told.links = page.querySelectorAll("a:not([href^='#']), svg a").length;
+  told.hacked = [view.fmtda_hacked, window.fmtda_hacked].join();
+  told.labels = JSON.stringify([...page.querySelectorAll(".plot text")].map((text) => text.textContent));
 };
 look();
 </script></body></html>"""
@@ -57,6 +68,43 @@ def seen(page: str, folder: Path, width: int, dark: bool = False) -> tuple[str, 
 
 def told(dom: str, name: str) -> str:
     return re.search(rf'<html[^>]* data-{name}="([^"]*)"', dom)[1]
+
+
+@pytest.fixture(scope="module")
+def hostile_page(adapted, tmp_path_factory) -> str:
+    """A report in whose every text 300 draws stand."""
+    folder = tmp_path_factory.mktemp("hostile") / "run"
+    retold(adapted, folder, hostile(100), failures=270, pictures=True)
+    return rendered([folder])
+
+
+def test_text_of_anybody_runs_nothing_and_leaves_every_figure_drawn(hostile_page, tmp_path):
+    dom, complaints = seen(hostile_page, tmp_path, 1280)
+    assert complaints == []
+    assert told(dom, "hacked") == ","
+    assert told(dom, "links") == "0"
+    assert int(told(dom, "drawn")) >= hostile_page.count('class="plot"') > 5
+    assert int(told(dom, "hovered")) > 0 and told(dom, "outside") == "0"
+
+
+def test_markup_stands_in_a_figure_as_it_was_written(adapted, tmp_path):
+    names = ["<b>fat</b>", '<a href="javascript:x">link</a>', "a<br>b", "&lt;", "__proto__", "constructor", "toString"]
+    retold(adapted, tmp_path / "run", itertools.chain(names, harmless()))
+    dom, complaints = seen(rendered([tmp_path / "run"]), tmp_path, 1280)
+    assert complaints == []
+    labels = json.loads(html.unescape(told(dom, "labels")))
+    assert set(names) <= set(labels)
+
+
+def test_the_policy_stops_a_script_that_got_into_the_page(pages, tmp_path):
+    inside = f'<script>{SCRIPT}</script><img src=x onerror="{SCRIPT}"><a id="a" href="javascript:{SCRIPT}">x</a>'
+    inside += '<img src="http://127.0.0.1:9/picture.png"><iframe src="data:text/html,x"></iframe>'
+    page = pages["benchmark"].replace("<nav>", f"{inside}<nav>")
+    dom, complaints = seen(page, tmp_path, 1280)
+    assert told(dom, "hacked") == ","
+    stopped = [line for line in complaints if "Content Security Policy" in line]
+    assert len(stopped) >= 4 and len(stopped) == len(complaints)
+    assert int(told(dom, "drawn")) >= page.count('class="plot"')
 
 
 @pytest.fixture(scope="module")

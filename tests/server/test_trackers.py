@@ -133,3 +133,31 @@ def test_an_unknown_tracker_is_refused():
 
 def test_names_keep_to_what_every_tracker_takes():
     assert allowed_name("accuracy/Größe: 3 (a)/F_g") == "accuracy/Gr__e__3__a_/F_g"
+
+
+NO_PATHS = (
+    "..",
+    "../../x",
+    "/etc",
+    "a//b",
+    "a/",
+    "./b",
+    "\x1b[2J\x00",
+    "",
+    "__proto__",
+    "x" * 5000,
+    "漢 </script>",
+    "_step",
+)
+
+
+def test_no_name_of_a_domain_ends_a_run_or_makes_another_path(write):
+    accuracy = {domain: {"global": 50.0, domain: 1.0} for domain in NO_PATHS}
+    lines = [{**line, "accuracy": accuracy, "loss": dict.fromkeys(NO_PATHS, float("nan"))} for line in LINES]
+    folder = write("tensorboard,mlflow,wandb", lines)
+    numbers, _ = in_tensorboard(folder)
+    names = {name for name, _, _ in numbers}
+    assert {"accuracy/_/_/x/global", "accuracy/_/etc/global", "loss/a/_/b"} & names
+    for name in names:
+        assert allowed_name(name) == name and len(name) <= 200
+        assert not {"", ".", ".."} & set(name.split("/"))

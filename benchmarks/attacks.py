@@ -60,12 +60,14 @@ ATTACKER = "pen/0001"
 OTHERS = ("blend", "street")
 """Domains in which the attacker has no share."""
 
+EXAMPLES = "examples"
+
 STAGES = {
     "introduction": "query",
     "first evaluation": "evaluate.global",
     "training": "train",
     "evaluation": "evaluate",
-    "examples": "query.illustrate",
+    EXAMPLES: "query.illustrate",
 }
 
 SMALL: dict[str, Scalar] = {
@@ -75,7 +77,7 @@ SMALL: dict[str, Scalar] = {
     "data.source-limit": 60,
     "data.hold-out": 0.5,
     "clients": len(CLIENTS),
-    "rounds": 2,
+    "rounds": 1,
     "join-timeout": 2,
     "timeout": 5,
     "inputs.randomise": False,
@@ -89,6 +91,9 @@ SMALL: dict[str, Scalar] = {
     "dualadapt.client-batch": 8,
     "dualadapt.components": 2,
     "dualadapt.self-training.on": False,
+    "dualadapt.batch-norm.on": False,
+    "dualadapt.guard": False,
+    "dualadapt.robust-share": 0.2,
     "server-threads": 1,
     "device": "cpu",
 }
@@ -217,7 +222,7 @@ def attack_of(draw: np.random.Generator, sandbox: Path) -> Attack:
     """Draw one attack from the grammar."""
     stage = list(STAGES)[draw.integers(len(STAGES))]
     kinds: list[Callable[[str, np.random.Generator, Path], Attack]] = [_name, _metric, _error, _record]
-    kinds += [_array, _valid_arrays] if stage in ("training", "examples") else [_metric, _lie]
+    kinds += [_array, _valid_arrays] if stage in ("training", EXAMPLES) else [_metric, _lie]
     return kinds[draw.integers(len(kinds))](stage, draw, sandbox)
 
 
@@ -380,25 +385,25 @@ def tampered(attack: Attack) -> Tamper:
     return tamper
 
 
-def node_configs(folder: Path) -> dict[int, UserConfig]:
-    """Make the nodes' configs, as their owners would write them; all agree to show examples."""
+def node_configs(folder: Path, showing: bool) -> dict[int, UserConfig]:
+    """Make the nodes' configs, as their owners would write them, who agree to show examples or do not."""
     configs: dict[int, UserConfig] = {}
     for node_id, name in enumerate(CLIENTS):
         domain, share = name.split("/")
         shares = sum(other.startswith(f"{domain}/") for other in CLIENTS)
         configs[node_id] = {"domain": domain, "share": int(share), "shares": shares, "folder": str(folder / name)}
-        configs[node_id]["share-examples"] = True
+        configs[node_id]["share-examples"] = showing
     return configs
 
 
-def played(settings: AdaptationSettings, attack: Attack | None, sandbox: Path) -> Outcome:
+def played(settings: AdaptationSettings, attack: Attack | None, sandbox: Path, showing: bool) -> Outcome:
     """Play a run, and look at what it left. The sandbox holds nothing else, and is emptied."""
     shutil.rmtree(sandbox, ignore_errors=True)
     output = sandbox / "a" / "b" / "c" / "run"
     output.parent.mkdir(parents=True)
     nodes = sandbox / "nodes"
     outcome, printed = Outcome(), io.StringIO()
-    grid = InProcessGrid(node_configs(nodes), tamper=tampered(attack) if attack else None)
+    grid = InProcessGrid(node_configs(nodes, showing), tamper=tampered(attack) if attack else None)
     settings = settings.changed({"output": str(output), "pretraining.base-dir": str(sandbox.parent / "base")})
     before = Path.cwd().stat().st_mtime_ns
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -514,15 +519,16 @@ def attacks(settings: AdaptationSettings, draws: int, seed: int, sandbox: Path) 
     tuple
         What `judged` says, and the run's report.
     """
-    honest = played(settings, None, sandbox)
-    if honest.broken:
-        raise RuntimeError(f"the honest run: {honest.broken}")
-    without = {stage: played(settings, error_at(stage), sandbox) for stage in STAGES}
+    honest = {showing: played(settings, None, sandbox, showing) for showing in (False, True)}
+    if broken := [*honest[False].broken, *honest[True].broken]:
+        raise RuntimeError(f"the honest run: {broken}")
+    without = {stage: played(settings, error_at(stage), sandbox, stage == EXAMPLES) for stage in STAGES}
     for number in range(draws):
         draw = np.random.default_rng([seed, number])
         attack = attack_of(draw, sandbox)
-        outcome = played(settings, attack, sandbox)
-        yield {"draw": number, **judged(attack, outcome, honest, without[attack.stage])}, outcome.page
+        showing = attack.stage == EXAMPLES
+        outcome = played(settings, attack, sandbox, showing)
+        yield {"draw": number, **judged(attack, outcome, honest[showing], without[attack.stage])}, outcome.page
 
 
 def script_ran(page: str, folder: Path) -> bool:

@@ -108,7 +108,7 @@ def header(file: Path) -> Header:
         raise DataError(
             f"{file} holds {', '.join(shapes) or 'no array'}; the vectors must be called {' or '.join(FEATURES)}"
         )
-    if len(shapes[features]) != 2 or 0 in shapes[features]:
+    if len(shapes[features]) != 2 or min(shapes[features]) < 1:
         raise DataError(f"{file} holds {features} of shape {shapes[features]}; (N, D) is needed, one row an example")
     count, size = shapes[features]
     if count > most_rows(packed := status_of(file).st_size):
@@ -204,7 +204,7 @@ def _npz_shapes(file: Path) -> dict[str, tuple[int, ...]]:
                     shape, _, kind = np.lib.format.read_array_header_1_0(stream)
                 else:
                     shape, _, kind = np.lib.format.read_array_header_2_0(stream)
-            if math.prod(shape) * kind.itemsize > size:
+            if min(shape, default=1) < 0 or math.prod(shape) * kind.itemsize > size:
                 raise ValueError(
                     f"it announces {math.prod(shape) * kind.itemsize:,} bytes of {member}, and has {size:,}"
                 )

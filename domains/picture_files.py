@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from PIL import Image
 
@@ -101,7 +101,7 @@ def _picture(stream: BinaryIO, name: str) -> Image.Image:
     """The picture, not decoded, where its head promises one that is read here."""
     size = stream.seek(0, os.SEEK_END)
     metered = _Metered(stream, READS + size // BYTES_A_READ)
-    image = Image.open(metered, formats=FORMATS)
+    image = Image.open(cast(BinaryIO, metered), formats=FORMATS)
     kind = "BMP packed by RLE" if image.tile and image.tile[0][0] == "bmp_rle" else image.format
     _check_size(image, kind or "", name)
     if image.format in ("JPEG", "MPO"):

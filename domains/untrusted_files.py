@@ -106,7 +106,8 @@ def check_places(files: Iterable[str | os.PathLike[str]], root: Path) -> None:
         Naming the first such file and what to do.
     """
     folders: set[str] = set()
-    for path in map(os.fspath, files):
+    for file in files:
+        path = os.fspath(file)
         folder = os.path.dirname(path)
         if folder not in folders:
             folders.add(folder)

@@ -13,6 +13,7 @@ from fmtda.domains.family import DataSpec
 from fmtda.domains.registry import family
 from fmtda.face.command_line import cli
 from fmtda.inference.pictures import AHEAD, batches, found
+from tests.domains.hostile_files import png
 
 
 def predict(*words: object, status: int = 0):
@@ -83,6 +84,32 @@ def test_missing_and_empty_folders_are_named(adapted, tmp_path):
     assert "no run here" in predict(tmp_path, tmp_path, status=2).stderr
     (tmp_path / "a.png").write_text("no picture")
     assert "can be read" in predict(adapted, tmp_path, status=2).stderr
+
+
+def test_a_link_is_followed_where_it_is_named_and_not_out_of_a_folder(adapted, tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "secret.png")
+    folder = tmp_path / "uploaded"
+    folder.mkdir()
+    Image.new("RGB", (32, 32)).save(folder / "a.png")
+    (folder / "within.png").symlink_to("a.png")
+    assert [file.name for file in found([folder])] == ["a.png", "within.png"]
+    (folder / "x.png").symlink_to(tmp_path / "secret.png")
+    assert "x.png is a link out of" in predict(adapted, folder, "--domain", "pen", status=2).stderr
+    assert found([folder / "x.png"]) == [folder / "x.png"]
+
+
+def test_pipes_large_pictures_and_odd_names_are_told_and_the_others_labelled(adapted, tmp_path):
+    names = ["good.png", "red\x1b[31m.png", os.fsdecode(b"b\xff.png")]
+    for name in names:
+        Image.new("RGB", (32, 32)).save(tmp_path / name, "PNG")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "large.png").write_bytes(png(9_000, 8_000, colour=0))
+    for form in ("table", "csv", "json"):
+        done = predict(adapted, tmp_path, "--domain", "pen", "--format", form, status=1)
+        assert "3 of 5 pictures" in done.stderr and "\x1b" not in done.stdout + done.stderr
+        assert "pipe.png is a pipe and no file" in done.stderr
+        assert "large.png has 9,000 x 8,000 pixels; at most 64 million are read" in done.stderr
+        assert "good.png" in done.stdout and ("\\udcff" in done.stdout)
 
 
 def test_few_batches_are_decoded_ahead_of_the_one_at_hand(tmp_path):

@@ -39,7 +39,6 @@ def superlink(deployment: Deployment) -> str:
     """Write the compose file of the server's machine."""
     folder = f"{INSTALLED}/superlink"
     data = [deployment.data_dir] if deployment.data_dir else []
-    host = {"network_mode": "host"}
     shown = ["ca.crt", "superexec.secret"]
     return _compose(
         {
@@ -49,7 +48,7 @@ def superlink(deployment: Deployment) -> str:
                 folder,
                 sees=[*shown, "superlink.crt", "superlink.key"],
                 writes="state",
-                **host,
+                network="host",
             ),
             f"{SUPERLINK_SERVICE}-app": _service(
                 APP,
@@ -59,7 +58,7 @@ def superlink(deployment: Deployment) -> str:
                 writes="app",
                 below="app",
                 data=data,
-                **host,
+                network="host",
             ),
             f"{SUPERLINK_SERVICE}-front": _service(
                 FRONT,
@@ -68,7 +67,7 @@ def superlink(deployment: Deployment) -> str:
                 sees=["ca.crt", "front/nginx.conf", "front/server.crt", "front/server.key"],
                 writes="front/run",
                 below="front",
-                **host,
+                network="host",
             ),
         }
     )
@@ -92,7 +91,7 @@ def supernode(deployment: Deployment, client: str) -> str:
         writes="app",
         below="app",
         data=[deployment.data_dir] if deployment.data_dir else [],
-        network_mode=f"service:{name}",
+        network=f"service:{name}",
     )
     return _compose({name: node, f"{name}-app": app})
 
@@ -105,7 +104,7 @@ def _service(
     writes: str,
     below: str = "",
     data: list[str] | None = None,
-    **more: str,
+    network: str = "",
 ) -> dict[str, Any]:
     """Describe one container; of the machine's folder it reads `sees` and writes to `writes`."""
     return {
@@ -129,7 +128,7 @@ def _service(
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "restart": "unless-stopped",
-        **more,
+        **({"network_mode": network} if network else {}),
     }
 
 

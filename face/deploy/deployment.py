@@ -92,10 +92,8 @@ class Deployment:
         for option, port in (("--port", self.port), ("--superlink-port", self.superlink_port)):
             if port in range(self.node_port, self.node_port + len(self.clients)):
                 raise SettingsError(f"{option} {port}: a SuperNode has it (--node-port {self.node_port}); give another")
-        if twice := {name for name in self.services if self.services.count(name) > 1}:
-            raise SettingsError(
-                f"--clients: {min(twice)} would be the name of two services; name the domains otherwise"
-            )
+        if twice := sorted({name for name in self.services if self.services.count(name) > 1}):
+            raise SettingsError(f"--clients: {twice[0]} would be the name of two services; name the domains otherwise")
 
     @property
     def is_address(self) -> bool:

@@ -195,8 +195,15 @@ def test_a_key_stays_the_same_node_when_superlink_and_supernode_start_again(fede
     activated = federation.server.log("fmtda-superlink").count("Activated node_id")
     federation.server.start_unit("fmtda-superlink")
     federation.wait_for(lambda: SUPERLINK_PORT in {port for _, port in federation.listening()}, "the SuperLink")
-    federation.machines["pen"].start_unit("fmtda-pen")
-    federation.wait_for(lambda: federation.server.log("fmtda-superlink").count("Activated") > activated, "the node")
+    pen = federation.machines["pen"]
+
+    def back() -> bool:
+        """A SuperNode that was killed is refused until its last heartbeat is old; its unit starts it again."""
+        if pen.processes["fmtda-pen"].poll() is not None:
+            pen.start_unit("fmtda-pen")
+        return federation.server.log("fmtda-superlink").count("Activated node_id") > activated
+
+    federation.wait_for(back, "the node")
     file.unlink()
     federation.server.shell("cd superlink; fmtda deploy register")
     assert file.read_text() == before

@@ -92,5 +92,9 @@ def _figure(by_client: dict[str, dict[str, float]], cost: str, title: str) -> Fi
         }
         for domain in domains
     ]
-    layout = {"showlegend": False, "xaxis": axis, "yaxis": {"autorange": "reversed", "showgrid": False}}
+    layout = {
+        "showlegend": False,
+        "xaxis": axis,
+        "yaxis": {"type": "category", "autorange": "reversed", "showgrid": False},
+    }
     return Figure(traces, layout, title, 110 + 55 * len(domains))

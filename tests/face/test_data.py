@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from fmtda.domains.examples import DataError
 from fmtda.domains.hugging_face import write_folders
 from fmtda.domains.registry import FAMILIES, family
 from fmtda.face.command_line import cli
@@ -105,6 +106,23 @@ def test_a_set_of_the_hub_becomes_folders_that_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr("flwr_datasets.FederatedDataset.load_split", lambda self, split: rows)
     assert "pacs is in" in data("fetch", "pacs", "--data-dir", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo", "sketch"]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "..", ""])
+@pytest.mark.parametrize("what", ["domain", "label"])
+def test_names_out_of_the_hub_write_nothing_elsewhere(what, name, tmp_path):
+    names = ["cat", name] if what == "label" else ["cat", "dog"]
+    features = {
+        "image": datasets.Image(),
+        "domain": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=names),
+    }
+    domains = [name if what == "domain" else "photo"]
+    rows = {"image": [Image.new("RGB", (9, 9))], "domain": domains, "label": [1]}
+    rows = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    with pytest.raises(DataError, match="which no folder may be"):
+        write_folders(rows, tmp_path / "a" / "b", "pacs")
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_offline_says_what_to_do_instead(tmp_path):

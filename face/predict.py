@@ -10,6 +10,7 @@ import typer
 
 from fmtda.face.code_option import AllowCode
 from fmtda.face.refusals import FAILED, INTERRUPTED, refuse
+from fmtda.protocol.printable import printable
 from fmtda.protocol.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ def predict(
         format_name = _format(form, output, model.segmentation)
         _refuse_unusable(output, pictures, model.segmentation)
         if account:
-            print(f"fmtda: {account}", file=sys.stderr)
-        print(f"fmtda: labelled by {model.account}", file=sys.stderr)
+            print(f"fmtda: {printable(account)}", file=sys.stderr)
+        print(f"fmtda: labelled by {printable(model.account)}", file=sys.stderr)
         with interruptible(), _results(output, format_name, model.segmentation) as (stream, place):
             unreadable = label(model, files, run, format_name, stream, place, _progress())
     except (SettingsError, DataError, ValueError) as error:
@@ -96,7 +97,7 @@ def predict(
     if unreadable:
         print(f"fmtda: {len(unreadable):,} could not be read:", file=sys.stderr)
         for problem in unreadable:
-            print(f"    {problem}", file=sys.stderr)
+            print(f"    {printable(problem)}", file=sys.stderr)
         raise typer.Exit(FAILED)
 
 

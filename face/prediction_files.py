@@ -16,6 +16,7 @@ from PIL import Image
 
 from fmtda.inference.adapted_model import AdaptedModel, Prediction
 from fmtda.inference.pictures import original
+from fmtda.protocol.printable import printable
 
 FORMATS = ("table", "csv", "json")
 
@@ -128,7 +129,7 @@ class _Table:
         """They are told elsewhere."""
 
     def _write(self, cells: Sequence[str]) -> None:
-        file, label, *rest = cells
+        file, label, *rest = map(printable, cells)  # of others: file names, classes, domains
         file = file if len(file) <= FILE_WIDTH else f"...{file[3 - FILE_WIDTH :]}"
         words = [f"{file:<{FILE_WIDTH}}", f"{label:<{LABEL_WIDTH}}", *(f"{cell:>12}" for cell in rest)]
         print("  ".join(words).rstrip(), file=self._stream)

@@ -239,7 +239,7 @@ def _name(stage: str, draw: np.random.Generator, sandbox: Path) -> Attack:
 
 
 def _metric(stage: str, draw: np.random.Generator, sandbox: Path) -> Attack:
-    values: list[Any] = [NUMBERS[draw.integers(len(NUMBERS))], [], [2**62] * 100, [1.0], [0] * 100_000, True]
+    values: list[Any] = [NUMBERS[draw.integers(len(NUMBERS))], [], [2**62] * 100, [1.0], [0] * 100_000]
     value = values[draw.integers(len(values))]
     keys = ["num-examples", "seconds", "correct-global", "entropy", "agreement", "confusion", "source-typicality"]
     keys += ["train-examples", "test-examples", "shares-examples", "epsilon", "cross-entropy", "__class__", ""]

@@ -40,7 +40,7 @@ FORMAT = 1
 """Of `ABOUT`; another one is refused."""
 
 LONGEST_ABOUT = 2**20
-"""Bytes of `ABOUT` that are read at most; ours has about 4,000."""
+"""Bytes of `ABOUT` that are read at most; ours has about 2,500."""
 
 
 @dataclass(frozen=True)

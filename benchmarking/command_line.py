@@ -8,7 +8,6 @@ from typing import Any
 
 from fmtda.domains.examples import DataError
 from fmtda.protocol.printable import printable
-from fmtda.protocol.printable import printable
 from fmtda.protocol.tables import SettingsError, key_and_value
 
 BAD_INPUT = 2

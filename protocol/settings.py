@@ -234,8 +234,8 @@ class RunSettings(Table):
         values = self.flat()
         for entry in self.fields():
             if not entry.meaning.disclosed:
-                field = entry.field
-                values[entry.key] = entry.meaning.stand_in if field.is_required() else field.default
+                stand_in = entry.meaning.stand_in
+                values[entry.key] = entry.field.default if stand_in is None else stand_in
         run = hashlib.sha256(self.output.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return self.validated({**values, "output": f"run-{run}"})
 

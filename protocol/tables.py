@@ -95,7 +95,14 @@ def setting(
         See `Meaning`.
     constraints
         Of pydantic's Field: ``ge=1``.
+
+    Raises
+    ------
+    TypeError
+        If nothing can stand in for what clients are not told.
     """
+    if server_only and default is ... and stand_in is None:
+        raise TypeError(f"{description}: server_only without a default wants a stand_in")
     extra: Any = {"meaning": Meaning(affects, place, by_data, by_preset, server_only, stand_in)}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from fmtda.face.deploy.deployment_file import read_control
 from fmtda.face.deploy.flower_commands import NODES_FILE, connection
 from fmtda.face.deploy.machines import READABLE
-from fmtda.protocol.seeds import client_name
+from fmtda.protocol.client_names import client_name
 from fmtda.protocol.settings import SettingsError
 
 HEAD = "# Which of Flower's nodes is which client, by the keys that `fmtda deploy register` registered.\n"

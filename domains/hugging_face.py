@@ -65,13 +65,18 @@ def write_folders(rows: Any, root: Path, name: str) -> None:
         A domain's folder appears whole or not at all.
     name : str
         The set's, which each folder's mark keeps beside the number of domains: fewer are a download cut short.
+
+    Raises
+    ------
+    DataError
+        If a domain or class of the download would be a folder elsewhere by its name.
     """
     from datasets import Image
 
     names = rows.features["label"].names
-    for name in {*names, *rows.unique("domain")}:
-        if name in ("", ".", "..") or "/" in name:
-            raise DataError(f"the download has a folder called {name!r}, which no folder may be; get another set")
+    for called in {*names, *rows.unique("domain")}:
+        if called in ("", ".", "..") or "/" in called:
+            raise DataError(f"the download has a folder called {called!r}, which no folder may be; get another set")
     raw = rows.cast_column("image", Image(decode=False))
     aside = root / ASIDE
     shutil.rmtree(aside, ignore_errors=True)

@@ -35,7 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -265,7 +265,7 @@ def _lie(stage: str, draw: np.random.Generator, sandbox: Path) -> Attack:
     def spoil(sent: Message, honest: Message) -> Message:
         metrics = dict(honest.content.metric_records["metrics"])
         for key in [key for key in metrics if key.startswith("correct-") or key == "num-examples"]:
-            metrics[key] = int(metrics["num-examples"]) * times
+            metrics[key] = cast(int, metrics["num-examples"]) * times
         honest.content["metrics"] = MetricRecord(metrics)
         return honest
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fmtda.protocol.registry import Registry, UnknownName
+from fmtda.protocol.registry import Registry, UnknownName, names_alone
 from fmtda.protocol.seeds import seed_for
 
 LINES = {"path": "pathlib:Path", "tables": "fmtda.protocol.tables:Table", "broken": "fmtda.protocol.nowhere:Table"}
@@ -118,3 +118,17 @@ def test_no_installed_package_takes_a_name_of_ours(installed):
     registry = installed("drawer", "fmtda.tests.taken", path="drawer:Plate")
     assert registry["path"] is pathlib.Path
     assert registry.names() == tuple(LINES)
+
+
+def test_where_names_alone_are_taken_a_place_is_imported_by_nobody(tmp_path, monkeypatch):
+    (tmp_path / "unasked.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = Registry("fmtda.test", {"path": "pathlib:Path"})
+    with names_alone():
+        assert registry["path"] is pathlib.Path
+        for place in ("unasked:anything", "pathlib:PurePath"):
+            with pytest.raises(UnknownName, match="no registered name but a place .*--allow-code"):
+                registry[place]
+    assert registry["pathlib:PurePath"] is pathlib.PurePath
+    with pytest.raises(UnknownName, match="it ran"):
+        registry["unasked:anything"]

@@ -18,7 +18,7 @@ class DataError(ValueError):
     """This is raised for a data problem that the user can mend.
 
     The message is one line: what was given, what is allowed, what to do. What it quotes of files and of their names is
-    somebody else's, so no control character in it stays one.
+    somebody else's, so no control character in it stays one, an end of a line neither.
     """
 
     def __init__(self, message: str) -> None:

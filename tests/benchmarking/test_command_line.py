@@ -20,12 +20,18 @@ def test_what_is_no_pair_is_named(text, capsys):
     assert f"python -m benchmarks.some: error: -c {text}: expected KEY=VALUE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [SettingsError, DataError])
-def test_a_refusal_is_a_line_for_each_problem_and_status_2(error, capsys):
+def test_a_refusal_is_a_line_for_each_problem_and_status_2(capsys):
     with pytest.raises(SystemExit) as caught, refusals():
-        raise error("rounds=0: at least 1\nseed=x: a number")
+        raise SettingsError("rounds=0: at least 1\nseed=x: a number")
     assert caught.value.code == 2
     assert capsys.readouterr().err == "fmtda: error: rounds=0: at least 1\nfmtda: error: seed=x: a number\n"
+
+
+def test_a_refusal_of_data_is_one_line_whatever_their_names_hold(capsys):
+    with pytest.raises(SystemExit) as caught, refusals():
+        raise DataError("a\nfmtda: all is well\x1b[2J.png: damaged")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "fmtda: error: a\\nfmtda: all is well\\x1b[2J.png: damaged\n"
 
 
 def test_other_errors_are_not_hidden():

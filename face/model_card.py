@@ -10,6 +10,7 @@ from fmtda.face.run_files import read_summary
 from fmtda.inference.adapted_model import AdaptedModel
 from fmtda.inference.export_formats import output_names
 from fmtda.protocol.printable import printable
+from fmtda.protocol.settings import UNDISCLOSED, AdaptationSettings
 from fmtda.server.metrics import ACCURACY, METRIC_NAMES
 from fmtda.server.run_directory import versions
 
@@ -48,10 +49,9 @@ def model_card(model: AdaptedModel, run: Path, file: Path, form: str) -> str:
             "",
             "## Trained on",
             "",
-            f"- Labelled source on the server: {code(settings.data.source)} of {code(settings.data.name)}.",
-            f"- Unlabelled targets on the clients: {', '.join(map(code, settings.target_domains))}; "
-            f"{settings.clients} clients, rounds={settings.rounds} of {code(settings.strategy)}, "
-            f"preset {code(settings.preset)}, seed {settings.seed}.",
+            *_data(settings),
+            f"- rounds={settings.rounds} of {code(settings.strategy)}, preset {code(settings.preset)}, "
+            f"seed {settings.seed}.",
             f"- Network {code(settings.network.name)}, {_parameters(model):,} weights with all heads. "
             "No target label was used.",
             "",
@@ -94,6 +94,17 @@ def code(text: str) -> str:
 def _literal(text: str) -> str:
     """Make anybody's text a string of Python, on one line."""
     return printable(json.dumps(text, ensure_ascii=False), 1000)
+
+
+def _data(settings: AdaptationSettings) -> list[str]:
+    """What it was trained on, as far as the model's holder was told: a client knows its own domain alone."""
+    if settings.data.source == UNDISCLOSED:
+        return [f"- A labelled source on the server, of {code(settings.data.name)}, and clients without labels."]
+    return [
+        f"- Labelled source on the server: {code(settings.data.source)} of {code(settings.data.name)}.",
+        f"- Unlabelled targets on the clients: {', '.join(map(code, settings.target_domains))}; "
+        f"{settings.clients} clients.",
+    ]
 
 
 def _parameters(model: AdaptedModel) -> int:

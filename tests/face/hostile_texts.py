@@ -45,15 +45,16 @@ def harmless() -> Iterator[str]:
 
 
 def retold(run: Path, copy: Path, texts: Iterator[str], failures: int = 12, pictures: bool = False) -> list[str]:
-    """Copy a run directory with other text in every place that holds some; returns those that its report shows."""
+    """Copy a run directory with other text in every place that holds some; returns those that its report shows.
+
+    `data.source` and `data.targets` stay: what is no domain's name is refused with the whole config.toml.
+    """
     others = ("clients", "checkpoints", "uploads", "tensorboard", "*.safetensors", "report.html", "printed.txt")
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns(*others))
     config = tomllib.loads((run / "config.toml").read_text())
     data = config["settings"]["data"]
     word = _remembered(lambda: _one_line(next(texts)))  # a comma list and TOML hold no surrogate and no comma
     data["classes"] = ",".join(word(name) for name in data["classes"].split(","))
-    data["targets"] = ",".join(word(name) for name in data["targets"].split(","))
-    data["source"] = word(data["source"])
     config["versions"] = {word(name): word(f"version of {name}") for name in config["versions"]}
     (copy / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
     told = [next(texts) for _ in range(failures)]

@@ -147,8 +147,7 @@ def test_a_card_about_hostile_names_has_the_parts_of_any_other(adapted, tmp_path
     kinds = []
     for name, texts in (("plain", [f"t{i}" for i in range(40)]), ("hostile", [t.replace(",", "") for t in TEXTS])):
         words = iter([text.encode("utf-8", "replace").decode().strip() for text in texts])
-        changes = {"data.source": next(words), "data.classes": ",".join(itertools.islice(words, 10))}
-        model.settings = model.settings.changed(changes)
+        model.settings = model.settings.changed({"data.classes": ",".join(itertools.islice(words, 10))})
         model.client = f"{next(words)}/0000"
         card = model_card(model, tmp_path, tmp_path / f"{next(words).replace('/', '')[:50]}.onnx", "onnx")
         assert harmless(card)

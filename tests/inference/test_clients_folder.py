@@ -32,7 +32,7 @@ def deployed(place, changes, tamper=None):
         7 + number: {"domain": domain, "folder": str(place / "machine" / domain)}
         for number, domain in enumerate(CLIENTS)
     }
-    return run(InProcessGrid(nodes, tamper=tamper), settings, Silent()).path
+    return run(InProcessGrid(nodes, tamper=tamper), settings, Silent(), deployed=True).path
 
 
 def folder_of(place, domain="pen"):
@@ -123,7 +123,8 @@ def test_predict_and_export_work_in_the_folder_and_say_whose_model_it_is(persona
     again = fmtda.load(file)
     assert (again.client, again.round) == ("pen/0000", 2)
     assert same(again, fmtda.load(folder), pictures)
-    assert "pen" in (tmp_path / "pen.safetensors.md").read_text()
+    card = (tmp_path / "pen.safetensors.md").read_text()
+    assert "pen" in card and "undisclosed" not in card
     assert str(personalised).encode() not in file.read_bytes()
 
 

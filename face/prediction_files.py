@@ -143,12 +143,11 @@ class _Table:
 class _CSV:
     def __init__(self, stream: TextIO, model: AdaptedModel, about: Mapping[str, Any]) -> None:
         self._writer = csv.writer(stream)
-        self._shown = printable if stream.isatty() else _encodable
         self._heads = [head for head in HEADS if head in model.networks]
         kind = "share" if model.segmentation else "p"
         classes = [f"{kind}:{name}" for name in model.classes]
         columns = ["file", "label", "probability", *self._heads, "typicality", "looks_like_domain", *classes]
-        self._writer.writerow(map(self._shown, columns))
+        self._writer.writerow(map(_cell, columns))
 
     def add(self, lines: Sequence[Line]) -> None:
         for line in lines:
@@ -157,15 +156,15 @@ class _CSV:
                 verdict = [f"{line.typicality:.4f}", "yes" if line.looks_like_domain else "no"]
             numbers = [line.probability, *(line.share[head] for head in self._heads)]
             shown, classes = ([f"{n:.6g}" for n in group] for group in (numbers, line.classes.values()))
-            self._writer.writerow([*map(self._shown, (line.file, line.label)), *shown, *verdict, *classes])
+            self._writer.writerow([_cell(line.file), _cell(line.label), *shown, *verdict, *classes])
 
     def close(self, unreadable: Sequence[str]) -> None:
         """They are told elsewhere."""
 
 
-def _encodable(text: str) -> str:
-    """The text as a file can hold it: bytes of a file's name that are no UTF-8 are written as ``\\udcff``."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _cell(text: str) -> str:
+    """The text as a file, a pipe and the terminal behind it can take it: no control character, nothing but UTF-8."""
+    return printable(text, LONGEST_PATH)
 
 
 class _JSON:

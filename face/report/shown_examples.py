@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
+from fmtda.domains.reading_rights import Unreadable
 from fmtda.domains.registry import family
 from fmtda.face.run_files import LONGEST_CAUSE, own_file
 from fmtda.protocol.illustration import check_illustration
@@ -33,6 +34,8 @@ def read_examples(run: Path, settings: RunSettings, left_out: list[str]) -> Illu
         return None
     try:
         found = read_illustration(run) if own_file(run, FILE) else None
+    except Unreadable:
+        raise
     except (ValueError, AttributeError, RuntimeError):
         found = None
     if found is None:

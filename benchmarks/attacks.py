@@ -32,7 +32,7 @@ import subprocess
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -49,7 +49,7 @@ from fmtda.benchmarking.settings import adaptation_settings
 from fmtda.face.report.page import rendered
 from fmtda.face.run_table import print_run
 from fmtda.protocol.settings import AdaptationSettings
-from fmtda.protocol.tables import Scalar
+from fmtda.protocol.tables import Scalar, SettingsError
 from fmtda.server import checkpoints
 from fmtda.server.app import run
 from fmtda.server.progress import Lines
@@ -511,8 +511,10 @@ def error_at(stage: str) -> Attack:
     return Attack(stage, "an error", lambda sent, _: Message(Error(1, "nothing"), reply_to=sent))
 
 
-def attacks(settings: AdaptationSettings, draws: int, seed: int, sandbox: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Play attack after attack.
+def attacks(
+    settings: AdaptationSettings, numbers: Iterable[int], seed: int, sandbox: Path
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Play attack after attack, each drawn by its number.
 
     Yields
     ------
@@ -523,7 +525,7 @@ def attacks(settings: AdaptationSettings, draws: int, seed: int, sandbox: Path) 
     if broken := [*honest[False].broken, *honest[True].broken]:
         raise RuntimeError(f"the honest run: {broken}")
     without = {stage: played(settings, error_at(stage), sandbox, stage == EXAMPLES) for stage in STAGES}
-    for number in range(draws):
+    for number in numbers:
         draw = np.random.default_rng([seed, number])
         attack = attack_of(draw, sandbox)
         showing = attack.stage == EXAMPLES
@@ -573,30 +575,41 @@ def main() -> None:
     parser.add_argument(
         "--browser", type=int, default=0, metavar="N", help="open every N-th report in Chromium; 0: none"
     )
-    parser.add_argument("--output", type=Path, required=True, help="JSON file that is written")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file; one that is there is gone on with")
     given = parser.parse_args()
     if given.draws < 1:
         parser.error(f"--draws {given.draws}: at least 1 is needed")
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    opened = 0
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    about = {"command": "python -m benchmarks.attacks", "seed": given.seed, "browser": given.browser}
     with tempfile.TemporaryDirectory() as folder, refusals():
         settings = adaptation_settings({**SMALL, **given.config})
-        for row, page in attacks(settings, given.draws, given.seed, Path(folder) / "sandbox"):
-            if given.browser and row["draw"] % given.browser == 0 and page:
-                opened += 1
-                if script_ran(page, Path(folder)):
-                    row["broken"].append("a script ran in the report")
+        rows = _rows(given.output, about)
+        left = range(len(rows), given.draws)
+        for row, page in attacks(settings, left, given.seed, Path(folder) / "sandbox") if left else ():
+            row["opened"] = bool(given.browser and row["draw"] % given.browser == 0 and page)
+            if row["opened"] and script_ran(page, Path(folder)):
+                row["broken"].append("a script ran in the report")
             rows.append(row)
             if row["broken"]:
                 print(f"broken: {json.dumps(row)}", flush=True)
-            elif len(rows) % 50 == 0:
+            if len(rows) % 10 == 0 or len(rows) == given.draws:
+                write_whole(given.output, json.dumps({**about, "results": rows, **provenance()}, indent=1) + "\n")
                 print(f"{len(rows)} of {given.draws}, {sum(bool(row['broken']) for row in rows)} broken", flush=True)
-    report = {"command": "python -m benchmarks.attacks", "draws": given.draws, "seed": given.seed, "opened": opened}
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(given.output, json.dumps({**report, "results": rows, **provenance()}, indent=1) + "\n")
     print(table(rows))
-    print(f"{opened} reports opened in Chromium")
+    print(f"{sum(row['opened'] for row in rows)} reports opened in Chromium")
+
+
+def _rows(output: Path, about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was played before with the same seed."""
+    if not output.exists():
+        return []
+    report = json.loads(output.read_text())
+    if different := [key for key in about if report.get(key) != about[key]]:
+        raise SettingsError(
+            f"{output} was made with {different[0]}={report.get(different[0])}; take that again, or another --output"
+        )
+    return list(report["results"])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ DRAWS = 6
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     settings = adaptation_settings(SMALL)
-    found = list(attacks(settings, DRAWS, 1, tmp_path_factory.mktemp("attacks") / "sandbox"))
+    found = list(attacks(settings, range(DRAWS), 1, tmp_path_factory.mktemp("attacks") / "sandbox"))
     return [row for row, _ in found]
 
 
